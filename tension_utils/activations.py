@@ -1,13 +1,9 @@
 """Score every neuron of a reward model: statistics of its activation, and its attribution of the margin."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.architectures import reward_head
@@ -16,6 +12,7 @@ from tension_utils.engine import run_batches, token_budget
 from tension_utils.moments import CHANGE_MOMENT, site_shape
 from tension_utils.observation import Observation, PassSums
 from tension_utils.packing import SCOPES, SIDES, PreparedItem, prepare_items
+from tension_utils.scores import NeuronScores
 
 MOMENT_OF = {
     "signed_mean": "sum",
@@ -31,82 +28,39 @@ UNSIDED_KINDS = ("contrast", "attribution")  # differences of the sides, stored 
 ROOT_KINDS = ("rms", "rms_change")
 
 
-@dataclass(frozen=True)
-class NeuronScores:
-    """Scores of all neurons of one model.
-
-    Args:
-        tensors: (kind, side, scope) -> (L, N), float32. Side is "chosen", "rejected" or "both", the mean of the two;
-            "contrast" and "attribution" have "both" alone.
-        site: where activations were read, "down_input" or "gate".
-        n_items: items seen.
-        n_tokens: tokens of their sequences, the shared ones once per sequence.
-    """
-
-    tensors: dict[tuple[str, str, str], np.ndarray] = field(repr=False)
-    site: str
-    n_items: int
-    n_tokens: int
-
-    def get(self, kind: str, side: str = "both", scope: str = "all") -> np.ndarray:
-        """Return the scores (L, N), float32, of one kind, side and scope.
-
-        Raises:
-            KeyError: if they were not computed; the message lists what there is.
-        """
-        if (kind, side, scope) not in self.tensors:
-            there = ", ".join("/".join(key) for key in sorted(self.tensors))
-            raise KeyError(f"no scores {kind}/{side}/{scope}; there are {there}. Compute them with neuron_scores")
-        return self.tensors[kind, side, scope]
-
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file with the keys "kind/side/scope"."""
-        metadata = {"site": self.site, "n_items": str(self.n_items), "n_tokens": str(self.n_tokens)}
-        save_file({"/".join(key): np.ascontiguousarray(t) for key, t in self.tensors.items()}, path, metadata)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "NeuronScores":
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: if the file is something else.
-        """
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {tuple(key.split("/")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if "site" not in metadata or any(len(key) != 3 for key in tensors):
-            raise ValueError(f"{path}: expected neuron scores as NeuronScores.save writes, got {sorted(tensors)[:3]}")
-        return cls(tensors, metadata["site"], int(metadata["n_items"]), int(metadata["n_tokens"]))
-
-
 def neuron_scores(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     items: Sequence[Item | PreparedItem],
-    *,
-    base_model: PreTrainedModel | None = None,
-    kinds: str | Sequence[str] = DEFAULT_KINDS,
-    site: str = "down_input",
-    scope: str | Sequence[str] = "all",
-    max_length: int,
-    tokens_per_batch: int | None = None,
-    device: str | torch.device | None = None,
-    progress: bool = True,
+    **options: object,
 ) -> NeuronScores:
-    """Return the scores of one model; see `neuron_scores_many`."""
-    return neuron_scores_many(
-        [model],
-        tokenizer,
-        items,
-        base_model=base_model,
-        kinds=kinds,
-        site=site,
-        scope=scope,
-        max_length=max_length,
-        tokens_per_batch=tokens_per_batch,
-        device=device,
-        progress=progress,
-    )[0]
+    """Return the scores of one model; options as of `neuron_scores_many`."""
+    return neuron_scores_many([model], tokenizer, items, **options)[0]
+
+
+def split_half_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    items: Sequence[Item | PreparedItem],
+    **options: object,
+) -> tuple[NeuronScores, NeuronScores, NeuronScores]:
+    """Return the scores over all items, over every second one from the first, and over the others, in one pass.
+
+    Args:
+        model: as for `neuron_scores_many`.
+        tokenizer: its tokenizer.
+        items: at least two.
+        options: as of `neuron_scores_many`.
+
+    Raises:
+        ValueError: as `neuron_scores_many` does, or with fewer than two items.
+    """
+    if len(items) < 2:
+        raise ValueError(f"items: expected at least two to split in halves, got {len(items)}")
+    first, second = (_tallies([model], tokenizer, items[start::2], **options)[0] for start in (0, 1))
+    halves = first.scores(), second.scores()
+    first.add(second)
+    return first.scores(), *halves
 
 
 def neuron_scores_many(
@@ -156,6 +110,73 @@ def neuron_scores_many(
 
     Source: section 1 of METHOD.md, "Neuron scores"; section 2, facts 2, 3 and 18; attribution is ours.
     """
+    tallies = _tallies(
+        models,
+        tokenizer,
+        items,
+        base_model=base_model,
+        kinds=kinds,
+        site=site,
+        scope=scope,
+        max_length=max_length,
+        tokens_per_batch=tokens_per_batch,
+        device=device,
+        progress=progress,
+    )
+    return [tally.scores() for tally in tallies]
+
+
+@dataclass
+class _Tally:
+    """Sums over items of one model, and what to make of them."""
+
+    observation: Observation
+    kinds: tuple[str, ...]
+    sums: PassSums
+    n_items: int
+    n_tokens: int = 0
+
+    def add(self, other: "_Tally") -> None:
+        """Add the sums over other items."""
+        self.sums.add(other.sums)
+        self.n_items += other.n_items
+        self.n_tokens += other.n_tokens
+
+    def scores(self) -> NeuronScores:
+        """Return the scores by (kind, side, scope)."""
+        scores = {}
+        for number, scope in enumerate(self.observation.scopes):
+            for kind in self.kinds:
+                sides = self._sides(kind, number)
+                scores |= {(kind, side, scope): value.float().numpy() for side, value in sides.items()}
+        return NeuronScores(scores, self.observation.site, self.n_items, self.n_tokens)
+
+    def _sides(self, kind: str, scope: int) -> dict[str, torch.Tensor]:
+        if kind == "attribution":
+            return {"both": self.sums.attribution[scope] / self.n_items}
+        weight = self.sums.weights[scope][:, None, None]  # (2, 1, 1)
+        mean = self.sums.moments[self.observation.moments.index(MOMENT_OF[kind]), scope] / weight  # (2, L, N)
+        if kind in UNSIDED_KINDS:
+            return {"both": mean[0] - mean[1]}
+        mean = mean.sqrt() if kind in ROOT_KINDS else mean
+        return dict(zip(SIDES, mean, strict=True)) | {"both": mean.mean(dim=0)}
+
+
+def _tallies(
+    models: Sequence[PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    items: Sequence[Item | PreparedItem],
+    *,
+    base_model: PreTrainedModel | None = None,
+    kinds: str | Sequence[str] = DEFAULT_KINDS,
+    site: str = "down_input",
+    scope: str | Sequence[str] = "all",
+    max_length: int,
+    tokens_per_batch: int | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> list[_Tally]:
+    """Take the sums behind the scores of several models; arguments and errors as of `neuron_scores_many`."""
     kinds, scopes = ((choice,) if isinstance(choice, str) else tuple(choice) for choice in (kinds, scope))
     _require_choices("kinds", kinds, KINDS)
     _require_choices("scope", scopes, SCOPES)
@@ -166,8 +187,8 @@ def neuron_scores_many(
         each.to(device or each.device)
     moments = tuple(dict.fromkeys(MOMENT_OF[kind] for kind in kinds if kind in MOMENT_OF))
     observation = Observation(tuple(models), base_model, site, scopes, moments, "attribution" in kinds, tokenizer)
-    totals = [PassSums.zeros(observation, site_shape(models[0], site)) for _ in models]
-    n_tokens = 0
+    shape = site_shape(models[0], site)
+    tallies = [_Tally(observation, kinds, PassSums.zeros(observation, shape), len(items)) for _ in models]
     with observation.running() as step:
         for _, group, sums in run_batches(
             items,
@@ -177,41 +198,10 @@ def neuron_scores_many(
             progress=progress,
             description="neuron scores",
         ):
-            for total, batch_sums in zip(totals, sums, strict=True):
-                total.add(batch_sums)
-            n_tokens += sum(item.n_tokens for item in group)
-    tensors = [_scores(total, kinds, scopes, moments, len(items)) for total in totals]
-    return [NeuronScores(each, site, len(items), n_tokens) for each in tensors]
-
-
-def head_scores(channel_scores: np.ndarray, n_heads: int) -> np.ndarray:
-    """Return the root mean square over the channels of each head (L, heads) from scores (L, heads x width).
-
-    >>> head_scores(np.array([[3.0, 4.0, 0.0, 0.0]]), 2).round(2).tolist()
-    [[3.54, 0.0]]
-    """
-    n_layers, n_channels = channel_scores.shape
-    return np.sqrt((channel_scores.reshape(n_layers, n_heads, n_channels // n_heads) ** 2).mean(axis=-1))
-
-
-def _scores(
-    total: PassSums, kinds: Sequence[str], scopes: Sequence[str], moments: Sequence[str], n_items: int
-) -> dict[tuple[str, str, str], np.ndarray]:
-    """Turn sums into scores by (kind, side, scope)."""
-    scores = {}
-    for number, scope in enumerate(scopes):
-        weight = total.weights[number][:, None, None]  # (2, 1, 1)
-        for kind in kinds:
-            if kind == "attribution":
-                sides = {"both": total.attribution[number] / n_items}
-            else:
-                mean = total.moments[moments.index(MOMENT_OF[kind]), number] / weight  # (2, L, N)
-                mean = mean.sqrt() if kind in ROOT_KINDS else mean
-                sides = dict(zip(SIDES, mean, strict=True)) | {"both": mean.mean(dim=0)}
-                if kind in UNSIDED_KINDS:
-                    sides = {"both": mean[0] - mean[1]}
-            scores |= {(kind, side, scope): value.float().numpy() for side, value in sides.items()}
-    return scores
+            for tally, batch_sums in zip(tallies, sums, strict=True):
+                tally.sums.add(batch_sums)
+                tally.n_tokens += sum(item.n_tokens for item in group)
+    return tallies
 
 
 def _require_choices(name: str, chosen: Sequence[str], valid: Sequence[str]) -> None:

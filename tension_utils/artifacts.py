@@ -33,7 +33,7 @@ TABLES = {
     "evaluation": EVALUATION,
     "template_check": EVALUATION,  # some prompts again, in the published template
     "ablation": (
-        ("base_model", "objective", "seed", "set", "score_kind", "fraction", "ablation_kind", "draw", "n_neurons")
+        ("base_model", "objective", "seed", "set", "matched_to", "fraction", "ablation_kind", "draw", "n_neurons")
         + ("benchmark", "subset", "item_id", "cluster", "margin", "credit", "chance")
     ),
 }

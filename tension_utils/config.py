@@ -11,13 +11,17 @@ from tension_utils.checks import check_choice, check_choices, check_range
 OBJECTIVES = ("helpful", "harmless", "helpful-harmless")
 SINGLE_OBJECTIVES = OBJECTIVES[:2]
 MIXED, MATCHED_ARM = OBJECTIVES[2], "helpful-harmless-matched"
-ARMS = (*OBJECTIVES, MATCHED_ARM)  # what a reward model can be trained on; the last is the mixed one at a single's size
+SHARED_MASK_ARM = "matched-without-shared"  # trained with the neurons masked that the single-objective models share
+RANDOM_MASK_ARMS = tuple("matched-without-random" + number for number in ("", "-2", "-3", "-4"))  # one draw each
+MASKED_ARMS = (SHARED_MASK_ARM, *RANDOM_MASK_ARMS)
+MATCHED_ARMS = (MATCHED_ARM, *MASKED_ARMS)  # the mixed objective at a single one's size
+ARMS = (*OBJECTIVES, *MATCHED_ARMS)  # what a reward model can be trained on
+MASK_MODES = ("masked", "pruned")
 PRECISIONS = ("auto", "float32", "bfloat16")
 MIXED_SIZES = ("natural", "matched")
 LONG_PAIRS = ("error", "drop", "truncate")
 BAD_PAIRS = ("error", "drop")
 SCORE_KINDS = ("signed_mean", "mean_abs", "rms", "frequency", "rms_change", "contrast", "attribution")
-SITES = ("down_input", "gate")
 SCOPES = ("all", "response", "last")
 ABLATION_KINDS = ("zero", "mean", "resample")
 TOY = "toy"
@@ -135,6 +139,14 @@ class EngineConfig:
         check_choice("precision", self.precision, PRECISIONS)
 
 
+def check_sources(sources: Mapping[str, str], benchmarks: tuple[str, ...]) -> None:
+    """Check that every source belongs to a benchmark that is used, and is a name."""
+    for name, source in sources.items():
+        check_choice("benchmark_sources", name, benchmarks)
+        if not isinstance(source, str) or not source:
+            raise ValueError(f"benchmark_sources: expected a public name or a folder for {name}; got {source!r}")
+
+
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Which benchmarks are evaluated.
@@ -146,6 +158,7 @@ class EvaluateConfig:
             source of the training pairs.
         max_length: tokens per sequence; 0 is that of training.
         n_template_check: prompts per (benchmark, subset) that are scored a second time, in the published template.
+        items_of: benchmark -> prompts per subset, where it differs from ``engine.n_items``.
     """
 
     benchmarks: tuple[str, ...] = ("hh-rlhf",)
@@ -153,36 +166,37 @@ class EvaluateConfig:
     sources: Mapping[str, str] = field(default_factory=dict)
     max_length: int = 0
     n_template_check: int = 0
+    items_of: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_range("max_length", self.max_length, 0)
         check_range("n_template_check", self.n_template_check, 0)
-        for name, source in self.sources.items():
-            check_choice("benchmark_sources", name, self.benchmarks)
-            if not isinstance(source, str) or not source:
-                raise ValueError(f"benchmark_sources: expected a public name or a folder for {name}; got {source!r}")
+        check_sources(self.sources, self.benchmarks)
+        for name, n_items in self.items_of.items():
+            check_choice("benchmark_items", name, self.benchmarks)
+            check_range(f"benchmark_items: {name}", n_items, 0)
 
 
 @dataclass(frozen=True)
 class IdentifyConfig:
-    """Which neuron statistics are taken on the reward model's own training pairs.
+    """Which neuron statistics are taken on the reward model's own training pairs, and which views of them.
 
     Args:
-        score_kinds: of `SCORE_KINDS`.
-        site: ``"down_input"``, the neuron's activation, or ``"gate"``, what the published code reads.
+        score_kinds: of `SCORE_KINDS`, at the true neuron.
         scopes: of `SCOPES`: tokens that count.
+        n_view_items: pairs for each further view (gate, heads, both texts, base model); 0 takes as many as ``engine``.
         engine: how.
     """
 
-    score_kinds: tuple[str, ...] = ("signed_mean", "mean_abs", "rms", "frequency", "rms_change", "contrast")
-    site: str = "down_input"
-    scopes: tuple[str, ...] = ("all",)
+    score_kinds: tuple[str, ...] = SCORE_KINDS
+    scopes: tuple[str, ...] = SCOPES
+    n_view_items: int = 0
     engine: EngineConfig = EngineConfig()
 
     def __post_init__(self) -> None:
         check_choices("score_kinds", self.score_kinds, SCORE_KINDS)
-        check_choice("site", self.site, SITES)
         check_choices("scopes", self.scopes, SCOPES)
+        check_range("n_view_items", self.n_view_items, 0)
 
 
 @dataclass(frozen=True)
@@ -192,25 +206,38 @@ class AblateConfig:
     Args:
         score_kinds: each gives one targeted set per fraction.
         scope: token scope of the scores.
-        fractions: shares of all neurons, in (0, 1].
-        ablation_kind: of `ABLATION_KINDS`.
+        fraction: share of all neurons at which the shared and only sets and the further kinds are compared.
+        fractions: shares of the curves, in (0, 1]; 1 removes every neuron, which has no control.
+        ablation_kinds: of `ABLATION_KINDS`; the first is used everywhere, the others for ``main_kind`` at ``fraction``.
+        main_kind: score kind of the shared and only sets.
         n_draws: random sets per targeted set, with the same number of neurons in every layer.
-        engine: how; ``n_items`` counts per test subset.
+        benchmarks: keys of `benchmarks.BENCHMARKS`.
+        engine: how; ``n_items`` counts prompts per (benchmark, subset).
+        sources: benchmark -> public name or folder, as in `EvaluateConfig`.
+        max_length: tokens per sequence; 0 is that of training.
     """
 
     score_kinds: tuple[str, ...] = ("mean_abs", "rms_change")
     scope: str = "all"
+    fraction: float = 0.1
     fractions: tuple[float, ...] = (0.1,)
-    ablation_kind: str = "zero"
+    ablation_kinds: tuple[str, ...] = ("zero",)
+    main_kind: str = "rms_change"
     n_draws: int = 8
+    benchmarks: tuple[str, ...] = ("hh-rlhf",)
     engine: EngineConfig = EngineConfig()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    max_length: int = 0
 
     def __post_init__(self) -> None:
+        check_range("max_length", self.max_length, 0)
         check_choices("score_kinds", self.score_kinds, SCORE_KINDS)
         check_choice("scope", self.scope, SCOPES)
-        check_choice("ablation_kind", self.ablation_kind, ABLATION_KINDS)
+        check_choices("ablation_kinds", self.ablation_kinds, ABLATION_KINDS)
+        check_choice("main_kind", self.main_kind, SCORE_KINDS)
         check_range("n_draws", self.n_draws, 1)
+        check_sources(self.sources, self.benchmarks)
         if not self.fractions or len(set(self.fractions)) != len(self.fractions):
             raise ValueError(f"fractions: expected at least one value and none twice; got {list(self.fractions)!r}")
-        for fraction in self.fractions:
-            check_range("fractions", fraction, 1e-9, 1)
+        for name, fraction in (("fraction", self.fraction), *(("fractions", value) for value in self.fractions)):
+            check_range(name, fraction, 1e-9, 1)

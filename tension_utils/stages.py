@@ -1,16 +1,10 @@
-"""The stages after training, one function each: evaluate, identify, ablate one reward model and write its artifacts."""
+"""What every stage after training shares, and the first of them: evaluate one reward model."""
 
 import dataclasses
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from tqdm import tqdm
-
-from tension_utils.ablation import ablated
-from tension_utils.activations import NeuronScores, neuron_scores
-from tension_utils.artifacts import TABLES, StageRecord, atomic_path, is_current, read_manifest, require, write_table
+from tension_utils.artifacts import StageRecord, is_current, read_manifest, require, write_table
 from tension_utils.benchmarks import LoadedBenchmarks, first_prompts, load_benchmarks
 from tension_utils.config import (
     AblateConfig,
@@ -21,9 +15,7 @@ from tension_utils.config import (
     config_hash,
 )
 from tension_utils.evaluation import group_by_prompt, score_groups
-from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
-from tension_utils.neurons import NeuronSet, top_neurons
-from tension_utils.pairs import training_pairs
+from tension_utils.models import load_reward_model, load_tokenizer
 from tension_utils.runs import Run
 from tension_utils.training import device_name, local_inputs, pick_device, resolve_source, uses_bfloat16
 
@@ -46,10 +38,10 @@ class Stage:
 
     def start(self, **upstream: str) -> bool:
         """Return False if the artifact is there and current; else start the clock and return True."""
-        digest = config_hash(self.settings, reward_model=self.trained["artifact_hash"], **upstream)
-        if is_current(self.run.folder, self.name, digest, self.artifact):
+        self.digest = config_hash(self.settings, reward_model=self.trained["artifact_hash"], **upstream)
+        if is_current(self.run.folder, self.name, self.digest, self.artifact):
             return False
-        self.record = StageRecord(self.run.folder, self.name, self.settings, digest)
+        self.record = StageRecord(self.run.folder, self.name, self.settings, self.digest)
         self.device = pick_device()
         dtype = "bfloat16" if uses_bfloat16(self.config.engine.precision, self.device) else "float32"
         self.placement = {"dtype": dtype, "device": self.device}
@@ -75,14 +67,18 @@ class Stage:
 
 
 def load_items(run: Run, data: DataConfig, config: EvaluateConfig) -> LoadedBenchmarks:
-    """Load the benchmarks that can be reached and keep the first ``n_items`` prompts of every subset.
+    """Load the benchmarks that can be reached and keep the first prompts of every subset, as many as are asked for.
 
     Raises:
         ValueError: for an unknown benchmark; lists the known ones.
     """
     sources = {"hh-rlhf": data.source, "toy": Path(run.root) / "toy-world" / "benchmark"} | dict(config.sources)
     loaded = load_benchmarks(config.benchmarks, sources, subsets=data.subsets, bad_pairs=data.bad_pairs)
-    return dataclasses.replace(loaded, items=first_prompts(loaded.items, config.engine.n_items))
+    kept = []
+    for name in config.benchmarks:
+        own = [item for item in loaded.items if item.benchmark == name]
+        kept += first_prompts(own, config.items_of.get(name, config.engine.n_items))
+    return dataclasses.replace(loaded, items=kept)
 
 
 def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
@@ -117,77 +113,4 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
         n_dropped=loaded.n_dropped,
         not_run=loaded.not_run,
     )
-    return True
-
-
-def identify_run(run: Run, config: IdentifyConfig) -> bool:
-    """Take neuron statistics on the run's own training pairs and write ``neuron_scores.safetensors``.
-
-    Returns:
-        True if it computed, False if it found the artifact.
-    """
-    stage = Stage(run, "identify", "neuron_scores.safetensors", config)
-    if not stage.start():
-        return False
-    items = list(training_pairs(stage.data, run.objective, run.seed).train)[: config.engine.n_items or None]
-    source = resolve_source(run.base_model, run.root, "base_model")
-    base = load_base_model(source, **stage.placement) if "rms_change" in config.score_kinds else None
-    scores = neuron_scores(
-        stage.model,
-        stage.tokenizer,
-        items,
-        base_model=base,
-        kinds=config.score_kinds,
-        site=config.site,
-        scope=config.scopes,
-        **stage.engine_options(),
-    )
-    with atomic_path(run.folder / "neuron_scores.safetensors") as temporary:
-        scores.save(temporary)
-    stage.inputs |= local_inputs(base_model=source)
-    stage.finish(scores.n_tokens, n_items=len(items))
-    return True
-
-
-def neuron_sets(run: Run, config: AblateConfig) -> list[tuple[dict, NeuronSet]]:
-    """Return every set to remove with the columns that name it: targeted ones, each followed by its random draws.
-
-    Random sets have the same number of neurons in every layer as the targeted one and are drawn anew for every run,
-    score kind and fraction.
-    """
-    scores = NeuronScores.load(require(run.folder / "neuron_scores.safetensors", "03_identify"))
-    rng = np.random.default_rng([run.seed, *run.objective.encode()])
-    sets = []
-    for kind in config.score_kinds:
-        for fraction in config.fractions:
-            name = {"score_kind": kind, "fraction": fraction}
-            targeted = top_neurons(scores.get(kind, "both", config.scope), fraction)
-            sets.append(({"set": kind, "draw": 0, **name}, targeted))
-            for draw, random in enumerate(targeted.matched_random(rng, config.n_draws)):
-                sets.append(({"set": "random", "draw": draw, **name}, random))
-    return sets
-
-
-def ablate_run(run: Run, config: AblateConfig) -> bool:
-    """Remove every neuron set in turn, score the tests, and write ``ablation.parquet``.
-
-    Returns:
-        True if it computed, False if it found the artifact.
-    """
-    stage = Stage(run, "ablate", "ablation.parquet", config)
-    upstream = require(run.folder / "neuron_scores.safetensors", "03_identify")
-    if not stage.start(neuron_scores=read_manifest(run.folder)["identify"]["artifact_hash"]):
-        return False
-    items = load_items(run, stage.data, EvaluateConfig(("hh-rlhf",), config.engine)).items
-    groups, _ = group_by_prompt(stage.tokenizer, items, stage.data.max_length)  # tokenized once for all sets
-    tables, n_tokens = [], 0
-    for name, neurons in tqdm(neuron_sets(run, config), desc=f"ablate {run.objective}, seed {run.seed}", unit="set"):
-        with ablated(stage.model, neurons, kind=config.ablation_kind):
-            table = score_groups(stage.model, stage.tokenizer, groups, progress=False, **stage.engine_options())
-        n_tokens += int(table.n_tokens.sum())
-        tables.append(table.assign(**run.label, **name, ablation_kind=config.ablation_kind, n_neurons=len(neurons)))
-    rows = pd.concat(tables, ignore_index=True)[list(TABLES["ablation"])]
-    write_table(run.folder / "ablation.parquet", rows)
-    stage.inputs["neuron_scores"] = upstream
-    stage.finish(n_tokens, n_sets=len(tables), n_items=len(tables[0]))
     return True

@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from tension_utils.activations import NeuronScores
 from tension_utils.artifacts import require
 from tension_utils.config import ARMS, OBJECTIVES, SINGLE_OBJECTIVES
 from tension_utils.effects import ablation_effects
 from tension_utils.neurons import NeuronSet, jaccard, jaccard_chance, top_neurons
 from tension_utils.runs import Run
+from tension_utils.scores import NeuronScores
 from tension_utils.statistics import accuracy_table, analysis_rng
 
 OPPOSING = {"helpful": "harmless", "harmless": "helpful"}
@@ -124,8 +124,8 @@ def effect_table(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFra
     tests = evaluation[evaluation.benchmark == "hh-rlhf"].groupby("subset").group.first()
     rows = ablation.assign(test=ablation.subset.map(tests))
     rows = pd.concat([rows, rows.assign(test=OBJECTIVES[2])], ignore_index=True)
-    by = ["objective", "test", "set", "score_kind", "fraction", "ablation_kind"]
-    return ablation_effects(rows, evaluation, by, analysis_rng(), match=("score_kind", "fraction", "ablation_kind"))
+    by = ["objective", "test", "set", "matched_to", "fraction", "ablation_kind"]
+    return ablation_effects(rows, evaluation, by, analysis_rng(), match=("matched_to", "fraction", "ablation_kind"))
 
 
 def percent(value: float) -> str:

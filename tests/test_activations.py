@@ -7,12 +7,13 @@ from safetensors.numpy import save_file
 from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_tokenizer, tokenized
 
 from tension_utils import moments
-from tension_utils.activations import KINDS, NeuronScores, neuron_scores, neuron_scores_many
+from tension_utils.activations import KINDS, neuron_scores, neuron_scores_many, split_half_scores
 from tension_utils.data import Item, Turn
 from tension_utils.models import architecture_of
 from tension_utils.neurons import top_neurons
 from tension_utils.packing import SCOPES, prepare_items, read_position
 from tension_utils.rewards import score_items
+from tension_utils.scores import NeuronScores
 
 OPTIONS = {"max_length": MAX_LENGTH, "progress": False}
 
@@ -221,6 +222,20 @@ def test_several_models_share_the_pass_of_their_base(tokenizer, monkeypatch):
         alone = neuron_scores(model, tokenizer, ITEMS, base_model=base, kinds=kinds, **OPTIONS)
         for key, values in alone.tensors.items():
             assert scores.tensors[key] == pytest.approx(values, rel=1e-5)
+
+
+def test_halves_are_scored_as_alone_and_add_up_to_the_whole(tokenizer):
+    model, base = make_model("llama"), make_model("llama", seed=9).base_model
+    options = OPTIONS | {"kinds": KINDS, "scope": ["all", "last"], "base_model": base}
+    whole, *halves = split_half_scores(model, tokenizer, ITEMS, **options)
+    expected = [neuron_scores(model, tokenizer, part, **options) for part in (ITEMS, ITEMS[0::2], ITEMS[1::2])]
+    for found, alone in zip((whole, *halves), expected, strict=True):
+        assert (found.n_items, found.n_tokens) == (alone.n_items, alone.n_tokens)
+        for key, values in alone.tensors.items():
+            assert found.tensors[key] == pytest.approx(values, rel=1e-4, abs=1e-6), key
+    assert (halves[0].get("mean_abs") != halves[1].get("mean_abs")).any()
+    with pytest.raises(ValueError, match="at least two"):
+        split_half_scores(model, tokenizer, ITEMS[:1], **OPTIONS)
 
 
 def test_an_untrained_model_has_not_changed(tokenizer):

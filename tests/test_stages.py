@@ -8,24 +8,39 @@ import pandas as pd
 import pytest
 import torch
 
-from tension_utils.activations import NeuronScores
+from tension_utils import ablation_stage
+from tension_utils.ablation_stage import ablate_run, cost_table
+from tension_utils.activations import neuron_scores
 from tension_utils.artifacts import read_manifest
+from tension_utils.conditions import Condition, list_conditions, mixed_sets, score_sources
 from tension_utils.config import AblateConfig, DataConfig, EngineConfig, EvaluateConfig, IdentifyConfig, TrainConfig
 from tension_utils.data import render_prompt, render_response
-from tension_utils.models import load_reward_model, load_tokenizer
-from tension_utils.neurons import top_neurons
+from tension_utils.identification import identify_run
+from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
+from tension_utils.neurons import NeuronSet, top_neurons
 from tension_utils.pages import answer
+from tension_utils.pairs import training_pairs
 from tension_utils.results import export_results, read_results
 from tension_utils.runs import Run, list_runs
-from tension_utils.stages import ablate_run, evaluate_run, identify_run, load_items, neuron_sets
+from tension_utils.scores import NeuronScores, load_view, own_scores
+from tension_utils.stages import evaluate_run, load_items
 from tension_utils.study_tables import effect_table, overlap_table
 from tension_utils.training import train_run
 
 pytestmark = pytest.mark.xdist_group("stages")
 ENGINE = EngineConfig(n_items=6, tokens_per_batch=512, precision="float32")
 EVALUATE = EvaluateConfig(("hh-rlhf", "toy"), ENGINE)
-IDENTIFY = IdentifyConfig(("signed_mean", "mean_abs", "rms_change"), "down_input", ("all",), ENGINE)
-ABLATE = AblateConfig(("mean_abs", "rms_change"), "all", (0.1,), "zero", 2, ENGINE)
+IDENTIFY = IdentifyConfig(("signed_mean", "mean_abs", "rms_change"), ("all", "last"), 4, ENGINE)
+ABLATE = AblateConfig(
+    ("mean_abs", "rms_change"),
+    "all",
+    0.1,
+    (0.1, 0.3, 1.0),
+    ("zero", "mean", "resample"),
+    "rms_change",
+    2,
+    engine=ENGINE,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +52,8 @@ def runs(toy_world: Path) -> list[Run]:
         assert train_run(
             run, data, TrainConfig(batch_size=12, micro_batch_size=12, n_evaluations=1, precision="float32")
         )
-        assert evaluate_run(run, EVALUATE) and identify_run(run, IDENTIFY) and ablate_run(run, ABLATE)
+        assert evaluate_run(run, EVALUATE) and identify_run(run, IDENTIFY)
+    assert [ablate_run(run, ABLATE) for run in runs] == [True] * 3
     return runs
 
 
@@ -82,43 +98,155 @@ def test_manifest_tells_settings_inputs_and_hardware(runs: list[Run]) -> None:
     for section in manifest.values():
         assert section["config_hash"] and section["artifact_hash"] and section["seconds"] >= 0
         assert section["device"].startswith("cpu") and section["packages"]["torch"] == torch.__version__
-    assert set(manifest["ablate"]["inputs"]) == {"reward_model", "data_source", "neuron_scores"}
+    assert set(manifest["ablate"]["inputs"]) == {"reward_model", "data_source", "neuron_scores_helpful"}
 
 
 def test_random_sets_match_the_scored_set_in_every_layer(runs: list[Run]) -> None:
-    named = neuron_sets(runs[0], ABLATE)
-    assert len(named) == 2 * (1 + 2)
-    for (name, targeted), *draws in (named[:3], named[3:]):
-        scores = NeuronScores.load(runs[0].folder / "neuron_scores.safetensors")
-        assert targeted == top_neurons(scores.get(name["score_kind"], "both", "all"), 0.1)
-        for label, random in draws:
-            assert label["set"] == "random" and random != targeted
-            assert (random.counts_by_layer() == targeted.counts_by_layer()).all()
+    for run in runs:
+        targeted = None
+        for condition in list_conditions(run, ABLATE):
+            if condition.set != "random":
+                targeted = condition
+                continue
+            assert condition.matched_to == targeted.set and condition.neurons != targeted.neurons
+            assert condition.neurons.counts_by_layer().tolist() == targeted.neurons.counts_by_layer().tolist()
+            assert (condition.fraction, condition.ablation_kind) == (targeted.fraction, targeted.ablation_kind)
 
 
-def test_ablation_rows_equal_a_model_with_hooks(runs: list[Run]) -> None:
-    run = runs[0]
-    name, neurons = neuron_sets(run, ABLATE)[0]
+def test_every_condition_is_listed_once(runs: list[Run]) -> None:
+    labels = [{**c.label, "n_neurons": 0} for c in list_conditions(runs[0], ABLATE) if c.set != "random"]
+    found = [(label["set"], label["fraction"], label["ablation_kind"]) for label in labels]
+    expected = [(kind, fraction, "zero") for kind in ABLATE.score_kinds for fraction in (0.1, 0.3)]
+    expected += [("all", 1.0, "zero"), ("rms_change", 0.1, "mean"), ("rms_change", 0.1, "resample")]
+    assert sorted(found) == sorted(expected)
+    counted = pd.read_parquet(runs[2].folder / "ablation.parquet").groupby(["set", "matched_to", "fraction"]).draw
+    assert (counted.nunique().loc["random"] == 2).all()
+
+
+def test_the_mixed_model_has_the_sets_of_the_single_ones(tmp_path: Path) -> None:
+    runs = list_runs(tmp_path, ["toy"], ["helpful", "harmless", "helpful-harmless"], [0])
+    for number, run in enumerate(runs):
+        values = np.random.default_rng(number).random((2, 50), dtype=np.float32)
+        run.folder.mkdir(parents=True)
+        NeuronScores({("rms_change", "both", "all"): values}, "down_input", 1, 1).save(
+            run.folder / "neuron_scores.safetensors"
+        )
+    config = AblateConfig(("rms_change",), fraction=0.4, fractions=(0.2,), n_draws=3)
+    found = {c.set: c for c in list_conditions(runs[2], config) if c.set != "random" and c.fraction == 0.4}
+    helpful, harmless = (top_neurons(own_scores(run).get("rms_change"), 0.4) for run in runs[:2])
+    assert found["shared"].neurons == helpful & harmless and found["only-helpful"].neurons == helpful - harmless
+    assert found["rms_change"].neurons == top_neurons(own_scores(runs[2]).get("rms_change"), 0.4)
+    assert len(found["shared, equal size"].neurons) == len(found["only-helpful, equal size"].neurons)
+    assert len(found) == 7 and {c.set for c in list_conditions(runs[0], config)} == {"rms_change", "random"}
+    (runs[1].folder / "neuron_scores.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"harmless.*03_identify"):
+        score_sources(runs[2])
+
+
+def test_mixed_sets_by_hand() -> None:
+    helpful, harmless = (NeuronSet.of((1, 6), [(0, i) for i in indices]) for indices in ((0, 1, 2, 3), (2, 3, 4)))
+    sets = mixed_sets(helpful, harmless, np.random.default_rng(0))
+    assert sets["shared"].neurons == [(0, 2), (0, 3)] and sets["only-helpful"].neurons == [(0, 0), (0, 1)]
+    assert sets["only-harmless"].neurons == [(0, 4)]
+    assert {len(sets[name]) for name in sets if name.endswith("equal size")} == {1}
+    assert sets["shared, equal size"].neurons[0] in sets["shared"].neurons
+    alone = mixed_sets(helpful, helpful, np.random.default_rng(0))
+    assert list(alone) == ["shared"]  # nothing is only helpful, so nothing has an equal size
+
+
+def test_views_equal_scores_taken_directly(runs: list[Run]) -> None:
+    helpful, harmless = runs[:2]
+    data = DataConfig(source=str(helpful.root / "toy-world" / "hh-rlhf"), n_train_pairs=12, n_validation_pairs=4)
+    pairs = {run.objective: list(training_pairs(data, run.objective, 0).train)[:6] for run in runs[:2]}
+    base, tokenizer = (
+        load_base_model(helpful.root / "toy-world" / "base_model"),
+        load_tokenizer(helpful.folder / "reward_model"),
+    )
+    model = load_reward_model(helpful.folder / "reward_model")
+    options = {"base_model": base, "max_length": 256, "progress": False}
+    expected = {
+        "half-1": neuron_scores(model, tokenizer, pairs["helpful"][1::2], kinds="mean_abs", **options),
+        "gate": neuron_scores(model, tokenizer, pairs["helpful"][:4], kinds="mean_abs", site="gate", **options),
+        "text-harmless": neuron_scores(model, tokenizer, pairs["harmless"][:4], kinds="mean_abs", **options),
+        "base-text-helpful": neuron_scores(base, tokenizer, pairs["helpful"][:4], kinds="mean_abs", **options),
+    }
+    for view, scores in expected.items():
+        np.testing.assert_allclose(load_view(helpful, view).get("mean_abs"), scores.get("mean_abs"), rtol=1e-4)
+    assert load_view(helpful, "heads").site == "heads" and load_view(helpful, "gate").site == "gate"
+    with pytest.raises(FileNotFoundError, match=r"base-text-helpful.*03_identify"):
+        load_view(harmless, "base-text-helpful")
+
+
+def ablated_rewards(run: Run, condition: Condition, value: float) -> list[tuple[str, float]]:
+    """Margins of the first two items of each HH-RLHF test with the set's activations held at a value by hooks."""
     model, tokenizer = (load(run.folder / "reward_model") for load in (load_reward_model, load_tokenizer))
 
-    def zero(indices: list[int]) -> object:
+    def hold(layer: int) -> object:
+        columns = torch.from_numpy(np.flatnonzero(condition.neurons.mask[layer]))
+
         def hook(module: torch.nn.Module, inputs: tuple) -> tuple:
             hidden = inputs[0].clone()
-            hidden[..., indices] = 0
+            hidden[..., columns] = value if np.isscalar(value) else torch.as_tensor(value[layer])[columns]
             return (hidden,)
 
         return hook
 
     for layer, block in enumerate(model.model.layers):
-        indices = [index for where, index in neurons.neurons if where == layer]
-        block.mlp.down_proj.register_forward_pre_hook(zero(indices))
-    table = pd.read_parquet(run.folder / "ablation.parquet")
-    rows = table[(table.set == name["set"]) & (table.score_kind == name["score_kind"])].set_index("item_id")
+        block.mlp.down_proj.register_forward_pre_hook(hold(layer))
     data = DataConfig(source=str(run.root / "toy-world" / "hh-rlhf"), max_length=256)
+    found = []
     for item in load_items(run, data, EvaluateConfig(("hh-rlhf",), EngineConfig(n_items=2))).items:
         texts = [render_prompt(item.prompt) + render_response(r) for r in item.responses]
         chosen, rejected = (plain_reward(model, tokenizer, text) for text in texts)
-        assert rows.loc[item.item_id].margin == pytest.approx(chosen - rejected, rel=1e-3, abs=1e-5)
+        found.append((item.item_id, chosen - rejected))
+    return found
+
+
+@pytest.mark.parametrize("name, kind", [("mean_abs", "zero"), ("rms_change", "mean"), ("all", "zero")])
+def test_ablation_rows_equal_a_model_with_hooks(runs: list[Run], name: str, kind: str) -> None:
+    run = runs[0]
+    condition = next(c for c in list_conditions(run, ABLATE) if (c.set, c.ablation_kind) == (name, kind))
+    table = pd.read_parquet(run.folder / "ablation.parquet")
+    is_it = (table.set == name) & (table.ablation_kind == kind) & (table.fraction == condition.fraction)
+    rows = table[is_it].set_index("item_id")
+    value = own_scores(run).get("signed_mean") if kind == "mean" else 0.0
+    for item_id, margin in ablated_rewards(run, condition, value):
+        assert rows.loc[item_id].margin == pytest.approx(margin, rel=1e-3, abs=1e-5)
+
+
+def test_a_stopped_ablation_goes_on_where_it_was(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs[0]
+    before = (run.folder / "ablation.parquet").read_bytes()
+    (run.folder / "ablation.parquet").unlink()
+    original, calls = ablation_stage.score_groups, []
+
+    def stop_after(limit: int) -> object:
+        def scored(*args: object, **kwargs: object) -> pd.DataFrame:
+            calls.append(1)
+            if len(calls) > limit:
+                raise KeyboardInterrupt
+            return original(*args, **kwargs)
+
+        return scored
+
+    monkeypatch.setattr(ablation_stage, "score_groups", stop_after(1 + 5))
+    with pytest.raises(KeyboardInterrupt):
+        ablate_run(run, ABLATE)
+    assert len(list((run.folder / "ablation_parts").glob("*.parquet"))) == 5
+    assert not (run.folder / "ablation.parquet").exists()
+    calls.clear()
+    monkeypatch.setattr(ablation_stage, "score_groups", stop_after(10**6))
+    assert ablate_run(run, ABLATE)
+    assert len(calls) == len(list_conditions(run, ABLATE)) - 5 + 2  # an intact pass before and one after
+    assert (run.folder / "ablation.parquet").read_bytes() == before
+    assert not (run.folder / "ablation_parts").exists()
+
+
+def test_the_cost_of_a_condition_is_told(runs: list[Run]) -> None:
+    table = cost_table(runs)
+    assert list(table.n_sets) == [len(list_conditions(run, ABLATE)) for run in runs]
+    np.testing.assert_allclose(table.ratio, table.seconds_per_set / table.seconds_intact)
+    assert (table.seconds_intact > 0).all()
 
 
 def test_tables_and_the_answer_come_from_the_artifacts(runs: list[Run], tmp_path: Path) -> None:

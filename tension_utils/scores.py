@@ -1,0 +1,95 @@
+"""Scores of all neurons of a model: the record, its file, and where a run keeps its views."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from tension_utils.artifacts import require
+from tension_utils.runs import Run
+
+OWN_SCORES = "neuron_scores.safetensors"  # on the run's own training pairs, at the neuron
+VIEWS = "score_views"  # folder of the same statistics taken elsewhere: other site, half of the pairs, other text
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """Scores of all neurons of one model.
+
+    Args:
+        tensors: (kind, side, scope) -> (L, N), float32. Side is "chosen", "rejected" or "both", the mean of the two;
+            "contrast" and "attribution" have "both" alone.
+        site: where activations were read, "down_input" or "gate".
+        n_items: items seen.
+        n_tokens: tokens of their sequences, the shared ones once per sequence.
+    """
+
+    tensors: dict[tuple[str, str, str], np.ndarray] = field(repr=False)
+    site: str
+    n_items: int
+    n_tokens: int
+
+    def get(self, kind: str, side: str = "both", scope: str = "all") -> np.ndarray:
+        """Return the scores (L, N), float32, of one kind, side and scope.
+
+        Raises:
+            KeyError: if they were not computed; the message lists what there is.
+        """
+        if (kind, side, scope) not in self.tensors:
+            there = ", ".join("/".join(key) for key in sorted(self.tensors))
+            raise KeyError(f"no scores {kind}/{side}/{scope}; there are {there}. Compute them with neuron_scores")
+        return self.tensors[kind, side, scope]
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file with the keys "kind/side/scope"."""
+        metadata = {"site": self.site, "n_items": str(self.n_items), "n_tokens": str(self.n_tokens)}
+        save_file({"/".join(key): np.ascontiguousarray(t) for key, t in self.tensors.items()}, path, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "NeuronScores":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if the file is something else.
+        """
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors = {tuple(key.split("/")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if "site" not in metadata or any(len(key) != 3 for key in tensors):
+            raise ValueError(f"{path}: expected neuron scores as NeuronScores.save writes, got {sorted(tensors)[:3]}")
+        return cls(tensors, metadata["site"], int(metadata["n_items"]), int(metadata["n_tokens"]))
+
+
+def own_scores(run: Run) -> NeuronScores:
+    """Return a run's scores on its own training pairs.
+
+    Raises:
+        FileNotFoundError: names the missing file and the chapter to run.
+    """
+    return NeuronScores.load(require(run.folder / OWN_SCORES, "03_identify"))
+
+
+def load_view(run: Run, view: str) -> NeuronScores:
+    """Return one of a run's further scores.
+
+    Args:
+        run: the reward model.
+        view: "half-0", "half-1", "gate", "heads", "text-helpful", "text-harmless", or, in the folder of a
+            single-objective run, "base-text-<its objective>".
+
+    Raises:
+        FileNotFoundError: names the missing file and the chapter to run.
+    """
+    return NeuronScores.load(require(run.folder / VIEWS / f"{view}.safetensors", "03_identify"))
+
+
+def head_scores(channel_scores: np.ndarray, n_heads: int) -> np.ndarray:
+    """Return the root mean square over the channels of each head (L, heads) from scores (L, heads x width).
+
+    >>> head_scores(np.array([[3.0, 4.0, 0.0, 0.0]]), 2).round(2).tolist()
+    [[3.54, 0.0]]
+    """
+    n_layers, n_channels = channel_scores.shape
+    return np.sqrt((channel_scores.reshape(n_layers, n_heads, n_channels // n_heads) ** 2).mean(axis=-1))
