@@ -144,31 +144,3 @@ def reward_head(model: PreTrainedModel) -> nn.Linear:
             "load it with load_reward_model, or make one from a base model with new_reward_model"
         )
     return head
-
-
-@torch.no_grad()
-def zero_masked_neurons(model: PreTrainedModel, neuron_mask: torch.Tensor) -> None:
-    """Set the down projection's columns of masked neurons to zero in place; ``neuron_mask`` is (L, N), bool."""
-    for projection, columns in zip(*_downs_and_columns(model, neuron_mask), strict=True):
-        projection_weight(projection)[:, columns.to(projection.weight.device)] = 0
-
-
-def masked_weights(model: PreTrainedModel, neuron_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return copies of the down projections' weights, by state-dict name, with masked columns zero."""
-    names = {module: name for name, module in model.named_modules()}
-    weights = {}
-    for projection, columns in zip(*_downs_and_columns(model, neuron_mask), strict=True):
-        weight = projection.weight.detach().clone()
-        is_linear = isinstance(projection, nn.Linear)
-        (weight if is_linear else weight.T)[:, columns.to(weight.device)] = 0
-        weights[f"{names[projection]}.weight"] = weight
-    return weights
-
-
-def _downs_and_columns(model: PreTrainedModel, neuron_mask: torch.Tensor) -> tuple[list[nn.Module], torch.Tensor]:
-    if tuple(neuron_mask.shape) != neuron_shape(model):
-        raise ValueError(
-            f"neuron mask: expected shape (layers, neurons) = {neuron_shape(model)}, got {tuple(neuron_mask.shape)}; "
-            "the mask belongs to another model"
-        )
-    return architecture_of(model).parts_of(model, "down"), neuron_mask.bool()

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -24,12 +23,11 @@ from tension_utils.architectures import (
     architecture_of,
     architecture_of_config,
     head_shape,
-    masked_weights,
     neuron_shape,
     reward_head,
-    zero_masked_neurons,
 )
 from tension_utils.artifacts import atomic_path
+from tension_utils.masking import CONFIG_KEY, NEURON_MASK_FILE, NeuronMask, apply_saved_mask, check_shape
 
 __all__ = [
     "ARCHITECTURES",
@@ -43,10 +41,8 @@ __all__ = [
     "new_reward_model",
     "reward_head",
     "save_reward_model",
-    "zero_masked_neurons",
 ]
 
-NEURON_MASK_FILE = "neuron_mask.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -55,14 +51,17 @@ def load_reward_model(
 ) -> PreTrainedModel:
     """Load a one-label sequence classifier for inference; its head stays in float32, its neuron mask is applied.
 
+    Neurons that were masked or pruned in training have weights 0, whatever the file of weights holds for them.
+
     Args:
         path_or_name: a local folder or a public model name.
         dtype: of the backbone, a key of `DTYPES` or a torch dtype.
         device: where the model goes.
 
     Raises:
-        FileNotFoundError: if there is no such folder or model.
-        ValueError: if the architecture is not supported, or the checkpoint has no one-label head.
+        FileNotFoundError: if there is no such folder or model, or its neuron mask is missing.
+        ValueError: if the architecture is not supported, the checkpoint has no one-label head, or its neuron mask is
+            not of this model.
     """
     model, info = _load(AutoModelForSequenceClassification, path_or_name, num_labels=1)
     if info["missing_keys"] or info["mismatched_keys"]:
@@ -72,9 +71,6 @@ def load_reward_model(
             "Train one from this base model first (new_reward_model)"
         )
     _use_float32_head(model)
-    mask_file = Path(path_or_name) / NEURON_MASK_FILE
-    if mask_file.is_file():
-        zero_masked_neurons(model, load_file(mask_file)["neuron_mask"])
     return _prepare(model, dtype, device)
 
 
@@ -127,25 +123,30 @@ def save_reward_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     folder: str | Path,
-    neuron_mask: torch.Tensor | None = None,
+    mask: NeuronMask | None = None,
 ) -> None:
     """Write a reward model, its tokenizer and its neuron mask; the folder appears complete or not at all.
 
     Args:
-        model: the reward model.
+        model: the reward model; its configuration then tells of the mask.
         tokenizer: its tokenizer.
         folder: where to; replaced if it exists.
-        neuron_mask: (L, N), bool, neurons held at zero. Their columns are zeroed in the saved weights, and again
-            whenever `load_reward_model` reads the folder.
+        mask: neurons held at zero in training. The weights are written as they are; `load_reward_model` applies the
+            mask.
+
+    Raises:
+        ValueError: if this is no reward model, or the mask belongs to another one.
     """
     reward_head(model)
-    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    vars(model.config).pop(CONFIG_KEY, None)
+    if mask is not None:
+        check_shape(model, mask.neurons)
+        setattr(model.config, CONFIG_KEY, mask.mode)
     with atomic_path(Path(folder)) as partial:
         partial.mkdir()
-        if neuron_mask is not None:
-            state.update(masked_weights(model, neuron_mask))
-            save_file({"neuron_mask": neuron_mask.bool().cpu().contiguous()}, partial / NEURON_MASK_FILE)
-        model.save_pretrained(partial, state_dict=state, safe_serialization=True)
+        if mask is not None:
+            mask.save(partial / NEURON_MASK_FILE)
+        model.save_pretrained(partial, safe_serialization=True)
         tokenizer.save_pretrained(partial)
 
 
@@ -194,11 +195,13 @@ def _prepare(model: PreTrainedModel, dtype: str | torch.dtype, device: str | tor
 
 
 def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[PreTrainedModel, dict]:
-    """Check the architecture from the configuration alone, then load safetensors weights in their stored dtype."""
+    """Check the architecture from the configuration alone, then load safetensors weights and the neuron mask."""
     config = _from_pretrained(AutoConfig.from_pretrained, path_or_name)
     architecture_of_config(config, str(path_or_name))
     options |= {"dtype": "auto", "use_safetensors": True, "attn_implementation": "sdpa", "output_loading_info": True}
-    return _from_pretrained(auto_class.from_pretrained, path_or_name, **options)
+    model, info = _from_pretrained(auto_class.from_pretrained, path_or_name, **options)
+    apply_saved_mask(model, path_or_name)
+    return model, info
 
 
 def _require_backbone(path_or_name: str | Path, info: dict) -> None:

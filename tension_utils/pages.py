@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from tension_utils.artifacts import atomic_path, read_table
-from tension_utils.claims import CLAIMS, WAYS, ledger_table, overall_verdict, sentence
-from tension_utils.config import OBJECTIVES, SINGLE_OBJECTIVES
-from tension_utils.runs import Run, named_runs
+from tension_utils.ablation_tables import effect_table
+from tension_utils.artifacts import atomic_path
+from tension_utils.claims import CLAIMS, ledger_table
+from tension_utils.config import SINGLE_OBJECTIVES
+from tension_utils.evidence import Evidence
+from tension_utils.neuron_claims import PAIR
+from tension_utils.overlap import overlap_summary, overlap_table
+from tension_utils.runs import named_runs
+from tension_utils.statements import WAYS, overall_verdict, sentence
 from tension_utils.study_tables import (
     OPPOSING,
-    effect_table,
-    overlap_summary,
-    overlap_table,
     percent,
     points,
     tension_sentence,
@@ -31,25 +33,22 @@ TINY_NOTE = (
 )
 
 
-def answer(runs: list[Run], kind: str = "rms_change", fraction: float = 0.1) -> str:
+def answer(evidence: Evidence, kind: str = "rms_change") -> str:
     """Return the first page's answer as Markdown: three numbered sentences, every number computed from artifacts."""
-    evaluation = read_table(runs, "evaluation", "02_evaluate")
-    overlap = overlap_summary(overlap_table(runs, [kind], fraction)).set_index("pair").loc["helpful / harmless"]
-    effects = effect_table(read_table(runs, "ablation", "04_ablate"), evaluation)
-    effects = effects[(effects.set == kind) & (effects.metric == "accuracy")]
-    effect = effects.iloc[(effects.fraction - fraction).abs().argsort().iloc[:1]].fraction.item()
-    on = effects[effects.fraction == effect].set_index(["objective", "test"])
+    share = evidence.fraction
+    overlap = overlap_summary(overlap_table(evidence.runs, [kind], share)).set_index("pair").loc[PAIR]
+    effects = effect_table(evidence.removed([kind], from_mixed=False), evidence.evaluation)
+    on = effects[effects.metric == "accuracy"].set_index(["objective", "test"])
     own_effects, other_effects = (
         " and ".join(f"{points(on.loc[(o, test[o])])} ({o} model)" for o in SINGLE_OBJECTIVES)
         for test in (dict(zip(SINGLE_OBJECTIVES, SINGLE_OBJECTIVES, strict=True)), OPPOSING)
     )
-    return f"""1. **Do the objectives pull apart?** {tension_sentence(tension_table(evaluation))}
-2. **Do they use the same neurons?** The {percent(fraction)} of neurons that training changed most overlap with a
+    return f"""1. **Do the objectives pull apart?** {tension_sentence(tension_table(evidence.evaluation))}
+2. **Do they use the same neurons?** The {percent(share)} of neurons that training changed most overlap with a
    Jaccard index of {overlap.jaccard:.3f} between the helpful and the harmless model; two random sets of that size
    overlap by {overlap.jaccard_chance:.3f}.
 3. **Do those neurons carry the objective?** Removing them changes accuracy on the own test by {own_effects}, and on the
-   opposing test by {other_effects}, beyond what as many random neurons of the same layers do
-   ({percent(effect)} removed).
+   opposing test by {other_effects}, beyond what as many random neurons of the same layers do.
 """
 
 
@@ -100,19 +99,22 @@ prompt, and seeds anew; with a single seed they speak of that seed alone.
 """
 
 
-def answer_page(runs: list[Run], profile: str, ledger: pd.DataFrame) -> str:
+def answer_page(evidence: Evidence, profile: str, ledger: pd.DataFrame) -> str:
     """Return the first page's answer as Markdown, with its source and the verdicts so far."""
     source = TINY_NOTE if profile == "tiny" else f"These numbers come from the profile {profile}."
-    main = [run for run in runs if run.objective in OBJECTIVES]
-    header = f"Profile {profile}, {len(main)} reward models, 95 % intervals in brackets, chance 50 %. {source}\n"
-    verdict = f"\n{verdict_line(ledger, 'C1')} The [ledger](generated/claims.md) has every number behind it.\n"
+    size = f"{len(evidence.runs)} reward models"
+    header = f"Profile {profile}, {size}, 95 % intervals in brackets, chance 50 %. {source}\n"
+    verdicts = "\n".join(f"- {verdict_line(ledger, claim)}" for claim in CLAIMS)
+    behind = "The [ledger](generated/claims.md) has every number behind them."
+    verdict = f"\n**The verdicts.** Each claim is judged twice.\n\n{verdicts}\n\n{behind}\n"
     real = ""
     if (table := REAL_RUN / "tension.csv").is_file():
         words = tension_sentence(pd.read_csv(table))
         real = f"\n**And on real data?** ([chapter 6](../executed/06_real_run.ipynb), one seed.) {words}\n"
     if (table := REAL_RUN / "claims.csv").is_file():
-        real += f"{verdict_line(pd.read_csv(table), 'C1')}\n"
-    return "\n".join([header, answer(main), verdict, real])
+        found = pd.read_csv(table)
+        real += "\n" + "\n".join(f"- {verdict_line(found, claim)}" for claim in CLAIMS) + "\n"
+    return "\n".join([header, answer(evidence), verdict, real])
 
 
 def main() -> None:
@@ -123,12 +125,13 @@ def main() -> None:
     options = parser.parse_args()
     try:
         runs, profile = named_runs(options.parameters), options.parameters["profile"]
-        ledger = ledger_table(read_table(runs, "evaluation", "02_evaluate"))
+        evidence = Evidence.of(runs)
+        ledger = ledger_table(evidence)
         words = f"Profile {profile}" + (", a synthetic world: an illustration" if profile == "tiny" else "")
         sources = {words: ledger}
         if (table := REAL_RUN / "claims.csv").is_file():
-            sources["SmolLM2-135M on HH-RLHF, one seed (chapter 6)"] = pd.read_csv(table, keep_default_na=True)
-        pages = {"answer.md": answer_page(runs, profile, ledger), "claims.md": ledger_page(sources)}
+            sources["SmolLM2-135M on HH-RLHF, one seed (chapters 6 and 6b)"] = pd.read_csv(table)
+        pages = {"answer.md": answer_page(evidence, profile, ledger), "claims.md": ledger_page(sources)}
     except (FileNotFoundError, ValueError, KeyError) as error:
         parser.error(str(error))
     for name, text in pages.items():

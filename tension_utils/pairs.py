@@ -10,7 +10,7 @@ import numpy as np
 from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from tension_utils.config import MATCHED_ARM, SINGLE_OBJECTIVES, DataConfig
+from tension_utils.config import MATCHED_ARMS, SINGLE_OBJECTIVES, DataConfig
 from tension_utils.data import ROLE_NAMES, Item, Turn
 from tension_utils.jsonl import read_jsonl
 
@@ -202,13 +202,14 @@ def training_pairs(config: DataConfig, objective: str, seed: int) -> TrainingPai
     """Return the training and validation pairs of any of `config.ARMS`.
 
     The mixed objective uses the very pairs that the single ones use with this seed: all of them (``natural``) or the
-    first half of each (``matched``). The matched arm is the second, whatever ``mixed_size`` says.
+    first half of each (``matched``). The matched arm and its masked variants are the second, whatever ``mixed_size``
+    says.
     """
     if objective in SINGLE_OBJECTIVES:
         return split_single(config, objective, seed)
     parts = [split_single(config, single, seed) for single in SINGLE_OBJECTIVES]
     rng = np.random.default_rng([seed, len(SINGLE_OBJECTIVES)])
-    is_matched = objective == MATCHED_ARM or config.mixed_size == "matched"
+    is_matched = objective in MATCHED_ARMS or config.mixed_size == "matched"
 
     def mix(items: Iterator[tuple[Item, ...]]) -> tuple[Item, ...]:
         kept = [item for side in items for item in (side[: len(side) // 2] if is_matched else side)]

@@ -6,6 +6,7 @@ Call `use_style` once in a notebook's Setup.
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from tension_utils.evaluation_plots import (
     difference_forest,
@@ -14,7 +15,7 @@ from tension_utils.evaluation_plots import (
     refuse_respond_plane,
     reliability_diagram,
 )
-from tension_utils.neuron_plots import ablation_curves, ablation_panels, depth_profile, overlap_bars
+from tension_utils.neuron_plots import ablation_curves, ablation_panels, depth_profile
 from tension_utils.plot_style import (
     CONTROL_COLOR,
     OBJECTIVE_COLORS,
@@ -40,7 +41,6 @@ __all__ = [
     "depth_profile",
     "difference_forest",
     "margin_densities",
-    "overlap_bars",
     "radar",
     "refuse_respond_plane",
     "reliability_diagram",
@@ -120,7 +120,9 @@ def training_curves(
     return ax
 
 
-def accuracy_forest(table: pd.DataFrame, ax: Axes | None = None, row: str = "subset") -> Axes:
+def accuracy_forest(
+    table: pd.DataFrame, ax: Axes | None = None, row: str = "subset", reference: tuple[str, str] | None = None
+) -> Axes:
     """Draw accuracies with intervals, one line per row name, one marker per objective.
 
     Args:
@@ -128,8 +130,9 @@ def accuracy_forest(table: pd.DataFrame, ax: Axes | None = None, row: str = "sub
             is missing says why in a column ``not_run``, and the figure shows it; its objective may be missing too.
         ax: where to draw; new Axes if None.
         row: column that names the lines, drawn from top to bottom in the order of the table.
+        reference: a column of other accuracies, drawn as hollow markers, and its name in the legend.
     """
-    shares = ["accuracy", "ci_low", "ci_high", "chance_accuracy"]
+    shares = ["accuracy", "ci_low", "ci_high", "chance_accuracy", *(reference or ())[:1]]
     require_rows(table, ["objective", row, *shares], ["objective", row])
     require_range(table, shares)
     ax, y, objectives = forest_axes(table, row, ax)
@@ -140,7 +143,10 @@ def accuracy_forest(table: pd.DataFrame, ax: Axes | None = None, row: str = "sub
         )
         part = table[is_part]
         ax.hlines(y[is_part], part.ci_low, part.ci_high, color=color, linewidth=1.8)
-        ax.plot(part.accuracy, y[is_part], marker=objective_marker(objective), color=color, linestyle="")
+        style = {"marker": objective_marker(objective), "color": color, "linestyle": ""}
+        ax.plot(part.accuracy, y[is_part], **style)
+        if reference:
+            ax.plot(part[reference[0]], y[is_part], **style, markerfacecolor="none", markersize=10)
     names = list(dict.fromkeys(table[row]))
     chance = table.dropna(subset=["accuracy"]).drop_duplicates(row)
     middle = chance[row].map(names.index).to_numpy(float)
@@ -148,5 +154,9 @@ def accuracy_forest(table: pd.DataFrame, ax: Axes | None = None, row: str = "sub
     ax.set(xlabel="accuracy, 95 % interval", xlim=(-0.02, 1.02))
     note_not_run(ax, table, row, "accuracy", y)
     ax.xaxis.set_major_formatter(PERCENT)
-    outside_legend(ax, [*objective_handles(objectives), control_handle("chance")])
+    handles = [*objective_handles(objectives), control_handle("chance")]
+    if reference:
+        hollow = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": "black", "linestyle": ""}
+        handles.append(Line2D([], [], label=reference[1], **hollow))
+    outside_legend(ax, handles)
     return ax

@@ -9,11 +9,23 @@ from pathlib import Path
 
 import pandas as pd
 
+from tension_utils.ablation_stage import cost_table
+from tension_utils.ablation_tables import effect_table, total_ablation
 from tension_utils.artifacts import atomic_path, read_manifest, read_table
+from tension_utils.benchmark_tables import benchmark_table
+from tension_utils.chance_regression import chance_slopes, regression_to_chance
+from tension_utils.claims import ledger_table
+from tension_utils.evidence import Evidence
+from tension_utils.mixed_ablation import per_neuron, per_neuron_differences
+from tension_utils.overlap import summarize_overlaps
+from tension_utils.overlap_controls import cross_design_table, half_table, reference_table
 from tension_utils.runs import Run, named_runs
-from tension_utils.study_tables import effect_table, overlap_summary, overlap_table, tension_table
+from tension_utils.study_tables import tension_table
 
-TABLES = ("training", "tension", "overlap", "effects")
+TABLES = (
+    *("training", "tension", "benchmarks", "claims", "overlap", "cross", "halves", "cost"),
+    *("effects", "total", "moves", "slopes", "per_neuron", "differences"),
+)
 KEPT = (
     "config",
     "config_hash",
@@ -42,12 +54,24 @@ def training_table(runs: list[Run]) -> pd.DataFrame:
 
 def result_tables(runs: list[Run], kinds: list[str], fraction: float) -> dict[str, pd.DataFrame]:
     """Return the tables named in `TABLES`, every number computed from the runs' artifacts."""
-    evaluation = read_table(runs, "evaluation", "02_evaluate")
+    evidence = Evidence.of(runs)
+    ablated = (evidence.ablation, evidence.evaluation)
+    related = ["score_kind", "relation"]
     return {
         "training": training_table(runs),
-        "tension": tension_table(evaluation),
-        "overlap": overlap_summary(overlap_table(runs, kinds, fraction)),
-        "effects": effect_table(read_table(runs, "ablation", "04_ablate"), evaluation),
+        "tension": tension_table(evidence.evaluation),
+        "benchmarks": benchmark_table(evidence.evaluation),
+        "claims": ledger_table(evidence),
+        "overlap": reference_table(runs, kinds, fraction),
+        "cross": summarize_overlaps(cross_design_table(runs, kinds, fraction), related),
+        "halves": summarize_overlaps(half_table(runs, kinds, fraction), ["score_kind", "objective"]),
+        "cost": cost_table(runs),
+        "effects": effect_table(*ablated),
+        "total": total_ablation(*ablated),
+        "moves": regression_to_chance(*ablated),
+        "slopes": chance_slopes(*ablated),
+        "per_neuron": per_neuron(*ablated),
+        "differences": per_neuron_differences(*ablated),
     }
 
 

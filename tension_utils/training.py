@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallba
 from tension_utils.artifacts import StageRecord, file_hash, is_current, write_table
 from tension_utils.config import TOY, DataConfig, TrainConfig, config_hash
 from tension_utils.data import Item, tokenize_item
+from tension_utils.masking import NeuronMask, trained_without
 from tension_utils.models import load_tokenizer, new_reward_model, save_reward_model
 from tension_utils.monitor import TrainingMonitor
 from tension_utils.pairs import training_pairs
@@ -187,15 +188,25 @@ def train_model(
     return trainer.model, monitor.table()
 
 
-def train_run(run: Run, data: DataConfig, config: TrainConfig) -> bool:
+def train_run(run: Run, data: DataConfig, config: TrainConfig, mask: NeuronMask | None = None) -> bool:
     """Train the reward model of one run unless the same configuration already made it.
 
     Writes ``reward_model/``, ``train_log.parquet`` and the manifest's section "train".
 
+    Args:
+        run: base model, objective and seed.
+        data: pairs.
+        config: how.
+        mask: neurons that are held at 0 in training and, by the checkpoint, ever after; part of the configuration.
+
     Returns:
         True if it trained, False if it found the artifacts.
+
+    Raises:
+        ValueError: if the mask belongs to another model, or the data or the base model do not fit.
     """
     settings = {"data": dataclasses.asdict(data), "train": dataclasses.asdict(config), **run.label}
+    settings |= {"neuron_mask": mask.label} if mask else {}
     base = resolve_source(run.base_model, run.root, "base_model")
     local = dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
     inputs = local_inputs(base_model=base, data_source=local.source)
@@ -211,21 +222,14 @@ def train_run(run: Run, data: DataConfig, config: TrainConfig) -> bool:
     (train, n_long_train), (validation, n_long_validation) = (
         tokenize_pairs(tokenizer, items, data) for items in (pairs.train, pairs.validation)
     )
-    model, log = train_model(
-        model, tokenizer, train, validation, config, seed=run.seed, label=f"{run.objective}, seed {run.seed}"
-    )
-    save_reward_model(model, tokenizer, run.folder / "reward_model")
+    with trained_without(model, mask):
+        label = f"{run.objective}, seed {run.seed}"
+        model, log = train_model(model, tokenizer, train, validation, config, seed=run.seed, label=label)
+    save_reward_model(model, tokenizer, run.folder / "reward_model", mask)
     write_table(run.folder / "train_log.parquet", log)
-    device = pick_device()
-    record.finish(
-        "reward_model",
-        device=device_name(device),
-        n_tokens=int(log["n_tokens"].max()),
-        inputs=inputs,
-        n_train=len(train),
-        n_validation=len(validation),
-        n_dropped=pairs.n_dropped,
-        n_too_long=n_long_train + n_long_validation,
-        is_bfloat16=uses_bfloat16(config.precision, device),
-    )
+    facts = {"n_train": len(train), "n_validation": len(validation), "n_dropped": pairs.n_dropped}
+    facts |= {"n_too_long": n_long_train + n_long_validation}
+    facts |= {"is_bfloat16": uses_bfloat16(config.precision, pick_device())}
+    n_tokens = int(log["n_tokens"].max())
+    record.finish("reward_model", device=device_name(pick_device()), n_tokens=n_tokens, inputs=inputs, **facts)
     return True

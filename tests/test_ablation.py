@@ -10,6 +10,7 @@ from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_
 from tension_utils import ablation
 from tension_utils.ablation import ablated, ablated_copy, ablated_heads, activation_bank
 from tension_utils.activations import neuron_scores
+from tension_utils.masking import NeuronMask
 from tension_utils.models import architecture_of, load_reward_model, save_reward_model
 from tension_utils.neurons import NeuronSet, random_neurons
 from tension_utils.rewards import score_items
@@ -230,7 +231,7 @@ def test_ablated_evaluates_like_an_edited_and_reloaded_checkpoint(model_type, to
     model = make_model(model_type)
     with ablated(model, neurons):
         expected = engine_rewards(model, tokenizer)
-    save_reward_model(model, tokenizer, tmp_path / "rm", torch.from_numpy(neurons.mask.copy()))
+    save_reward_model(model, tokenizer, tmp_path / "rm", NeuronMask(neurons))
     assert engine_rewards(load_reward_model(tmp_path / "rm"), tokenizer) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 

@@ -179,7 +179,7 @@ PROFILE = {"profile": "tiny", "base_models": ["toy"], "objectives": ["helpful", 
         ),
         (
             PROFILE | {"objectives": ["kind"]},
-            "objectives: expected one of helpful, harmless, helpful-harmless, helpful-harmless-matched; got 'kind'",
+            "objectives: expected one of helpful, harmless, helpful-harmless, helpful-harmless-matched",
         ),
         ({"profile": "tiny"}, "--parameters: expected an object with profile, base_models, objectives, seeds; got"),
         ([], "--parameters: expected an object with profile"),

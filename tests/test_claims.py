@@ -4,19 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tension_utils.claims import (
-    CLAIMS,
-    VERDICTS,
-    WAYS,
-    ledger_table,
-    mixing_as_published,
-    mixing_under_control,
-    overall_verdict,
-    sentence,
-    verdict_of,
-)
+from tension_utils.claims import CLAIMS, ledger_table
+from tension_utils.conditions import EQUAL
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES
+from tension_utils.evidence import Evidence
+from tension_utils.mixing_claims import mixing_as_published, mixing_under_control
+from tension_utils.neuron_claims import FINDING, OPPOSITION, SHARING, WEIGHT, seed_interval
 from tension_utils.pages import ledger_page, verdict_line
+from tension_utils.runs import Run
+from tension_utils.scores import NeuronScores
+from tension_utils.statements import VERDICTS, WAYS, overall_verdict, sentence, verdict_of
 
 
 def world(rates: dict[str, dict[str, float]], n: int = 200, seeds: int = 3, direction: str = "none") -> pd.DataFrame:
@@ -58,7 +55,7 @@ FALSE = TRUE | {MIXED: {"helpful": 0.98, "harmless": 0.98}}
 
 
 def verdicts(evaluation: pd.DataFrame) -> dict[str, set[str]]:
-    table = ledger_table(evaluation)
+    table = ledger_table(Evidence(evaluation))
     table = table[table.claim == "C1"]
     return {way: set(table[table.way == way].verdict) - {"not run"} for way in WAYS}
 
@@ -70,7 +67,7 @@ def test_a_true_claim_is_supported_and_a_false_one_is_not() -> None:
 
 def test_no_difference_is_no_support_under_control() -> None:
     same = {objective: {"helpful": 0.7, "harmless": 0.7} for objective in OBJECTIVES}
-    statements = mixing_under_control(world(same))
+    statements = mixing_under_control(Evidence(world(same)))
     assert {s.verdict for s in statements} == {"mixed", "not run"}
 
 
@@ -83,17 +80,17 @@ def test_subsets_weigh_the_same_as_published_and_ties_count_as_wrong() -> None:
                 rows.append(("helpful", subset, f"{subset}{i}", objective, margin))
     table = pd.DataFrame(rows, columns=["group", "subset", "item_id", "objective", "margin"])
     table = table.assign(benchmark="x", seed=0, direction="none")
-    helpful, harmless = mixing_as_published(table)
+    helpful, harmless = mixing_as_published(Evidence(table))
     assert helpful.value == pytest.approx(0) and helpful.n_items == 4 and helpful.verdict == "not supported"
     assert np.isnan(helpful.ci_low) and harmless.verdict == "not run" and "harmless test" in harmless.reason
 
 
 def test_the_matched_arm_has_its_own_rows() -> None:
-    without = mixing_under_control(world(TRUE))
+    without = mixing_under_control(Evidence(world(TRUE)))
     matched = [s for s in without if "as many pairs" in s.statistic]
     assert {s.verdict for s in matched} == {"not run"} and MATCHED_ARM in matched[0].reason
     rates = TRUE | {MATCHED_ARM: {"helpful": 0.98, "harmless": 0.98}}
-    matched = [s for s in mixing_under_control(world(rates)) if "as many pairs" in s.statistic]
+    matched = [s for s in mixing_under_control(Evidence(world(rates))) if "as many pairs" in s.statistic]
     assert [s.verdict for s in matched] == ["not supported", "not supported"]
     assert all(s.ci_low <= s.value <= s.ci_high and s.n_items == 200 and s.n_seeds == 3 for s in matched)
 
@@ -106,7 +103,9 @@ def test_both_directions_of_safety_weigh_the_same() -> None:
     parts = [
         p.assign(benchmark="s", subset=d, direction=d, cluster=p.cluster + d, item_id=p.item_id + d) for p, d in parts
     ]
-    balanced = [s for s in mixing_under_control(pd.concat(parts, ignore_index=True)) if "balanced" in s.statistic]
+    balanced = [
+        s for s in mixing_under_control(Evidence(pd.concat(parts, ignore_index=True))) if "balanced" in s.statistic
+    ]
     assert [s.verdict for s in balanced] == ["not supported", "not supported"]
     assert [s.value for s in balanced] == pytest.approx([20, 20], abs=5)
 
@@ -124,19 +123,119 @@ def test_verdicts_follow_the_interval() -> None:
 
 
 def test_every_claim_has_rows_and_nothing_disappears() -> None:
-    table = ledger_table(world(TRUE))
+    table = ledger_table(Evidence(world(TRUE)))
     assert set(table.claim) == set(CLAIMS) and set(table.verdict) <= set(VERDICTS) and set(table.way) == set(WAYS)
     silent = table[(table.verdict == "not run") & (table.reason == "")]
     assert silent.empty
     with pytest.raises(ValueError, match="there is no evaluation of helpful-harmless"):
-        ledger_table(world({o: TRUE[o] for o in ("helpful", "harmless")}))
+        ledger_table(Evidence(world({o: TRUE[o] for o in ("helpful", "harmless")})))
 
 
 def test_pages_hold_every_statement_and_escape_nothing_by_hand() -> None:
-    table = ledger_table(world(TRUE))
+    table = ledger_table(Evidence(world(TRUE)))
     page = ledger_page({"Profile tiny": table})
     for _, row in table[table.claim == "C1"].iterrows():
         assert sentence(row) in page
     assert page.count("**Profile tiny:** not run") == 4  # C2 to C5
     assert verdict_line(table, "C1").endswith("as published **supported**, under control **supported**.")
     assert "+" in sentence(pd.Series(table.iloc[0]).replace({table.iloc[0].value: 3.0}))
+
+
+CHANGES = {  # set -> change in the share of right items on (own test, opposing test); both tests for the mixed model
+    "true": {"rms_change": (-0.4, 0.3), "shared": (-0.4, -0.4), "only-helpful": (-0.1, -0.1)},
+    "false": {"rms_change": (-0.1, 0.1), "shared": (-0.1, -0.1), "only-helpful": (-0.1, -0.1)},
+}
+
+
+def ablated(evaluation: pd.DataFrame, truth: str) -> pd.DataFrame:
+    """Rows of ablation.parquet: sets change accuracy as `CHANGES` says, random ones toward chance by a tenth."""
+    rng, parts = np.random.default_rng(1), []
+    changes = CHANGES[truth] | {"only-harmless": CHANGES[truth]["only-helpful"]}
+    for (objective, _), rows in evaluation.groupby(["objective", "seed"]):
+        is_own = (rows.group == objective) | (objective == MIXED)
+        names = ["shared", "only-helpful", "only-harmless"]
+        names = [*names, *(name + EQUAL for name in names)] if objective == MIXED else ["rms_change"]
+        for name in names:
+            of_set = np.where(is_own, *changes[name.removesuffix(EQUAL)])
+            of_random = np.where(is_own, -0.1, 0.1)
+            for draw, change in enumerate([of_set, of_random, of_random]):
+                flips = rng.random(len(rows)) < np.abs(change) / np.where(change < 0, rows.credit.mean(), 0.3)
+                credit = np.where(flips, change > 0, rows.credit).astype(float)
+                label = {"set": "random" if draw else name, "matched_to": name, "draw": max(0, draw - 1)}
+                setting = {"fraction": 0.1, "ablation_kind": "zero", "n_neurons": 50}
+                kept = rows.drop(columns=["group", "direction"])
+                parts.append(kept.assign(credit=credit, margin=2 * credit - 1, **label, **setting))
+    return pd.concat(parts, ignore_index=True)
+
+
+MORE = {
+    "helpful": {"helpful": 0.9, "harmless": 0.3},
+    "harmless": {"helpful": 0.3, "harmless": 0.9},
+    MIXED: {"helpful": 0.8, "harmless": 0.8},
+}
+
+
+@pytest.mark.parametrize("truth, expected", [("true", "supported"), ("false", "mixed")])
+def test_removing_neurons_decides_only_beyond_random_sets(truth: str, expected: str) -> None:
+    evaluation = world(MORE, n=400)
+    evidence = Evidence(evaluation, ablated(evaluation, truth))
+    for published, controlled in (FINDING, OPPOSITION, WEIGHT):
+        if published is not WEIGHT[0] or truth == "true":  # sets that do the same differ by chance alone
+            assert {s.verdict for s in published(evidence)} == {"supported"}
+        found = [s for s in controlled(evidence) if "accuracy" in s.statistic]
+        assert [s.verdict for s in found] == [expected] * 2, [sentence(pd.Series(vars(s))) for s in found]
+        assert all(s.ci_low <= s.value <= s.ci_high and s.n_seeds == 3 for s in found)
+
+
+def score_files(root: object, seeds: int, n_shared: int) -> tuple[Run, ...]:
+    """Runs whose top ten of 100 neurons share ``n_shared``; the base model's top ten are the same on both texts."""
+    runs = []
+    for objective in ("helpful", "harmless"):
+        for seed in range(seeds):
+            run = Run(root, "toy", objective, seed)
+            values = np.zeros((1, 100), np.float32)
+            start = 0 if objective == "helpful" else 10 - n_shared
+            values[0, start : start + 10] = 1
+            base = np.zeros((1, 100), np.float32)
+            base[0, :10] = 1
+            folder = run.folder / "score_views"
+            folder.mkdir(parents=True)
+            own = {(kind, "both", "all"): values for kind in ("signed_mean", "rms_change")}
+            NeuronScores(own, "down_input", 1, 1).save(run.folder / "neuron_scores.safetensors")
+            NeuronScores({("signed_mean", "both", "all"): base}, "down_input", 1, 1).save(
+                folder / f"base-text-{objective}.safetensors"
+            )
+            runs.append(run)
+    return tuple(runs)
+
+
+def test_sharing_is_judged_against_chance_and_against_the_base_model(tmp_path: object) -> None:
+    evaluation = world(TRUE)
+    evidence = Evidence(evaluation, ablated(evaluation, "true"), score_files(tmp_path, 2, 8))
+    published, controlled = SHARING
+    assert [s.value for s in published(evidence)] == pytest.approx([8 / 12])
+    beyond, floor = controlled(evidence)
+    assert beyond.verdict == "supported" and beyond.value == pytest.approx(8 / 12 - 0.055, abs=0.01)
+    assert floor.verdict == "not run" and "zero in the base model" in floor.reason  # a change score has no floor
+    activations = Evidence(evaluation, None, evidence.runs)
+    by_text = {s.statistic: s for s in controlled(activations)}
+    below = next(s for name, s in by_text.items() if "signed_mean" in name and "untrained" in name)
+    assert below.value == pytest.approx(8 / 12 - 1) and below.verdict == "not supported"
+    one = Evidence(evaluation, None, tuple(run for run in evidence.runs if run.seed == 0))
+    assert any("one seed" in s.reason for s in controlled(one))
+
+
+def test_disjoint_sets_are_not_shared(tmp_path: object) -> None:
+    evidence = Evidence(world(TRUE), None, score_files(tmp_path, 2, 0))
+    beyond = [s for s in SHARING[1](evidence) if "chance" in s.statistic]
+    assert {s.verdict for s in beyond} == {"not supported"}
+    assert {s.verdict for s in SHARING[0](evidence)} == {"not supported"}
+
+
+def test_the_seed_interval_is_students() -> None:
+    """Mean 2, standard error 1 / sqrt(3), t(0.975, 2) = 4.303."""
+    assert seed_interval(pd.Series([1.0, 2.0, 3.0])) == pytest.approx(
+        (2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3
+    )
+    assert all(np.isnan(seed_interval(pd.Series([1.0]))))
+    assert seed_interval(pd.Series([2.0, 2.0])) == (2.0, 2.0)

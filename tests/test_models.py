@@ -1,7 +1,6 @@
 """The table of architectures, and loading and saving on local folders."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from tiny_models import CONFIGS, N_NEURONS, make_model, make_tokenizer
 from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from tension_utils.architectures import projection_weight
+from tension_utils.masking import NeuronMask
 from tension_utils.models import (
     ARCHITECTURES,
     architecture_of,
@@ -22,6 +22,7 @@ from tension_utils.models import (
     reward_head,
     save_reward_model,
 )
+from tension_utils.neurons import NeuronSet
 
 IDS = torch.tensor([[5, 9, 200, 77]])
 
@@ -101,31 +102,26 @@ def test_a_saved_model_comes_back(model_type, tokenizer, tmp_path):
     assert neuron_shape(backbone) == (3, N_NEURONS) and not hasattr(backbone, "score")
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gpt_neox"])
+@pytest.mark.parametrize("model_type", CONFIGS)
 def test_the_neuron_mask_is_in_the_checkpoint_and_applied_on_load(model_type, tokenizer, tmp_path):
-    model, mask = make_model(model_type), torch.zeros(3, N_NEURONS, dtype=torch.bool)
-    mask[0, 7] = mask[2, 11] = True
+    model, mask = make_model(model_type), NeuronMask(NeuronSet.of((3, N_NEURONS), [(0, 7), (2, 11)]))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_reward_model(model, tokenizer, tmp_path / "rm", mask)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-    def assert_masked(loaded):
-        for layer, down in enumerate(architecture_of(loaded).parts_of(loaded, "down")):
-            original = projection_weight(architecture_of(model).parts_of(model, "down")[layer])
-            assert not projection_weight(down)[:, mask[layer]].any()
-            assert torch.equal(projection_weight(down)[:, ~mask[layer]], original[:, ~mask[layer]])
-
-    assert_masked(load_reward_model(tmp_path / "rm"))
-    # unmasked weights, as a training that went on might leave them: the mask alone does it
-    save_reward_model(model, tokenizer, tmp_path / "plain")
-    shutil.copy(tmp_path / "plain" / "model.safetensors", tmp_path / "rm" / "model.safetensors")
-    assert_masked(load_reward_model(tmp_path / "rm"))
-    assert rewards(load_reward_model(tmp_path / "rm")) != pytest.approx(rewards(model), rel=1e-4)
+    stored = load_file(tmp_path / "rm" / "model.safetensors")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stored.items()), "weights are kept as they are"
+    loaded = load_reward_model(tmp_path / "rm")
+    for layer, down in enumerate(architecture_of(loaded).parts_of(loaded, "down")):
+        original = projection_weight(architecture_of(model).parts_of(model, "down")[layer])
+        columns = torch.tensor(mask.neurons.mask[layer])
+        assert not projection_weight(down)[:, columns].any()
+        assert torch.equal(projection_weight(down)[:, ~columns], original[:, ~columns])
+    assert rewards(loaded) != pytest.approx(rewards(model), rel=1e-4)
 
 
 def test_saving_replaces_a_folder_and_a_failure_leaves_the_old_one(tokenizer, tmp_path, monkeypatch):
     model = make_model("llama")
-    save_reward_model(model, tokenizer, tmp_path / "rm", torch.ones(3, N_NEURONS, dtype=torch.bool))
+    save_reward_model(model, tokenizer, tmp_path / "rm", NeuronMask(NeuronSet.of((3, N_NEURONS), [(1, 2)])))
     save_reward_model(model, tokenizer, tmp_path / "rm")
     assert not (tmp_path / "rm" / "neuron_mask.safetensors").exists()
 
@@ -173,7 +169,7 @@ def test_what_is_not_a_reward_model_is_refused(base_folder, tokenizer, tmp_path)
         save_reward_model(load_base_model(base_folder), tokenizer, tmp_path / "no")
     model = make_model("llama")
     with pytest.raises(ValueError, match=r"neuron mask: expected shape .* \(3, 48\), got \(3, 2\)"):
-        save_reward_model(model, tokenizer, tmp_path / "no", torch.ones(3, 2, dtype=torch.bool))
+        save_reward_model(model, tokenizer, tmp_path / "no", NeuronMask(NeuronSet.of((3, 2), [(0, 1)])))
     assert not (tmp_path / "no").exists()
 
 

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-STAGES = ("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "05_overlap")
+STAGES = ("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "04b_masked_training", "05_overlap")
 SECTIONS = (
     "Parameters",
     "Setup",

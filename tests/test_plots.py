@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from tension_utils import config, plots
+from tension_utils import config, neuron_plots, plots
 from tension_utils.plot_style import LINE_STYLES, OBJECTIVE_COLORS, objective_color
 
 OBJECTIVES = list(config.OBJECTIVES)
@@ -48,16 +48,6 @@ def curves() -> pd.DataFrame:
         change_ci_high=table.change + 0.02,
         control_low=table.control - 0.01,
         control_high=table.control + 0.01,
-    )
-
-
-def bars() -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"pair": pair, "score_kind": kind, "jaccard": 0.1 * (2 * i + k + 1), "jaccard_chance": 0.053}
-            for i, pair in enumerate(("helpful / harmless", "helpful / helpful-harmless"))
-            for k, kind in enumerate(("rms", "frequency"))
-        ]
     )
 
 
@@ -120,11 +110,94 @@ def test_ablation_curves_are_ordered_colored_and_banded():
     assert lines[OBJECTIVE_COLORS["helpful"], "random sets"].get_ydata() == pytest.approx([-1, -2, -3])
     assert lines[OBJECTIVE_COLORS["helpful"], "rms"].get_linestyle() == LINE_STYLES[0]
     assert line.get_linestyle() == LINE_STYLES[1]
-    assert len(ax.collections) == 6, "a band per set and per control"
+    assert len(ax.collections) == 8, "a band per set and per control"
     heights = ax.collections[0].get_paths()[0].get_extents()
     assert heights.y1 - heights.y0 > 4
     assert "percentage points" in ax.get_ylabel()
     assert plots.ablation_curves(table, unit="margin (intact std)").lines[0].get_ydata().min() > -2
+
+
+def test_every_set_stands_beside_its_own_random_sets():
+    table = curves().assign(control=lambda t: np.where(t.set == "rms", -0.1, -0.2))
+    ax = plots.ablation_curves(table[table.objective == "helpful"], sets=["rms", "attribution"])
+    controls = {line.get_marker(): line.get_ydata() for line in ax.lines if line.get_label() == "random sets"}
+    assert {marker: set(values) for marker, values in controls.items()} == {"o": {-10.0}, "s": {-20.0}}
+
+
+def effects() -> pd.DataFrame:
+    """Effects of three sets, of which the helpful model lacks the last, on two tests."""
+    table = pd.DataFrame(
+        [
+            {"objective": o, "test": test, "set": name, "effect": 0.01 * (i + 2 * j - 4 * k)}
+            for i, o in enumerate((OBJECTIVES[0], OBJECTIVES[2]))
+            for j, test in enumerate(OBJECTIVES[:2])
+            for k, name in enumerate(("rms", "mean_abs", "shared, equal size"))
+            if not (i == 0 and k == 2)
+        ]
+    )
+    return table.assign(ci_low=table.effect - 0.02, ci_high=table.effect + 0.01)
+
+
+def test_effect_forest_has_a_panel_per_objective_and_a_marker_per_test():
+    helpful, mixed = neuron_plots.effect_forest(effects(), sets=["rms", "mean_abs", "shared, equal size"])
+    assert [ax.get_title() for ax in (helpful, mixed)] == ["helpful", "helpful-harmless"]
+    first, second, _ = mixed.lines  # tests, zero
+    assert (first.get_xdata(), second.get_xdata()) == (pytest.approx([1, -3, -7]), pytest.approx([3, -1, -5]))
+    assert [to_hex(line.get_color()).upper() for line in (first, second)] == list(OBJECTIVE_COLORS.values())[:2]
+    assert first.get_marker() != second.get_marker() and (first.get_ydata() < second.get_ydata()).all()
+    segments = np.array(mixed.collections[0].get_segments())
+    assert segments[0][:, 0] == pytest.approx([-1, 2])
+    assert len(helpful.lines[0].get_xdata()) == 2
+    assert helpful.get_ylim()[0] > helpful.get_ylim()[1], "the first set is on top"
+    assert [label.get_text() for label in helpful.get_yticklabels()][0] == "rms"
+    renamed = effects().rename(columns={"effect": "each", "ci_low": "low", "ci_high": "high"})
+    (_, ax) = neuron_plots.effect_forest(renamed, "each", ("low", "high"), "margin (intact std)")
+    assert ax.lines[0].get_xdata().min() > -1
+    assert "margin" in ax.figure.get_supxlabel()
+
+
+@pytest.mark.parametrize("column", ["objective", "test", "set", "effect", "ci_low", "ci_high"])
+def test_effect_forest_refuses_wrong_tables(column: str):
+    with pytest.raises(ValueError, match=f"missing {column}"):
+        neuron_plots.effect_forest(effects().drop(columns=column))
+    double = pd.concat([effects().assign(metric="accuracy"), effects().assign(metric="margin")])
+    with pytest.raises(ValueError, match="select one value of: .*metric"):
+        neuron_plots.effect_forest(double)
+
+
+def scatter_points() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"objective": o, "is_targeted": t, "distance": x, "change": (-0.5 if t else -0.1) * x}
+            for o in OBJECTIVES[:2]
+            for t in (True, False)
+            for x in (-0.2, 0.1, 0.4)
+        ]
+    )
+
+
+SLOPES = pd.DataFrame({"sets": ["targeted", "random"], "slope": [-0.5, -0.1]})
+
+
+def test_regression_scatter_draws_points_fits_and_full_regression():
+    ax = neuron_plots.regression_scatter(scatter_points(), SLOPES)
+    controls, helpful, harmless = (np.asarray(group.get_offsets()) for group in ax.collections)
+    assert len(controls) == 6 and helpful.tolist() == harmless.tolist()
+    assert helpful[:, 1] == pytest.approx([10, -5, -20])
+    assert to_hex(ax.collections[1].get_facecolor()[0]).upper() == OBJECTIVE_COLORS["helpful"]
+    full, targeted, random = ax.lines[2:]
+    assert full.get_xdata() == pytest.approx([-20, 40]) and full.get_ydata() == pytest.approx([20, -40])
+    assert targeted.get_ydata() == pytest.approx([10, -20]) and random.get_ydata() == pytest.approx([2, -4])
+    assert len({line.get_linestyle() for line in (targeted, random)}) == 2
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "fit, targeted: slope -0.50" in labels and "everything to chance" in labels
+    low, high = ax.get_ylim()
+    assert -40 < low < -20 and 10 < high < 20, "the points fill the height, not the dotted line"
+    for column in scatter_points():
+        with pytest.raises(ValueError, match=f"missing {column}"):
+            neuron_plots.regression_scatter(scatter_points().drop(columns=column), SLOPES)
+    with pytest.raises(ValueError, match="one row per sets"):
+        neuron_plots.regression_scatter(scatter_points(), pd.concat([SLOPES, SLOPES]))
 
 
 def test_ablation_panels_share_styles_even_if_a_set_is_missing():
@@ -136,14 +209,6 @@ def test_ablation_panels_share_styles_even_if_a_set_is_missing():
     assert axes[1].lines[0].get_linestyle() == LINE_STYLES[1]
     labels = [text.get_text() for text in axes[0].figure.legends[0].get_texts()]
     assert labels == ["rms", "attribution", "random sets"]
-
-
-def test_overlap_bars_stand_beside_their_chance():
-    ax = plots.overlap_bars(bars())
-    assert [patch.get_height() for patch in ax.patches] == pytest.approx([0.1, 0.3, 0.2, 0.4])
-    segments = [segment for group in ax.collections for segment in group.get_segments()]
-    assert [segment[0][1] for segment in segments] == pytest.approx([0.053] * 4)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["rms", "frequency", "chance"]
 
 
 def test_depth_profile_draws_shares_and_the_uniform_level():
@@ -177,7 +242,6 @@ def test_forest_draws_intervals_and_chance_per_row():
     [
         (plots.tension_matrix, matrix),
         (plots.ablation_curves, curves),
-        (plots.overlap_bars, bars),
         (plots.depth_profile, layers),
         (plots.training_curves, log),
         (plots.accuracy_forest, forest),
@@ -196,7 +260,7 @@ def test_wrong_tables_are_refused_and_right_ones_labeled(draw, table):
     given_ax = plt.subplots()[1]
     ax = draw(table(), given_ax)
     assert ax is given_ax
-    assert ax.get_xlabel() or draw is plots.overlap_bars
+    assert ax.get_xlabel()
     assert ax.get_ylabel() or draw is plots.accuracy_forest
     assert to_hex(ax.figure.get_facecolor()) == "#ffffff"
 
@@ -211,7 +275,10 @@ def test_unknown_objectives_have_no_color():
     [
         lambda: plots.tension_matrix(matrix()),
         lambda: plots.ablation_panels(curves())[0],
-        lambda: plots.overlap_bars(bars()),
+        lambda: plots.ablation_panels(curves(), unit="opposing-test accuracy (percentage points)")[0],
+        lambda: neuron_plots.effect_forest(effects())[0],
+        lambda: neuron_plots.effect_forest(effects().query("objective == 'helpful-harmless'"))[0],
+        lambda: neuron_plots.regression_scatter(scatter_points(), SLOPES),
         lambda: plots.accuracy_forest(forest()),
     ],
 )

@@ -8,23 +8,26 @@ import pandas as pd
 import pytest
 import torch
 
-from tension_utils import ablation_stage
+from tension_utils import ablation_stage, results
 from tension_utils.ablation_stage import ablate_run, cost_table
+from tension_utils.ablation_tables import effect_table
 from tension_utils.activations import neuron_scores
 from tension_utils.artifacts import read_manifest
+from tension_utils.claims import CLAIMS
 from tension_utils.conditions import Condition, list_conditions, mixed_sets, score_sources
 from tension_utils.config import AblateConfig, DataConfig, EngineConfig, EvaluateConfig, IdentifyConfig, TrainConfig
 from tension_utils.data import render_prompt, render_response
+from tension_utils.evidence import Evidence
 from tension_utils.identification import identify_run
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.overlap import overlap_table
 from tension_utils.pages import answer
 from tension_utils.pairs import training_pairs
 from tension_utils.results import export_results, read_results
 from tension_utils.runs import Run, list_runs
 from tension_utils.scores import NeuronScores, load_view, own_scores
 from tension_utils.stages import evaluate_run, load_items
-from tension_utils.study_tables import effect_table, overlap_table
 from tension_utils.training import train_run
 
 pytestmark = pytest.mark.xdist_group("stages")
@@ -249,14 +252,21 @@ def test_the_cost_of_a_condition_is_told(runs: list[Run]) -> None:
     assert (table.seconds_intact > 0).all()
 
 
+def evaluation_cells(run: Run) -> int:
+    table = pd.read_parquet(run.folder / "evaluation.parquet")
+    return len(table.drop_duplicates(["benchmark", "subset", "style"]))
+
+
 def test_tables_and_the_answer_come_from_the_artifacts(runs: list[Run], tmp_path: Path) -> None:
     overlaps = overlap_table(runs, ["mean_abs"], 0.1)
     assert list(overlaps.pair) == ["helpful / harmless", "helpful / helpful-harmless", "harmless / helpful-harmless"]
-    text = answer(runs)
+    text = answer(Evidence.of(runs))
     assert f"{overlap_table(runs, ['rms_change'], 0.1).jaccard[0]:.3f}" in text
     export_results(runs, tmp_path / "results", "a test", ["mean_abs"])
     tables, manifest = read_results(tmp_path / "results")
     assert manifest["about"] == "a test" and len(manifest["runs"]) == 3
+    assert set(tables) == set(results.TABLES) and set(tables["claims"].claim) == set(CLAIMS)
+    assert len(tables["benchmarks"]) == 3 * evaluation_cells(runs[0]) and (tables["cost"].ratio > 0).all()
     evaluation = pd.concat([pd.read_parquet(run.folder / "evaluation.parquet") for run in runs])
     ablation = pd.concat([pd.read_parquet(run.folder / "ablation.parquet") for run in runs])
     np.testing.assert_allclose(

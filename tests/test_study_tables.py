@@ -9,19 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tension_utils.activations import NeuronScores
+from tension_utils.ablation_tables import effect_table
 from tension_utils.artifacts import TABLES, write_table
 from tension_utils.config import OBJECTIVES
+from tension_utils.evidence import Evidence
 from tension_utils.pages import answer, main
 from tension_utils.runs import Run, list_runs
+from tension_utils.scores import NeuronScores
 from tension_utils.study_tables import (
     conflict_table,
-    effect_table,
     hh_tests,
     interval,
-    overlap_summary,
-    overlap_table,
-    run_sets,
     tension_table,
 )
 
@@ -157,53 +155,6 @@ def runs(tmp_path: Path) -> list[Run]:
     return runs
 
 
-def test_sets_are_the_top_neurons_of_each_run(runs: list[Run]) -> None:
-    for run, neurons in run_sets(runs, "rms_change", 0.25).items():
-        assert neurons.neurons == TOP[run.objective]
-
-
-def test_overlaps_pair_objectives_of_the_same_seed(runs: list[Run]) -> None:
-    table = overlap_table(runs, ["rms_change", "mean_abs"], 0.25)
-    assert len(table) == 2 * 2 * 3  # kinds, seeds, pairs
-    of_pair = table.groupby("pair").jaccard.agg(["min", "max"])
-    for pair, jaccard in {
-        f"{HELPFUL} / {HARMLESS}": 1 / 3,
-        f"{HELPFUL} / {MIXED}": 1,
-        f"{HARMLESS} / {MIXED}": 1 / 3,
-    }.items():
-        assert of_pair.loc[pair].tolist() == pytest.approx([jaccard, jaccard])
-    # Two random pairs among 8 neurons share 0, 1 or 2 with probability 15/28, 12/28 and 1/28.
-    assert table.jaccard_chance.tolist() == pytest.approx([12 / 28 / 3 + 1 / 28] * len(table))
-    assert set(table.n_neurons) == {2} and set(table.n_shared) == {1, 2}
-
-
-def test_missing_scores_name_their_chapter(runs: list[Run]) -> None:
-    (runs[0].folder / "neuron_scores.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="03_identify.ipynb: run that chapter first"):
-        overlap_table(runs, ["rms_change"], 0.25)
-
-
-def test_scores_that_were_not_computed_are_listed(runs: list[Run]) -> None:
-    with pytest.raises(KeyError, match="no scores rms/both/all; there are mean_abs/both/all, rms_change/both/all"):
-        overlap_table(runs, ["rms"], 0.25)
-
-
-def test_overlap_summary_is_mean_range_and_seeds() -> None:
-    jaccards = {"rms": (0.1, 0.2, 0.6), "mean_abs": (0.5, 0.5, 0.5)}
-    rows = [
-        ("a / b", kind, seed, value, 0.05 * (seed + 1), 10 * seed)
-        for kind, values in jaccards.items()
-        for seed, value in enumerate(values)
-    ]
-    columns = ["pair", "score_kind", "seed", "jaccard", "jaccard_chance", "n_shared"]
-    summary = overlap_summary(pd.DataFrame(rows, columns=columns).assign(n_neurons=100)).set_index("score_kind")
-    assert summary.loc["rms", ["jaccard", "ci_low", "ci_high"]].tolist() == pytest.approx([0.3, 0.1, 0.6])
-    assert summary.loc["mean_abs", ["jaccard", "ci_low", "ci_high"]].tolist() == pytest.approx([0.5, 0.5, 0.5])
-    assert summary.jaccard_chance.tolist() == pytest.approx([0.1, 0.1])
-    assert summary.n_shared.tolist() == pytest.approx([10, 10])
-    assert summary.n_seeds.tolist() == [3, 3] and summary.n_neurons.tolist() == [100, 100]
-
-
 def ablation_of(objective: str, seed: int) -> pd.DataFrame:
     """Removing the set makes every helpful item wrong and every harmless one right; two random draws flip the first."""
     intact = evaluation_of(objective, seed)
@@ -214,7 +165,7 @@ def ablation_of(objective: str, seed: int) -> pd.DataFrame:
         if name == "random":
             is_first = intact.item_id.str.endswith("/0") & (draw == 1)
             credit = np.where(is_first, 1 - intact.credit, intact.credit)
-        columns = {"set": name, "draw": draw, "score_kind": "rms_change", "fraction": 0.25, "ablation_kind": "zero"}
+        columns = {"set": name, "draw": draw, "matched_to": "rms_change", "fraction": 0.25, "ablation_kind": "zero"}
         parts.append(intact.assign(credit=credit, n_neurons=2, **columns))
     return pd.concat(parts, ignore_index=True)[list(TABLES["ablation"])]
 
@@ -238,13 +189,13 @@ def test_the_answer_quotes_numbers_computed_from_the_artifacts(
     for run in runs:
         write_table(run.folder / "evaluation.parquet", evaluation_of(run.objective, run.seed))
         write_table(run.folder / "ablation.parquet", ablation_of(run.objective, run.seed))
-    text = " ".join(answer(runs, fraction=0.25).split())
+    text = " ".join(answer(Evidence.of(runs)).split())
     for accuracy, n, pairs in (("87.5", 4, "helpful"), ("25.0", 2, "harmless"), ("100.0", 2, "harmless")):
         assert re.search(rf" {accuracy} % \[[^]]+\], n = {n} of {pairs} (pairs|ones)", text), (accuracy, text)
     assert re.search(
         r"Trained on both: 62.5 % \[[^]]+\], n = 4 of helpful and 75.0 % \[[^]]+\], n = 2 of harmless", text
     )
-    assert "The 25.0 % of neurons" in text and "(25.0 % removed)" in text
+    assert "The 25.0 % of neurons" in text
     assert "Jaccard index of 0.333 between" in text and "overlap by 0.179" in text
     assert re.search(r"on the own test by -75.0 points \[[^]]+\] \(helpful model\)", text)
     assert re.search(r"on the opposing test by \+75.0 points \[[^]]+\] \(helpful model\)", text)

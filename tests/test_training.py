@@ -16,10 +16,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 from tension_utils import training
 from tension_utils.architectures import ARCHITECTURES
 from tension_utils.artifacts import TABLES, file_hash, read_manifest
-from tension_utils.config import DataConfig, TrainConfig
+from tension_utils.config import MASK_MODES, DataConfig, TrainConfig
 from tension_utils.data import Item
+from tension_utils.masking import NeuronMask
 from tension_utils.models import load_reward_model, load_tokenizer, new_reward_model
 from tension_utils.monitor import TrainingMonitor
+from tension_utils.neurons import NeuronSet
 from tension_utils.pairs import training_pairs
 from tension_utils.runs import Run
 from tension_utils.training import device_name, tokenize_pairs, train_model, train_run, uses_bfloat16
@@ -230,6 +232,67 @@ def test_a_finished_run_is_found_and_anything_else_is_done_again(small_world: Pa
         tmp_path / "toy-world" / "hh-rlhf" / "harmless-base" / "test.jsonl.gz", rows.with_name("train-1.jsonl.gz")
     )
     assert train_run(run, DATA, replace(ONE_STEP, learning_rate=1e-5)), "the data changed"
+
+
+MASK = NeuronSet.of((2, 64), [(layer, index) for layer in (0, 1) for index in range(layer, 64, 3)])
+
+
+def margins_at_the_end(monkeypatch: pytest.MonkeyPatch, items: tuple[Item, ...]) -> list[torch.Tensor]:
+    """Let `train_run` record the margins of its model in memory when training ends."""
+    found, original = [], training.train_model
+
+    def recorded(model, tokenizer, *args, **kwargs):
+        model, log = original(model, tokenizer, *args, **kwargs)
+        with torch.no_grad():
+            found.append(margins(model.eval(), tokenizer, items))
+        return model, log
+
+    monkeypatch.setattr(training, "train_model", recorded)
+    return found
+
+
+def test_a_masked_run_reloads_bit_for_bit_as_it_was_trained(
+    small_world: Path, tmp_path: Path, source: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = training_pairs(source, "helpful", 0).validation
+    ended, runs = margins_at_the_end(monkeypatch, items), []
+    for mode in MASK_MODES:
+        runs.append(Run(tmp_path / mode, str(small_world / "base_model"), "helpful", 0))
+        assert train_run(runs[-1], source, TWO_STEPS, NeuronMask(MASK, mode))
+        model, tokenizer = (load(runs[-1].folder / "reward_model") for load in (load_reward_model, load_tokenizer))
+        with torch.no_grad():
+            assert torch.equal(margins(model, tokenizer, items), ended[-1])
+    assert torch.equal(ended[0], ended[1]), "both modes train the same function"
+    log = pd.read_parquet(runs[0].folder / "train_log.parquet")
+    assert loss_of(ended[0]).item() == pytest.approx(log.validation_loss.iloc[-1], rel=1e-4)
+    masked, pruned = (load_file(run.folder / "reward_model" / "model.safetensors") for run in runs)
+    start = load_file(small_world / "base_model" / "model.safetensors")
+    name, columns = "model.layers.1.mlp.down_proj.weight", torch.tensor(MASK.mask[1])
+    assert torch.equal(masked[name][:, columns], start[name][:, columns]) and not pruned[name][:, columns].any()
+    assert torch.equal(masked[name][:, ~columns], pruned[name][:, ~columns])
+    assert not torch.equal(masked[name][:, ~columns], start[name][:, ~columns])
+
+
+def test_the_mask_is_part_of_the_configuration(trained: Run, small_world: Path, tmp_path: Path) -> None:
+    (tmp_path / "toy-world").symlink_to(small_world)
+    run, mask = Run(tmp_path, "toy", "helpful", 0), NeuronMask(MASK)
+    assert train_run(run, DATA, TWO_STEPS, mask) and not train_run(run, DATA, TWO_STEPS, mask)
+    section = read_manifest(run.folder)["train"]
+    assert section["config"]["neuron_mask"] == mask.label
+    assert "neuron_mask" not in read_manifest(trained.folder)["train"]["config"]
+    hashes = [section["config_hash"]]
+    for other in (NeuronMask(MASK - NeuronSet.of((2, 64), [(0, 0)])), NeuronMask(MASK, "pruned"), None):
+        assert train_run(run, DATA, TWO_STEPS, other), "another mask is another model"
+        hashes.append(read_manifest(run.folder)["train"]["config_hash"])
+    assert len(set(hashes)) == 4
+    assert file_hash(run.folder / "reward_model") == file_hash(trained.folder / "reward_model"), "no mask, none left"
+
+
+def test_a_mask_of_another_model_is_refused(small_world: Path, tmp_path: Path, source: DataConfig) -> None:
+    run = Run(tmp_path, str(small_world / "base_model"), "helpful", 0)
+    with pytest.raises(ValueError, match=r"neuron mask: expected shape \(layers, neurons\) = \(2, 64\), got \(1, 4\)"):
+        train_run(run, source, ONE_STEP, NeuronMask(NeuronSet.of((1, 4), [(0, 0)])))
+    assert not run.folder.exists()
 
 
 def changed_base(small_world: Path, folder: Path, change: Callable[[Path], None]) -> str:
