@@ -32,6 +32,7 @@ ORDER = (
     ("overlap", "overlap_controls", "selections"),
     ("ablation_tables", "mixed_ablation", "chance_regression"),
     ("statements", "evidence", "mixing_claims", "neuron_claims", "claims"),
+    ("planted_worlds", "planted", "planted_finders", "planted_claims", "planted_study"),
     ("results", "pages"),
     ("plot_style", "plots", "neuron_plots", "overlap_plots", "evaluation_plots"),
 )
