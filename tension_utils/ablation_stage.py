@@ -99,19 +99,3 @@ def ablate_run(run: Run, config: AblateConfig) -> bool:
     }
     stage.finish(int(rows.n_tokens.sum()), n_sets=len(tables), n_items=len(tables[0]), **seconds)
     return True
-
-
-def cost_table(runs: list[Run]) -> pd.DataFrame:
-    """Return per reward model how long one condition takes, beside one pass through the intact model.
-
-    Returns:
-        base_model, objective, seed, n_sets, seconds_per_set, seconds_intact (medians; NaN where all sets were found),
-        ratio.
-    """
-    rows = []
-    for run in runs:
-        facts = read_manifest(run.folder)["ablate"]
-        columns = ("n_sets", "seconds_per_set", "seconds_intact")
-        rows.append(run.label | {column: facts[column] for column in columns})
-    table = pd.DataFrame(rows).astype({"seconds_per_set": float, "seconds_intact": float})
-    return table.assign(ratio=table.seconds_per_set / table.seconds_intact)

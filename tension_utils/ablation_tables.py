@@ -6,11 +6,13 @@ from functools import reduce
 import numpy as np
 import pandas as pd
 
+from tension_utils.artifacts import read_manifest
 from tension_utils.bootstrap import N_RESAMPLES, crossed_bootstrap
 from tension_utils.comparisons import benjamini_hochberg
 from tension_utils.conditions import CONTROL, EVERYTHING
 from tension_utils.config import MIXED
 from tension_utils.effects import METRICS, ablation_changes, ablation_effects
+from tension_utils.runs import Run
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     MODEL_COLUMNS,
@@ -19,7 +21,6 @@ from tension_utils.statistics import (
     count_distinct,
     crossed_sums,
     mean_table,
-    require_columns,
 )
 
 MATCH = ("matched_to", "fraction", "ablation_kind")
@@ -178,7 +179,8 @@ def total_ablation(ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequ
     Raises:
         ValueError: there are no rows with the set "all".
     """
-    require_columns(ablation[ablation.set == EVERYTHING], list(SETTING))
+    if not (ablation.set == EVERYTHING).any():
+        raise ValueError(f"expected rows with set = {EVERYTHING!r}; got none; add 1.0 to the ablated fractions")
     rows = placed(ablation_changes(ablation[ablation.set == EVERYTHING], evaluation), evaluation, place)
     rows = rows.assign(accuracy=rows.credit, above_chance=rows.credit - rows.chance, chance_accuracy=rows.chance)
     rows = rows.assign(intact_accuracy=rows.credit - rows.accuracy_change)
@@ -191,3 +193,19 @@ def total_ablation(ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequ
         table[f"above_chance_{bound}"] = (table[f"above_chance_{bound}"] + table.chance_accuracy).clip(0, 1)
         table[f"above_chance_{bound}"] -= table.chance_accuracy
     return table[[c for c in table if c not in ("n_neurons", "n_draws", *SIZES)] + ["n_neurons", "n_draws", *SIZES]]
+
+
+def cost_table(runs: list[Run]) -> pd.DataFrame:
+    """Return per reward model how long one condition takes, beside one pass through the intact model.
+
+    Returns:
+        base_model, objective, seed, n_sets, seconds_per_set, seconds_intact (medians; NaN where all sets were found),
+        ratio.
+    """
+    rows = []
+    for run in runs:
+        facts = read_manifest(run.folder)["ablate"]
+        columns = ("n_sets", "seconds_per_set", "seconds_intact")
+        rows.append(run.label | {column: facts[column] for column in columns})
+    table = pd.DataFrame(rows).astype({"seconds_per_set": float, "seconds_intact": float})
+    return table.assign(ratio=table.seconds_per_set / table.seconds_intact)

@@ -217,7 +217,7 @@ class AblateConfig:
         max_length: tokens per sequence; 0 is that of training.
     """
 
-    score_kinds: tuple[str, ...] = ("mean_abs", "rms_change")
+    score_kinds: tuple[str, ...] = ("signed_mean", "rms_change")
     scope: str = "all"
     fraction: float = 0.1
     fractions: tuple[float, ...] = (0.1,)

@@ -53,6 +53,40 @@ def ablation_changes(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> pd.Dat
     return joined.drop(columns=["intact_credit", "intact_margin", "scale"])
 
 
+def item_effects(
+    changes: pd.DataFrame, match: Sequence[str], control: str = "random"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Set every item of a targeted set beside the mean over the random draws that match the set.
+
+    Args:
+        changes: of `ablation_changes`.
+        match: columns on which a set meets its controls, besides reward model and item.
+        control: name of the random sets.
+
+    Returns:
+        The targeted rows with, per metric, <metric>_control (mean change over the draws), <metric>_effect (change minus
+        that) and n_draws; and the rows of the random draws.
+
+    Raises:
+        ValueError: no control row, or a set without its control.
+    """
+    is_control = changes.set == control
+    if not is_control.any():
+        raise ValueError(f"expected rows with set = {control!r}; got {', '.join(map(str, changes.set.unique()))}")
+    keys = [*RM_COLUMNS, *ITEM_COLUMNS, *match]
+    draws = changes[is_control].groupby(keys, observed=True)
+    means = draws[[f"{metric}_change" for metric in METRICS]].mean().set_axis([f"{m}_control" for m in METRICS], axis=1)
+    rows = changes[~is_control].merge(
+        means.assign(n_draws=draws.size()).reset_index(), on=keys, how="left", validate="many_to_one"
+    )
+    lost = rows.n_draws.isna()
+    if lost.any():
+        raise ValueError(f"expected random draws for every set; none for {rows.loc[lost, keys].iloc[0].to_dict()}")
+    for metric in METRICS:
+        rows[f"{metric}_effect"] = rows[f"{metric}_change"] - rows[f"{metric}_control"]
+    return rows, changes[is_control]
+
+
 def ablation_effects(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
@@ -72,8 +106,8 @@ def ablation_effects(
         by: columns that name a condition; must hold "set" and every column of ``match``.
         rng: source of the bootstrap draws.
         control: name of the random sets.
-        match: columns on which a set meets its controls, besides reward model and item. Add "score_kind" when the
-            controls were drawn anew for every score kind.
+        match: columns on which a set meets its controls, besides reward model and item. Add "matched_to" when the
+            controls were drawn anew for every targeted set.
         n_resamples: bootstrap draws.
 
     Returns:
@@ -89,21 +123,11 @@ def ablation_effects(
     if not {"set", *match} <= set(by):
         raise ValueError(f"expected `by` to hold set, {', '.join(match)}; got {', '.join(by)}")
     changes = ablation_changes(ablation, evaluation)
+    rows, controls = item_effects(changes, match, control)
     names = [f"{metric}_change" for metric in METRICS]
-    is_control = changes.set == control
-    if not is_control.any():
-        raise ValueError(f"expected rows with set = {control!r}; got {', '.join(map(str, changes.set.unique()))}")
-    keys = [*RM_COLUMNS, *ITEM_COLUMNS, *match]
-    means = changes[is_control].groupby(keys)[names].mean().add_suffix("_control").reset_index()
-    rows = changes[~is_control].merge(means, on=keys, how="left", validate="many_to_one")
-    lost = rows[f"{names[0]}_control"].isna()
-    if lost.any():
-        raise ValueError(f"expected random draws for every set; none for {rows.loc[lost, keys].iloc[0].to_dict()}")
-    for name in names:
-        rows[f"{name}_effect"] = rows[name] - rows[f"{name}_control"]
-    columns = [name + suffix for name in names for suffix in ("", "_control", "_effect")]
+    columns = [f"{metric}_{part}" for metric in METRICS for part in ("change", "control", "effect")]
     wide = mean_table(rows, columns, by, rng, n_resamples)
-    draws = _draw_means(changes[is_control], rows, names, by, match)
+    draws = _draw_means(controls, rows, names, by, match)
     return pd.concat([_of_metric(wide, draws, metric, by) for metric in METRICS], ignore_index=True).sort_values(
         [*by, "metric"], ignore_index=True
     )
@@ -113,7 +137,7 @@ def _draw_means(
     controls: pd.DataFrame, rows: pd.DataFrame, names: list[str], by: list[str], match: list[str]
 ) -> dict[tuple, pd.DataFrame]:
     """Return per condition the mean change of each random draw, over the condition's reward models and items."""
-    shared = [column for column in by if column not in ("set", "score_kind") or column in match]
+    shared = [column for column in by if column != "set" or column in match]
     of_shared = {key: part.groupby("draw")[names].mean() for key, part in controls.groupby(shared)}
     conditions = rows[by].drop_duplicates()
     return {
@@ -130,7 +154,7 @@ def _of_metric(wide: pd.DataFrame, draws: dict[tuple, pd.DataFrame], metric: str
         change=wide[name],
         change_ci_low=wide[f"{name}_ci_low"],
         change_ci_high=wide[f"{name}_ci_high"],
-        control=wide[f"{name}_control"],
+        control=wide[f"{metric}_control"],
     )
     spread = []
     for condition, change in zip(wide[by].itertuples(index=False, name=None), wide[name], strict=True):
@@ -148,6 +172,8 @@ def _of_metric(wide: pd.DataFrame, draws: dict[tuple, pd.DataFrame], metric: str
     spread = pd.DataFrame(spread)
     table[["control_low", "control_high"]] = spread[["control_low", "control_high"]]
     table = table.assign(
-        effect=wide[f"{name}_effect"], ci_low=wide[f"{name}_effect_ci_low"], ci_high=wide[f"{name}_effect_ci_high"]
+        effect=wide[f"{metric}_effect"],
+        ci_low=wide[f"{metric}_effect_ci_low"],
+        ci_high=wide[f"{metric}_effect_ci_high"],
     )
     return table.join(spread[["p_value", "n_draws"]]).join(wide[["n_items", "n_clusters", "n_seeds"]])

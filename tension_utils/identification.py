@@ -7,11 +7,10 @@ from tension_utils.data import Item
 from tension_utils.models import load_base_model
 from tension_utils.pairs import training_pairs
 from tension_utils.runs import Run
-from tension_utils.scores import OWN_SCORES, VIEWS, NeuronScores
+from tension_utils.scores import ACTIVATION_KINDS, OWN_SCORES, VIEWS, NeuronScores
 from tension_utils.stages import Stage
 from tension_utils.training import local_inputs, resolve_source
 
-ACTIVATION_KINDS = ("signed_mean", "mean_abs", "frequency")  # those that a base model has as well
 VIEW_KINDS = (*ACTIVATION_KINDS, "rms_change")
 
 

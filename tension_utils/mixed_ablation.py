@@ -8,9 +8,9 @@ import pandas as pd
 from tension_utils.ablation_tables import MATCH, SETTING, SIZES, TEST, placed
 from tension_utils.bootstrap import N_RESAMPLES, crossed_bootstrap
 from tension_utils.comparisons import pair_differences
-from tension_utils.conditions import CONTROL, EQUAL, EVERYTHING, ONLY, SHARED
+from tension_utils.conditions import CONTROL, EQUAL, ONLY, SHARED
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES
-from tension_utils.effects import METRICS, RM_COLUMNS, ablation_changes
+from tension_utils.effects import METRICS, ablation_changes, item_effects
 from tension_utils.statistics import ITEM_COLUMNS, MODEL_COLUMNS, analysis_rng, conditions, mean_table, require_columns
 from tension_utils.transferability import cluster_sums, measure_sets, right_sets
 
@@ -21,29 +21,13 @@ EFFECTS = [f"{metric}_effect" for metric in METRICS]  # item-level columns
 PER_NEURON = [f"{metric}_per_neurons" for metric in METRICS]
 
 
-def item_effects(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
-    """Return, for every item and targeted set, the change minus the mean change over the set's random draws.
-
-    Returns:
-        The rows of targeted sets with accuracy_effect, margin_effect (intact standard deviations), n_draws.
-    """
-    changes = ablation_changes(ablation[ablation.set != EVERYTHING], evaluation)
-    keys, names = [*RM_COLUMNS, *ITEM_COLUMNS, *MATCH], [f"{metric}_change" for metric in METRICS]
-    is_control = changes.set == CONTROL
-    controls = changes[is_control].groupby(keys, observed=True)
-    means = controls[names].mean().add_suffix("_control").assign(n_draws=controls.size())
-    rows = changes[~is_control].merge(means.reset_index(), on=keys, validate="many_to_one")
-    for effect, name in zip(EFFECTS, names, strict=True):
-        rows[effect] = rows[name] - rows[f"{name}_control"]
-    return rows
-
-
 def _sized(ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str]) -> pd.DataFrame:
     """Return the item effects of the shared and only sets, whole and per `N_NEURONS`, with set and size apart."""
     names = [*MIXED_SETS, *(name + EQUAL for name in MIXED_SETS)]
     own = ablation[ablation.matched_to.isin(names) & (ablation.n_neurons > 0)]
     require_columns(own, list(SETTING))
-    rows = placed(item_effects(own, evaluation), evaluation, place)
+    rows, _ = item_effects(ablation_changes(own, evaluation), MATCH)
+    rows = placed(rows, evaluation, place)
     for effect, name in zip(EFFECTS, PER_NEURON, strict=True):
         rows[name] = rows[effect] / rows.n_neurons * N_NEURONS
     size = np.where(rows.set.str.endswith(EQUAL), EQUAL_SIZE, NATURAL_SIZE)

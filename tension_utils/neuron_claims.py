@@ -11,10 +11,10 @@ from tension_utils.ablation_tables import effect_table
 from tension_utils.conditions import ONLY, SHARED
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.evidence import Evidence
-from tension_utils.identification import ACTIVATION_KINDS
 from tension_utils.mixed_ablation import MIXED_SETS, per_neuron_differences
 from tension_utils.overlap import overlap_table
 from tension_utils.overlap_controls import floor_table
+from tension_utils.scores import ACTIVATION_KINDS
 from tension_utils.statements import WAYS, Statement, not_run, verdict_of
 from tension_utils.study_tables import OPPOSING
 

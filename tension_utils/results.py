@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tension_utils.ablation_stage import cost_table
-from tension_utils.ablation_tables import effect_table, total_ablation
+from tension_utils.ablation_tables import cost_table, effect_table, total_ablation
 from tension_utils.artifacts import atomic_path, read_manifest, read_table
 from tension_utils.benchmark_tables import benchmark_table
 from tension_utils.chance_regression import chance_slopes, regression_to_chance

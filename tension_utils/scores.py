@@ -12,6 +12,7 @@ from tension_utils.runs import Run
 
 OWN_SCORES = "neuron_scores.safetensors"  # on the run's own training pairs, at the neuron
 VIEWS = "score_views"  # folder of the same statistics taken elsewhere: other site, half of the pairs, other text
+ACTIVATION_KINDS = ("signed_mean", "mean_abs", "frequency")  # those that a base model has as well
 
 
 @dataclass(frozen=True)

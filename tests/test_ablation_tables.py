@@ -234,7 +234,7 @@ def test_total_ablation_stands_beside_chance(evaluation: pd.DataFrame) -> None:
     assert set(table.n_neurons) == {40} and set(table.n_draws) == {1}
     intact = evaluation.groupby(["objective", "subset"]).credit.mean()
     pd.testing.assert_series_equal(table.intact_accuracy.sort_index(), intact, check_names=False)
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="add 1.0 to the ablated fractions"):
         total_ablation(ablation[ablation.set != "all"], evaluation)
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tension_utils import ablation_stage, results
-from tension_utils.ablation_stage import ablate_run, cost_table
-from tension_utils.ablation_tables import effect_table
+from tension_utils.ablation_stage import ablate_run
+from tension_utils.ablation_tables import cost_table, effect_table
 from tension_utils.activations import neuron_scores
 from tension_utils.artifacts import read_manifest
 from tension_utils.claims import CLAIMS

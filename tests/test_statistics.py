@@ -259,7 +259,6 @@ def ablation_rows(evaluation: pd.DataFrame, name: str, draw: int, drop, fraction
     columns = ["objective", "base_model", "seed", "benchmark", "subset", "item_id", "chance"]
     return evaluation[columns].assign(
         set=name,
-        score_kind="" if name == "random" else "rms",
         fraction=fraction,
         ablation_kind="zero",
         draw=draw,
@@ -279,7 +278,7 @@ def test_ablation_effects_by_hand():
             ablation_rows(intact, "random", 1, 0.3),
         ]
     )
-    by = ["objective", "set", "score_kind", "fraction", "ablation_kind"]
+    by = ["objective", "set", "fraction", "ablation_kind"]
     table = effects.ablation_effects(ablation, intact, by, rng(), n_resamples=200).set_index("metric")
     accuracy, margin = table.loc["accuracy"], table.loc["margin"]
     found = [accuracy.change, accuracy.control, accuracy.effect, accuracy.ci_low, accuracy.ci_high]
