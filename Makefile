@@ -1,4 +1,4 @@
-# make book | make test | make serve | make clean     (make help explains)
+# make book | make test | make serve | make lab | make clean     (make help explains)
 # Every target makes its own environment first. Nothing is installed outside this folder.
 
 PYTHON  ?= python3
@@ -7,6 +7,7 @@ CORES   ?= all
 PORT    ?= 8000
 SNAKEMAKE_ARGS ?=
 PYTEST_ARGS ?=
+LAB_ARGS ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -18,13 +19,14 @@ STAMP := $(VENV)/.ready-$(shell { cat requirements.txt pyproject.toml; pwd; } | 
 # $(call step,what,command): say what is done, do it, say how long it took.
 step = @echo "==> $(1)"; start=$$(date +%s); $(2) && echo "    $$(( $$(date +%s) - start )) s"
 
-.PHONY: help book pipeline site test serve clean clean-runs
+.PHONY: help book pipeline site test serve lab clean clean-runs
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book  [PROFILE=tiny] [CORES=all]   run the notebooks, build the book   -> _build/html/index.html"
 	@echo "make test  [PYTEST_ARGS=...]            run the tests"
 	@echo "make serve [PORT=8000]                  show the built book on this machine only"
+	@echo "make lab   [LAB_ARGS=--no-browser]      open the notebooks in JupyterLab: sliders and forms compute anew"
 	@echo "make clean                              remove pages, executed notebooks and logs; keep runs/ and results/"
 	@echo "make clean-runs PROFILE=tiny            remove the models and tables of one profile"
 
@@ -42,6 +44,9 @@ test: $(STAMP)
 
 serve: $(STAMP)
 	@$(BIN)/python -m tension_utils.site serve --port $(PORT)
+
+lab: $(STAMP)
+	@$(BIN)/python -m jupyterlab $(LAB_ARGS)
 
 clean:
 	rm -rf _build executed work logs vendor_site book/generated .cache/book.new .cache/vendor.new

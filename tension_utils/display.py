@@ -6,16 +6,30 @@ TeX nor Markdown in it is set. Notebooks show data only through this module.
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from IPython.display import display
 
-ROOT_CLASS = "tension mathjax_ignore tex2jax_ignore"
-NO_BREAK = "\u00a0"  # a space at which no line ends
-MISSING = "–"
-PERCENT = f"{NO_BREAK}%"
+from tension_utils.tables import MISSING, NO_BREAK, PERCENT, ROOT_CLASS, format_value, formatted_table, table_html
+
+__all__ = [
+    "MISSING",
+    "NO_BREAK",
+    "PERCENT",
+    "ROOT_CLASS",
+    "check_table",
+    "format_value",
+    "formatted_table",
+    "pairs_html",
+    "show_pairs",
+    "show_table",
+    "show_text",
+    "table_html",
+    "text_html",
+]
+
 COLORS = {"chosen": "#009E73", "rejected": "#D55E00", "human": "#0072B2", "assistant": "#777777"}
 
 
@@ -47,77 +61,6 @@ def _clip(text: str, max_characters: int | None) -> str:
     return f"{text[:max_characters]} … ({len(text) - max_characters} more characters)"
 
 
-def format_value(value: Any, digits: int = 3, is_percent: bool = False) -> str:
-    r"""Return one cell's text.
-
-    >>> format_value(0.8125, is_percent=True), format_value(0.8125), format_value(True), format_value(float("nan"))
-    ('81.2\xa0%', '0.812', 'yes', '–')
-    """
-    if isinstance(value, (bool, np.bool_)):
-        return "yes" if value else "no"
-    if isinstance(value, (int, np.integer)) and not is_percent:
-        return f"{value:,}"
-    if isinstance(value, (int, float, np.number)):
-        if np.isnan(value):
-            return MISSING
-        if is_percent:
-            return f"{100 * value:.1f}{PERCENT}"
-        return f"{value:.{digits}g}" if 0 < abs(value) < 10**-digits else f"{value:.{digits}f}"
-    return MISSING if value is None or value is pd.NA else str(value)
-
-
-def formatted_table(
-    table: pd.DataFrame,
-    percent: Sequence[str] = (),
-    digits: int = 3,
-    intervals: Mapping[str, tuple[str, str]] | None = None,
-) -> pd.DataFrame:
-    """Return a table of texts, with interval bounds joined to the column they belong to.
-
-    Args:
-        table: any table; its index is not shown.
-        percent: columns in [0, 1] shown as percentages.
-        digits: decimals of other floats.
-        intervals: column -> (lower, upper) columns; shown as "81.2 % [77.0, 85.1]", or without where both are missing.
-
-    Raises:
-        ValueError: a named column is not in the table.
-    """
-    intervals = intervals or {}
-    named = [*percent, *intervals, *(bound for bounds in intervals.values() for bound in bounds)]
-    missing = [column for column in named if column not in table.columns]
-    if missing:
-        raise ValueError(f"no columns {', '.join(missing)}; the table has {', '.join(map(str, table.columns))}")
-    texts = pd.DataFrame(index=table.index)
-    for column in table.columns:
-        if any(column in bounds for bounds in intervals.values()):
-            continue
-        is_percent = column in percent
-        cells = [format_value(value, digits, is_percent) for value in table[column]]
-        if column in intervals:
-            bounds = [
-                [format_value(value, digits, is_percent).removesuffix(PERCENT) for value in table[bound]]
-                for bound in intervals[column]
-            ]
-            cells = [
-                cell if low == high == MISSING else f"{cell} [{low},{NO_BREAK}{high}]"
-                for cell, low, high in zip(cells, *bounds, strict=True)
-            ]
-        texts[column] = cells
-    return texts
-
-
-def table_html(texts: pd.DataFrame, caption: str = "") -> str:
-    """Return a table of texts as HTML, all of it escaped."""
-    texts = texts.rename(columns=lambda name: str(name).replace("_", " "))
-    with pd.option_context("display.max_colwidth", None):
-        page = texts.to_html(index=False, border=0, classes=ROOT_CLASS, escape=True)
-    if caption:
-        head, tail = page.split(">", 1)
-        page = f'{head}><caption style="caption-side: top; text-align: left">{html.escape(caption)}</caption>{tail}'
-    return page
-
-
 def show_table(
     table: pd.DataFrame,
     caption: str = "",
@@ -125,8 +68,9 @@ def show_table(
     digits: int = 3,
     intervals: Mapping[str, tuple[str, str]] | None = None,
     max_rows: int | None = 40,
+    points: Sequence[str] = (),
 ) -> None:
-    """Show a table; see `formatted_table` for ``percent``, ``digits`` and ``intervals``.
+    """Show a table; see `formatted_table` for ``percent``, ``digits``, ``intervals`` and ``points``.
 
     Args:
         table: any table.
@@ -135,8 +79,10 @@ def show_table(
         digits: see `formatted_table`.
         intervals: see `formatted_table`.
         max_rows: rows shown; the caption says how many there are in all. None shows all.
+        points: see `formatted_table`.
     """
-    texts = formatted_table(table if max_rows is None else table.head(max_rows), percent, digits, intervals)
+    shown = table if max_rows is None else table.head(max_rows)
+    texts = formatted_table(shown, percent, digits, intervals, points)
     if len(texts) < len(table):
         caption = f"{caption} (first {len(texts)} of {len(table):,} rows)".strip()
     _show(table_html(texts, caption), "\n".join(filter(None, [caption, texts.to_string(index=False)])))

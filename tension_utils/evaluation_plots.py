@@ -220,7 +220,7 @@ def margin_densities(table: pd.DataFrame, facet: str = "test") -> list[Axes]:
     pad = 0.08 * (high - low) or 1.0
     grid, n_rows = np.linspace(low - pad, high + pad, 300), -(-len(facets) // n_columns)
     figure, axes = plt.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
-    figure.set_size_inches(0.9 + 3.2 * max(n_columns, 1.4), 1.1 + 2.6 * n_rows)
+    figure.set_size_inches(0.9 + (2.7 if n_columns == 3 else 3.2) * max(n_columns, 1.4), 1.1 + 2.6 * n_rows)
     for index, (ax, name) in enumerate(zip(axes.flat, facets, strict=False)):
         panel = table[table[facet] == name]
         ax.axvline(0, color="black", linewidth=0.8)

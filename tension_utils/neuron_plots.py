@@ -77,7 +77,7 @@ def ablation_panels(table: pd.DataFrame, unit: str = UNIT, sets: Sequence[str] |
     require_rows(table, ["objective", "set"])
     objectives, sets = ordered_objectives(table.objective), sets or list(dict.fromkeys(table.set))
     figure, axes = plt.subplots(
-        1, len(objectives), figsize=(0.9 + 3.4 * len(objectives), 4.0), sharey=True, squeeze=False
+        1, len(objectives), figsize=(1.2 + 2.5 * max(len(objectives), 1.6), 3.7), sharey=True, squeeze=False
     )
     for ax, objective in zip(axes[0], objectives, strict=True):
         ablation_curves(table[table.objective == objective], ax, unit, sets)
@@ -112,7 +112,12 @@ def effect_forest(
     scale = 100 if "percentage points" in unit else 1
     height = 1.8 + 0.22 * len(sets) * (1 + len(tests))
     figure, axes = plt.subplots(
-        1, len(objectives), figsize=(3.0 + 2.8 * len(objectives), height), sharex=True, sharey=True, squeeze=False
+        1,
+        len(objectives),
+        figsize=(2.4 + 2.0 * max(len(objectives), 2), height),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     for ax, objective in zip(axes[0], objectives, strict=True):
         for index, test in enumerate(tests):
@@ -123,8 +128,9 @@ def effect_forest(
             ax.plot(scale * part[value], y, color=objective_color(test), marker=objective_marker(test), linestyle="")
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_title(objective, color=objective_color(objective))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.grid(visible=False, axis="y")
-    axes[0, 0].set_yticks(range(len(sets)), [textwrap.fill(name, 24) for name in sets])
+    axes[0, 0].set_yticks(range(len(sets)), [textwrap.fill(name, 26) for name in sets])
     axes[0, 0].set_ylim(len(sets) - 0.5, -0.5)
     figure.supxlabel(f"effect beyond random sets, {unit}", size=11)
     figure.legend(

@@ -19,10 +19,11 @@ COMPARISON = ("jaccard", "jaccard_chance", "jaccard_chance_by_layer", "p_value",
 REGION_COLUMNS = tuple(f"in_{objective}" for objective in OBJECTIVES)  # membership in the three sets
 
 
-def shared_count_p_value(a: NeuronSet, b: NeuronSet) -> float:
+def shared_count_p_value(a: NeuronSet, b: NeuronSet, outside: NeuronSet | None = None) -> float:
     """Return the exact probability that independent sets with these layer counts share at least as many neurons.
 
-    The shared count is a sum of one hypergeometric variable per layer; its distribution is their convolution.
+    The shared count is a sum of one hypergeometric variable per layer; its distribution is their convolution. Neurons
+    ``outside`` are left out of both sets and of what chance draws from. Source: ours; the study tests no overlap.
 
     Returns:
         In (0, 1]. Where it is too small for a float, the smallest normal float, which is then an upper bound.
@@ -30,16 +31,16 @@ def shared_count_p_value(a: NeuronSet, b: NeuronSet) -> float:
     Raises:
         ValueError: if the sets are of different models.
 
-    Source: ours; the study tests no overlap (METHOD.md, section 2, fact 7).
-
     >>> one = NeuronSet.of((1, 4), [(0, 0), (0, 1)])
     >>> round(shared_count_p_value(one, one), 4)  # one of the six pairs
     0.1667
     """
-    n_shared, probability = len(a & b), np.ones(1)
-    for count_a, count_b in zip(a.counts_by_layer(), b.counts_by_layer(), strict=True):
-        of_layer = hypergeom.pmf(np.arange(min(count_a, count_b) + 1), a.shape[1], count_a, count_b)
-        probability = np.convolve(probability, of_layer)
+    outside = NeuronSet(np.zeros(a.shape, bool)) if outside is None else outside
+    a, b, probability = a - outside, b - outside, np.ones(1)
+    n_shared, n_free = len(a & b), a.shape[1] - outside.counts_by_layer()
+    for free, of_a, of_b in zip(n_free, a.counts_by_layer(), b.counts_by_layer(), strict=True):
+        if free:
+            probability = np.convolve(probability, hypergeom.pmf(np.arange(min(of_a, of_b) + 1), free, of_a, of_b))
     if not probability[:n_shared].any():  # they cannot share fewer: certain, whatever the rounding
         return 1.0
     return float(np.clip(probability[n_shared:].sum(), np.finfo(float).tiny, 1.0))
@@ -49,8 +50,7 @@ def compare_sets(a: NeuronSet, b: NeuronSet) -> dict[str, float | int]:
     """Return the overlap of two sets as columns of a row.
 
     Returns:
-        jaccard; jaccard_chance, of random sets of these sizes; jaccard_chance_by_layer, of random sets with these layer
-        counts; p_value of sharing as many by such chance; n_shared; n_neurons of the first set.
+        jaccard; its chance for these sizes, and by layer; p_value of the latter; n_shared; n_neurons of the first.
     """
     return {
         "jaccard": jaccard(a, b),

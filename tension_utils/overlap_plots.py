@@ -176,7 +176,7 @@ def cross_design_dots(table: pd.DataFrame, relations: Sequence[str] | None = Non
     kinds, relations = list(dict.fromkeys(table.score_kind)), list(relations or dict.fromkeys(table.relation))
     lines = [(r, m) for r in relations for m in dict.fromkeys(table[table.relation == r].models)]
     y = {line: number + 0.7 * relations.index(line[0]) for number, line in enumerate(lines)}  # a gap between relations
-    width, height = 3.6 + 2.6 * len(kinds), 1.7 + 0.3 * len(lines)
+    width, height = min(3.6 + 2.6 * len(kinds), 9.0), 1.7 + 0.3 * len(lines)
     figure, axes = plt.subplots(1, len(kinds), figsize=(width, height), sharey=True, squeeze=False)
     for ax, kind in zip(axes[0], kinds, strict=True):
         part = table[table.score_kind == kind]
@@ -190,7 +190,7 @@ def cross_design_dots(table: pd.DataFrame, relations: Sequence[str] | None = Non
         ax.axvline(chance, color=CONTROL_COLOR, linestyle=":")
         ax.set(xlabel="Jaccard overlap", xlim=(0, 1.03), ylim=(max(y.values()) + 0.7, -0.7))
         ax.set_title(kind)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(MaxNLocator(5 if len(kinds) < 3 else 2))
         ax.grid(visible=False, axis="y")
     axes[0, 0].set_yticks(list(y.values()), [textwrap.fill(models, 30) for _, models in lines])
     handles = [

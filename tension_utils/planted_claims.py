@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import hypergeom
 
 from tension_utils.ablation import ablated
 from tension_utils.conditions import CONTROL, EQUAL, ONLY, SHARED, mixed_sets
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.effects import ablation_effects
-from tension_utils.neurons import NeuronSet
-from tension_utils.overlap import compare_sets
+from tension_utils.overlap import compare_sets, shared_count_p_value
 from tension_utils.planted_finders import FRACTION, PLACE, RELATIVE, PlantedWorld, credits
 from tension_utils.planted_worlds import true_neurons
 from tension_utils.statements import WAYS, verdict_of
@@ -117,24 +115,6 @@ def decide_effects(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> Iterator
             yield Decision(way=WAYS[1], reading=reading, value=row.effect, is_supported=bool(holds), **here)
 
 
-def quiet_p_value(a: NeuronSet, b: NeuronSet, loud: NeuronSet) -> float:
-    """Return the probability that sets share as many neurons outside ``loud`` by chance, given their counts there.
-
-    Like `overlap.shared_count_p_value`, with only the neurons of each layer that are not in ``loud`` to draw from.
-
-    >>> one = NeuronSet.of((1, 4), [(0, 0)])
-    >>> round(quiet_p_value(one, one, NeuronSet.of((1, 4), [(0, 3)])), 4)  # one in three
-    0.3333
-    """
-    a, b, probability = a - loud, b - loud, np.ones(1)
-    n_free = a.shape[1] - loud.counts_by_layer()
-    for free, count_a, count_b in zip(n_free, a.counts_by_layer(), b.counts_by_layer(), strict=True):
-        shared = np.arange(min(count_a, count_b) + 1)
-        of_layer = hypergeom.pmf(shared, free, count_a, count_b) if free else np.ones(1)
-        probability = np.convolve(probability, of_layer)
-    return float(np.clip(probability[len(a & b) :].sum(), 0, 1))
-
-
 def decide_overlap(world: PlantedWorld, n_seeds: int) -> Iterator[Decision]:
     """Yield C4: the helpful and the harmless reward model share many neurons; with several seeds, in every one."""
     sets = {
@@ -144,7 +124,9 @@ def decide_overlap(world: PlantedWorld, n_seeds: int) -> Iterator[Decision]:
     floor = np.array([compare_sets(*pair)["jaccard"] for pair in sets["base"]])
     for kind in (*TEST_KINDS, RELATIVE):
         overlap = pd.DataFrame([compare_sets(*pair) for pair in sets[kind]])
-        quiet = [quiet_p_value(*pair, loud[0] | loud[1]) for pair, loud in zip(sets[kind], sets["base"], strict=True)]
+        quiet = [
+            shared_count_p_value(*pair, loud[0] | loud[1]) for pair, loud in zip(sets[kind], sets["base"], strict=True)
+        ]
         is_above_chance = (overlap.p_value <= P_LEVEL).all()
         held = {
             (WAYS[0], HALF): overlap.jaccard.mean() >= MANY,

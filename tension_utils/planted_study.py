@@ -24,12 +24,11 @@ from tension_utils.checks import check_range
 from tension_utils.config import config_hash
 from tension_utils.planted_claims import decide_world
 from tension_utils.planted_finders import PlantedWorld, finder_table
+from tension_utils.planted_tables import COMMAND
 from tension_utils.planted_worlds import SCENARIOS, draw_world
 from tension_utils.statistics import wilson_interval
 
-COMMAND = "python -m tension_utils.planted_study --worlds 100 --output results/planted"
 FINDER_SCENARIO = "planted"  # where finders are scored
-TABLES = ("finders", "claims", "worlds")
 CODE = ("planted_worlds", "planted", "planted_finders", "planted_claims")  # a change here makes kept worlds stale
 KNOBS = ("loudness", "drift", "conflict", "damage")
 TEST_COLUMNS = ("claim", "is_true", "scenario", "way", "reading", "metric", "score_kind", "n_seeds")
@@ -185,18 +184,6 @@ def export_study(worlds: Sequence[Mapping], config: StudyConfig, folder: Path) -
             table.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
         text = json.dumps(manifest, indent=1, sort_keys=True)
         (temporary / "manifest.json").write_text(text + "\n", encoding="utf-8")
-
-
-def read_study(folder: Path) -> tuple[dict[str, pd.DataFrame], dict]:
-    """Return the tables and the manifest that `export_study` wrote.
-
-    Raises:
-        FileNotFoundError: names the folder and the command that writes it.
-    """
-    if not (folder / "manifest.json").is_file():
-        raise FileNotFoundError(f"expected the stored study in {folder}, found none; write it with {COMMAND}")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}, manifest
 
 
 def main() -> None:

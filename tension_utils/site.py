@@ -18,6 +18,7 @@ import nbformat
 import yaml
 
 from tension_utils.site_check import SiteReport, check_site
+from tension_utils.site_pages import mend_pages
 from tension_utils.site_vendor import PACKAGES, SHIM, vendor
 
 STAMP = "inputs.sha256"
@@ -80,10 +81,10 @@ def inputs_digest(root: Path) -> str:
     """Return one hash over everything that the built pages depend on."""
     chapters = toc_files(root)
     prose = [p for p in sorted((root / "book").rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    tools = [Path(__file__), Path(__file__).with_name("site_check.py")]
+    tools = [Path(__file__).with_name(f"{name}.py") for name in ("site", "site_check", "site_pages", "site_extension")]
     digest = hashlib.sha256(version("jupyter-book").encode() + version("sphinx").encode())
     digest.update(SHIM.encode() + "".join(package.integrity for package in PACKAGES).encode())
-    for path in [root / "_config.yml", root / "_toc.yml", *tools, *sorted({*chapters, *prose})]:
+    for path in [root / "_config.yml", root / "_toc.yml", *filter(Path.is_file, tools), *sorted({*chapters, *prose})]:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -123,6 +124,7 @@ def build(root: Path, cache: Path, *, force: bool = False) -> Path:
     vendor(root, cache)
     new = _run_jupyter_book(root, root / ".cache" / "book.new")
     _complete_start_page(new / "html" / "index.html")
+    mend_pages(new / "html")
     _refuse(check_site(new / "html"))
     (new / "html" / ".nojekyll").touch()
     (new / STAMP).write_text(digest)
@@ -164,9 +166,7 @@ def _refuse(report: SiteReport) -> None:
     if report.errors:
         raise RuntimeError("\n".join([f"{len(report.errors)} faults in the built pages:", *report.errors[:50]]))
     heaviest = max(report.weights, key=report.weights.get)
-    print(
-        f"{len(report.weights)} pages checked; heaviest {heaviest}, {report.weights[heaviest] / 2**20:.2f} MiB to load"
-    )
+    print(f"{len(report.weights)} pages checked; heaviest {heaviest}, {report.weights[heaviest] / 1e6:.2f} MB to load")
 
 
 def serve(root: Path, port: int) -> None:

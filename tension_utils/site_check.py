@@ -20,6 +20,21 @@ RESOURCES = (
     ("link", "href", {"stylesheet", "icon", "shortcut", "preload", "modulepreload", "prefetch", "preconnect"}),
 )
 CSS_LOADS = re.compile(r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""")
+MAX_WEIGHT = 3_000_000  # bytes of a page with all it loads first, not compressed
+# What a file loads by itself once it is there: a style it imports, the font of icons, math without its rare fonts.
+FOLLOWERS = {
+    "vendor/mathjax/startup.js": (
+        "vendor/mathjax/core.js",
+        "vendor/mathjax/input/tex.js",
+        "vendor/mathjax/output/chtml.js",
+        "vendor/mathjax/output/chtml/fonts/tex.js",
+        "vendor/mathjax/a11y/assistive-mml.js",
+        "vendor/mathjax/output/chtml/fonts/woff-v2/MathJax_[AMSZ]*-[RI]*.woff",
+        "vendor/mathjax/output/chtml/fonts/woff-v2/MathJax_Zero.woff",
+    ),
+    "_static/styles/theme.css": ("_static/basic.css",),
+    "_static/styles/pydata-sphinx-theme.css": ("_static/vendor/fontawesome/webfonts/fa-solid-900.woff2",),
+}
 IMAGE_PATH = re.compile(r"\.(png|svg|jpe?g|gif|webp)$", re.IGNORECASE)
 
 
@@ -48,8 +63,8 @@ def check_site(html: Path) -> SiteReport:
         html: the folder with the site's ``index.html``.
 
     Returns:
-        Errors (foreign resources, dead links and anchors, error outputs), notes (images without a description) and
-        the weight of each page with what it loads first.
+        Errors (foreign resources, dead links and anchors, error outputs, pages above 3 MB), notes (images without a
+        description) and the weight of each page with what it loads first.
 
     Raises:
         FileNotFoundError: if the folder holds no page.
@@ -66,11 +81,22 @@ def check_site(html: Path) -> SiteReport:
         loaded = _check_resources(page, html, report)
         _check_links(page, pages, html, report)
         _check_outputs(page, report)
-        report.weights[page.path] = (html / page.path).stat().st_size + sum(p.stat().st_size for p in loaded)
+        _weigh(page, loaded, html.resolve(), report)
     for sheet in sorted(html.rglob("*.css")):
         for url in CSS_LOADS.findall(sheet.read_text(errors="replace")):
             report.errors.append(f"{sheet.relative_to(html).as_posix()}: style loads from another host: {url}")
     return report
+
+
+def _weigh(page: Page, loaded: set[Path], html: Path, report: SiteReport) -> None:
+    loads = {path.relative_to(html).as_posix() for path in loaded}
+    patterns = [pattern for name, then in FOLLOWERS.items() if name in loads for pattern in then]
+    files = {html / page.path, *loaded, *(path for pattern in patterns for path in html.glob(pattern))}
+    weight = report.weights[page.path] = sum(path.stat().st_size for path in files)
+    if weight > MAX_WEIGHT:
+        heaviest = sorted(files, key=lambda path: -path.stat().st_size)[:3]
+        names = ", ".join(f"{path.relative_to(html)} {path.stat().st_size:,}" for path in heaviest)
+        report.errors.append(f"{page.path}: loads {weight:,} bytes, above {MAX_WEIGHT:,}; heaviest: {names}")
 
 
 def _parse(path: Path, html: Path) -> Page:

@@ -52,9 +52,14 @@ PACKAGES = (
         integrity="sha512-Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
         files=(
             ("LICENSE", "mathjax", 0),
-            ("es5/tex-mml-chtml.js", "mathjax", 1),
+            ("es5/startup.js", "mathjax", 1),
+            ("es5/core.js", "mathjax", 1),
+            ("es5/input/tex.js", "mathjax", 1),
             ("es5/input/tex/extensions/*.js", "mathjax", 1),
+            ("es5/output/chtml.js", "mathjax", 1),
+            ("es5/output/chtml/fonts/tex.js", "mathjax", 1),
             ("es5/output/chtml/fonts/woff-v2/*.woff", "mathjax", 1),
+            ("es5/a11y/assistive-mml.js", "mathjax", 1),
         ),
     ),
 )

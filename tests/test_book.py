@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tension_utils import display, site
 from tension_utils.data import Item, Turn
-from tension_utils.site_check import check_site
+from tension_utils.site_check import MAX_WEIGHT, SiteReport, check_site
+from tension_utils.site_vendor import VendoredPackage, fetch, select
 
 pytestmark = pytest.mark.xdist_group("chain")
 ROOT = Path(__file__).parents[1]
@@ -30,6 +33,21 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# Finds faults of accessibility; for tests only, never part of the site.
+AXE = VendoredPackage(
+    name="axe-core",
+    version="4.14.1",
+    integrity="sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+    files=(("axe.min.js", "", 0),),
+)
+RUN_AXE = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+  .filter(v => ["serious", "critical"].includes(v.impact))
+  .map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.target.join(" ")).slice(0, 3).join("; ")}`)"""
+OBSERVE_SHIFTS = """window.shifted = 0;
+new PerformanceObserver(list => list.getEntries().forEach(e => { if (!e.hadRecentInput) window.shifted += e.value; }))
+  .observe({type: "layout-shift", buffered: true});"""
+PHONE = {"viewport": {"width": 390, "height": 844}}
+DESK = {"viewport": {"width": 1280, "height": 900}}
 PAYLOAD = (
     "<script>window.hostile=1</script><img src=x onerror='window.hostile=2'></script></pre>"
     "$$\\href{javascript:hostile=3}{x}$$ [a](javascript:hostile=4) **bold** {{ x }} &lt;b&gt;"
@@ -88,6 +106,7 @@ def browser() -> Iterator[Browser]:
 def open_page(browser: Browser, url: str, base: str, **context: object) -> tuple[Page, list[str]]:
     """Open a page and collect what went wrong until the network was quiet and math was set."""
     page = browser.new_context(**context).new_page()
+    page.add_init_script(OBSERVE_SHIFTS)
     page.set_default_timeout(120_000)
     faults: list[str] = []
     page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type == "error" else None)
@@ -99,21 +118,35 @@ def open_page(browser: Browser, url: str, base: str, **context: object) -> tuple
     page.on("request", lambda r: None if r.url.startswith(local) else faults.append(f"foreign: {r.url}"))
     page.goto(url)
     page.wait_for_load_state("networkidle")
-    page.wait_for_function(
-        "!window.MathJax || !MathJax.startup || !document.querySelector('.math:not(:has(mjx-container))')"
-    )
+    page.wait_for_function("!window.MathJax || !document.querySelector('.math:not(:has(mjx-container))')")
     return page, faults
 
 
-def test_every_page_passes_the_check(html: Path) -> None:
-    report = check_site(html)
+@pytest.fixture(scope="module")
+def report(html: Path) -> SiteReport:
+    """What the check of the built book finds."""
+    return check_site(html)
+
+
+def test_every_page_passes_the_check(html: Path, report: SiteReport) -> None:
     assert report.errors == []
     assert {f"{name}.html" for name in toc_pages()} <= set(report.weights)
     assert (html / ".nojekyll").exists()
 
 
-def test_images_of_chapters_are_described(html: Path) -> None:
-    assert check_site(html).notes == []
+def test_images_of_chapters_are_described(report: SiteReport) -> None:
+    assert report.notes == []
+
+
+def test_figures_are_numbered_through_and_cited(html: Path) -> None:
+    numbers = []
+    for name in toc_pages():
+        tree = BeautifulSoup((html / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+        for figure in tree.select("article figure[id]"):
+            numbers.append(figure.select_one("figcaption .caption-number").get_text(strip=True))
+            cited = tree.select(f"article p a[href='#{figure['id']}'] .std-numref")
+            assert numbers[-1] in {link.get_text(strip=True) for link in cited}, f"{name}: {numbers[-1]} is not cited"
+    assert numbers == [f"Fig. {number}" for number in range(1, len(numbers) + 1)] and len(numbers) > 10
 
 
 def test_second_build_has_nothing_to_do(executed_book: Path, html: Path, capsys: pytest.CaptureFixture) -> None:
@@ -125,18 +158,145 @@ def test_second_build_has_nothing_to_do(executed_book: Path, html: Path, capsys:
 
 @every_page
 def test_page_loads_cleanly_and_fits_a_phone(browser: Browser, address: str, name: str) -> None:
-    page, faults = open_page(browser, f"{address}{name}.html", address, viewport={"width": 390, "height": 844})
+    page, faults = open_page(browser, f"{address}{name}.html", address, **PHONE)
     assert faults == []
     assert page.locator("mjx-merror").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     views = page.locator("script[type='application/vnd.jupyter.widget-view+json']").count()
     assert page.locator(".jupyter-widgets").count() >= views
+    assert page.evaluate("window.shifted") < 0.1
+    math = page.locator("mjx-assistive-mml").all_inner_texts()
+    assert not [text for text in math if "\\" in text], "TeX that was not set"
+    prose = page.locator("article p").all_inner_texts()
+    assert not [text for text in prose if re.search(r"\{(cite|ref|numref|glue|doc)[:}]|\]\(\S+\)|\$\$", text)]
+    page.context.close()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script of axe-core."""
+    return select(AXE, fetch(AXE, ROOT / ".cache"))["axe.min.js"].decode()
+
+
+def faults_of_access(page: Page, axe: str) -> list[str]:
+    page.evaluate(axe)
+    return page.evaluate(RUN_AXE)
+
+
+@every_page
+def test_page_is_light_holds_still_and_is_accessible(
+    browser: Browser, address: str, axe: str, report: SiteReport, name: str
+) -> None:
+    page = browser.new_context(color_scheme="light", **DESK).new_page()
+    page.add_init_script(OBSERVE_SHIFTS)
+    sizes: dict[str, int] = {}
+    page.on("requestfinished", lambda request: sizes.update({request.url: request.sizes()["responseBodySize"]}))
+    page.goto(f"{address}{name}.html")
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(200)
+    assert sum(sizes.values()) <= MAX_WEIGHT
+    if name != "index":  # it leads to the first page
+        assert sum(sizes.values()) <= report.weights[f"{name}.html"], "the check overlooks something that a page loads"
+    assert page.evaluate("window.shifted") < 0.1
+    assert faults_of_access(page, axe) == []
+    page.context.close()
+
+
+@every_page
+def test_dark_page_is_accessible(browser: Browser, address: str, axe: str, name: str) -> None:
+    page, _ = open_page(browser, f"{address}{name}.html", address, color_scheme="dark", **DESK)
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert faults_of_access(page, axe) == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", ["book/background", "executed/02b_tension", "executed/04_ablate"])
+def test_page_is_accessible_on_a_phone(browser: Browser, address: str, axe: str, name: str) -> None:
+    page, _ = open_page(browser, f"{address}{name}.html", address, **PHONE)
+    assert faults_of_access(page, axe) == []
+    page.context.close()
+
+
+def test_axe_finds_a_fault(browser: Browser, axe: str) -> None:
+    page = browser.new_context().new_page()
+    page.set_content("<html lang=en><title>x</title><main><img src='data:,'><p style='color: #bbb'>pale</p></main>")
+    found = faults_of_access(page, axe)
+    assert [fault.split(":")[0] for fault in found] == ["color-contrast", "image-alt"]
+    page.context.close()
+
+
+def test_keyboard_skips_unfolds_and_opens_the_side_bar(browser: Browser, address: str) -> None:
+    page, _ = open_page(browser, f"{address}executed/04_ablate.html", address, **PHONE)
+    focused = "document.activeElement"
+    page.keyboard.press("Tab")
+    assert page.evaluate(f"{focused}.textContent").strip() == "Skip to main content"
+    assert page.evaluate(f"getComputedStyle({focused}).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#main-content"
+    summary = page.locator("article details > summary").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("article details").first.get_attribute("open") is not None
+    page.locator("button.primary-toggle").focus()
+    page.keyboard.press("Enter")
+    page.locator("#pst-primary-sidebar-modal a").first.wait_for(state="visible", timeout=5000)
+    page.keyboard.press("Escape")
+    page.wait_for_function("!document.querySelector('#pst-primary-sidebar-modal').open", timeout=5000)
+    page.context.close()
+
+
+def test_side_bar_folds_on_a_wide_screen(browser: Browser, address: str) -> None:
+    page, _ = open_page(browser, f"{address}book/intro.html", address, **DESK)
+    bar, toggle = page.locator("#pst-primary-sidebar"), page.locator("button.primary-toggle")
+    assert bar.is_visible()
+    toggle.click()
+    bar.wait_for(state="hidden", timeout=5000)
+    toggle.click()
+    bar.wait_for(state="visible", timeout=5000)
+    page.context.close()
+
+
+def test_wide_figures_tables_and_code_scroll_by_keyboard(browser: Browser, address: str) -> None:
+    page, _ = open_page(browser, f"{address}executed/04_ablate.html", address, **PHONE)
+    for kind in ("article figure", "article .output.text_html:has(table)", "article pre"):
+        boxes = page.locator(kind).evaluate_all(
+            "all => all.filter(e => e.scrollWidth > e.clientWidth && e.clientWidth).map(e => e.tabIndex)"
+        )
+        assert boxes and set(boxes) == {0}, kind
+    page.context.close()
+
+
+def test_chapter_prints(browser: Browser, address: str) -> None:
+    page, _ = open_page(browser, f"{address}executed/04_ablate.html", address, color_scheme="dark", **DESK)
+    printed = page.pdf(prefer_css_page_size=True, outline=True, tagged=True)
+    pages = len(re.findall(rb"/Type\s*/Page\b", printed))
+    assert 8 <= pages <= 40
+    for heading in ("Ablate Neuron Sets", "Parameters", "Result", "Reading the figure", "Exercises"):
+        assert heading.encode() in printed, f"the outline lacks {heading}"
+    page.set_viewport_size({"width": 702, "height": 1000})  # A4 between its margins
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    for unwanted in (
+        ".bd-sidebar-primary",
+        ".bd-sidebar-secondary",
+        ".bd-header-article",
+        ".prev-next-area",
+        ".copybtn",
+    ):
+        assert not any(part.is_visible() for part in page.locator(unwanted).all()), unwanted
+    for kind in ("article figure img", "article table", "article pre"):
+        ends = page.locator(kind).evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
+        assert max(ends) <= 702, f"{kind} is cut off"
+    assert page.evaluate("document.documentElement.dataset.theme") == "light", "paper is white"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.context.close()
 
 
 def test_math_is_typeset(browser: Browser, address: str) -> None:
     page, _ = open_page(browser, f"{address}book/background.html", address)
     assert page.locator(".math mjx-container").count() == page.locator(".math").count() > 10
+    assert page.locator("mjx-assistive-mml").count() > 10
     page.context.close()
 
 
@@ -188,9 +348,9 @@ def hostile_notebook() -> nbformat.NotebookNode:
 
 
 def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
-    for name in ("book/_assets", "executed"):
-        (tmp_path / name).mkdir(parents=True)
-    for name in ("_config.yml", "book/references.bib", "book/_assets/book.css", "book/_assets/favicon.svg"):
+    (tmp_path / "executed").mkdir()
+    shutil.copytree(ROOT / "book" / "_assets", tmp_path / "book" / "_assets")
+    for name in ("_config.yml", "book/references.bib"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "book" / "intro.md").write_text("# Intro\n\n$x$\n")
     nbformat.write(hostile_notebook(), tmp_path / "executed" / "hostile.ipynb")

@@ -202,9 +202,10 @@ def score_files(root: object, seeds: int, n_shared: int) -> tuple[Run, ...]:
             folder.mkdir(parents=True)
             own = {(kind, "both", "all"): values for kind in ("signed_mean", "rms_change")}
             NeuronScores(own, "down_input", 1, 1).save(run.folder / "neuron_scores.safetensors")
-            NeuronScores({("signed_mean", "both", "all"): base}, "down_input", 1, 1).save(
-                folder / f"base-text-{objective}.safetensors"
-            )
+            loud = np.zeros((1, 100), np.float32)
+            loud[0, :5] = loud[0, 95:] = 1  # five of the helpful model's ten, and five of nobody's
+            of_base = {("signed_mean", "both", "all"): base, ("mean_abs", "both", "all"): loud + base / 2}
+            NeuronScores(of_base, "down_input", 1, 1).save(folder / f"base-text-{objective}.safetensors")
             runs.append(run)
     return tuple(runs)
 
@@ -214,12 +215,13 @@ def test_sharing_is_judged_against_chance_and_against_the_base_model(tmp_path: o
     evidence = Evidence(evaluation, ablated(evaluation, "true"), score_files(tmp_path, 2, 8))
     published, controlled = SHARING
     assert [s.value for s in published(evidence)] == pytest.approx([8 / 12])
-    beyond, floor = controlled(evidence)
-    assert beyond.verdict == "supported" and beyond.value == pytest.approx(8 / 12 - 0.055, abs=0.01)
+    quiet, floor = controlled(evidence)
+    # Loud are 0-4 and 95-99. Of the helpful 0-9 five are left, of the harmless 2-11 seven; they share five of 90.
+    assert quiet.verdict == "supported" and quiet.value == pytest.approx(5 - 5 * 7 / 90) and quiet.n_items == 5
     assert floor.verdict == "not run" and "zero in the base model" in floor.reason  # a change score has no floor
     activations = Evidence(evaluation, None, evidence.runs)
     by_text = {s.statistic: s for s in controlled(activations)}
-    below = next(s for name, s in by_text.items() if "signed_mean" in name and "untrained" in name)
+    below = next(s for name, s in by_text.items() if "signed_mean" in name and "Jaccard" in name)
     assert below.value == pytest.approx(8 / 12 - 1) and below.verdict == "not supported"
     one = Evidence(evaluation, None, tuple(run for run in evidence.runs if run.seed == 0))
     assert any("one seed" in s.reason for s in controlled(one))

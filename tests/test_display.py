@@ -23,7 +23,7 @@ HOSTILE = [
     "]]>",
     "\x00é–漢",
 ]
-ALLOWED = {"div", "strong", "code", "br", "table", "thead", "tbody", "tr", "th", "td", "caption"}
+ALLOWED = {"div", "strong", "code", "br", "table", "thead", "tbody", "tr", "th", "td", "caption", "span"}
 
 
 class Reader(HTMLParser):
@@ -105,7 +105,7 @@ def test_numbers_are_formatted():
             "objective": "helpful",
             "accuracy": "81.2\u00a0% [77.0,\u00a085.1]",
             "n_items": "1,234",
-            "p_value": "0.00012",
+            "p_value": "<\u00a00.001",
             "margin": "–",
             "is_tied": "yes",
         }
@@ -139,3 +139,35 @@ def test_a_value_without_interval_stands_alone():
     table = pd.DataFrame({"x": [1.0, 2.0], "low": [np.nan, 1.5], "high": [np.nan, 2.5]})
     texts = display.formatted_table(table, digits=1, intervals={"x": ("low", "high")})
     assert [text.replace(display.NO_BREAK, " ") for text in texts.x] == ["1.0", "2.0 [1.5, 2.5]"]
+
+
+def test_columns_of_floats_are_written_by_what_they_are():
+    table = pd.DataFrame(
+        {
+            "n_neurons": [1408.0, 141.0],
+            "n_shared": [43.0 + 1 / 3, 7.0],
+            "q_adjusted": [0.00061, 0.5],
+            "slope": [-0.00067, 0.12],
+            "tiny": [0.00012, -6.91e-05],
+            "effect": [0.0125, -0.0001],
+            "low": [-0.02, np.nan],
+            "high": [0.034, np.nan],
+        }
+    )
+    texts = display.formatted_table(table, intervals={"effect": ("low", "high")}, points=["effect"])
+    assert texts.to_dict("list") == {
+        "n_neurons": ["1,408", "141"],  # means of equal counts are counts
+        "n_shared": ["43.3", "7"],
+        "q_adjusted": ["<\u00a00.001", "0.500"],
+        "slope": ["-0.001", "0.120"],
+        "tiny": ["0.00012", "-6.91e-05"],  # zeros would say nothing
+        "effect (points)": ["+1.2 [-2.0,\u00a0+3.4]", "+0.0"],
+    }
+    with pytest.raises(ValueError, match="no columns gain"):
+        display.formatted_table(table, points=["gain"])
+
+
+def test_long_texts_get_room_and_captions_stay_in_sight():
+    page = display.table_html(pd.DataFrame({"a": ["word " * 12, "short"], "b": ["<b>" * 20, "x"]}), caption="Words")
+    assert page.count('<td class="long">') == 2 and page.count("<td>") == 2
+    assert "<caption" in page and "<span>Words</span></caption>" in page

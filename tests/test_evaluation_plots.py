@@ -305,6 +305,7 @@ def test_one_row_is_enough_and_no_text_is_cut_off(draw, table):
         figure = np.ravel(draw(rows))[0].figure
         figure.canvas.draw()
         box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert width <= 9.2, "wider, and its letters get small in a page"
         assert -0.01 <= box.x0 <= box.x1 <= width + 0.01
         assert -0.01 <= box.y0 <= box.y1 <= height + 0.01
         assert to_hex(figure.get_facecolor()) == "#ffffff"

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,23 +22,40 @@ ORDER = (
     ("neurons",),
     ("architectures", "masking", "models"),
     ("monitor", "training"),
-    ("packed_attention", "packing", "engine", "rewards"),
+    ("packed_attention", "packing", "engine", "rewards", "token_contributions"),
     ("moments", "observation", "scores", "activations"),
     ("resampling", "ablation"),
     ("evaluation", "stages", "identification", "conditions", "ablation_stage", "variants"),
+    ("own_pair",),
     ("bootstrap", "statistics"),
-    ("comparisons", "effects", "ties"),
+    ("comparisons", "effects", "ties", "planted_tables"),
     ("tension", "transferability", "calibration", "response_bias"),
     ("study_tables", "mixing", "benchmark_tables"),
     ("overlap", "overlap_controls", "selections"),
     ("ablation_tables", "mixed_ablation", "chance_regression"),
     ("statements", "evidence", "mixing_claims", "neuron_claims", "claims"),
-    ("planted_worlds", "planted", "planted_finders", "planted_claims", "planted_study"),
-    ("results", "pages"),
-    ("plot_style", "plots", "neuron_plots", "overlap_plots", "evaluation_plots"),
+    ("planted_worlds", "planted", "planted_finders", "planted_claims"),
+    ("planted_study",),
+    ("results", "headline", "pages", "run_report", "downloads"),
+    ("plot_style", "plots", "neuron_plots", "overlap_plots", "evaluation_plots", "planted_plots"),
+    ("explorer_pictures", "explorer"),
 )
 # These run, show and publish notebooks; they know nothing of models.
-APART = ("parameters", "execution", "provenance", "runner", "pipeline", "display", "site_vendor", "site_check", "site")
+APART = (
+    "parameters",
+    "execution",
+    "provenance",
+    "runner",
+    "pipeline",
+    "tables",
+    "display",
+    "widgets",
+    "site_vendor",
+    "site_check",
+    "site_pages",
+    "site_extension",
+    "site",
+)
 MODULES = sorted((ROOT / "tension_utils").glob("*.py"))
 MACHINE_PATH = re.compile(r"(?<![\w.<>{}$~-])/(?:home(?!/someone)|root|Users|work|mnt|scratch|private)/[\w.-]+")
 every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
@@ -76,6 +94,31 @@ def test_american_spelling_in_prose() -> None:
     for path in [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"), *MODULES, ROOT / "README.md"]:
         found = british.findall(path.read_text(encoding="utf-8"))
         assert not found, f"{path.name}: {sorted(set(found))}"
+
+
+def prose_files() -> list[Path]:
+    folders = [ROOT.glob("*.md"), (ROOT / "book").rglob("*.md"), (ROOT / "book").glob("*.bib")]
+    return [path for part in [*folders, (ROOT / "notebooks").glob("*.ipynb")] for path in part]
+
+
+def test_addresses_are_well_formed() -> None:
+    found = {}
+    for path in prose_files():
+        for url in re.findall(r"\b(?:\w+:)?//[^\s)<>\"'`}\]\\]+", path.read_text(encoding="utf-8")):
+            found.setdefault(url, path.relative_to(ROOT))
+    assert len(found) > 5
+    for url, path in found.items():
+        parts = urlsplit(url)
+        is_here = parts.hostname in ("localhost", "127.0.0.1") and parts.scheme == "http"
+        assert is_here or parts.scheme == "https", f"{path}: {url}: expected https"
+        assert is_here or re.fullmatch(r"[\w-]+(\.[\w-]+)+", parts.netloc), f"{path}: {url}: expected a host name"
+        assert url[-1] not in ".,;:", f"{path}: {url}: ends with a mark that belongs to the sentence"
+
+
+def test_links_of_plain_files_lead_somewhere() -> None:
+    for path in ROOT.glob("*.md"):  # those of the book are checked by its build
+        for target in re.findall(r"\]\((?!https?://)([^)#\s]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: link to {target}, which is not there"
 
 
 def test_nothing_of_one_machine() -> None:

@@ -129,13 +129,32 @@ def test_setup_is_folded_and_method_has_an_equation(path: Path) -> None:
     assert re.search(r"\{math\}\s*\n:label:", markdown(path)), "Method shows a labeled equation"
 
 
-@every_chapter
+@every_notebook
 def test_figures_have_caption_name_description_and_are_cited(path: Path) -> None:
     figures = [c.metadata["mystnb"] for c in code_cells(path) if "figure" in c.metadata.get("mystnb", {})]
-    assert figures, "a chapter has a figure with its caption in the cell's metadata (mystnb)"
+    assert figures or path.stem not in STAGES, "a chapter has a figure with its caption in the cell's metadata (mystnb)"
+    names = [figure["figure"]["name"] for figure in figures]
+    assert len(names) == len(set(names))
     for figure in figures:
-        assert figure["figure"]["caption"] and figure.get("image", {}).get("alt")
-        assert figure["figure"]["name"] in markdown(path), f"{figure['figure']['name']} is not cited in the text"
+        assert figure["figure"]["caption"].strip().endswith("."), "a caption is a sentence"
+        assert len(figure.get("image", {}).get("alt", "")) >= 40, f"{figure['figure']['name']} is not described"
+        assert f"{{numref}}`{figure['figure']['name']}`" in markdown(path), f"{figure['figure']['name']} is not cited"
+
+
+@every_notebook
+def test_every_picture_is_a_figure(path: Path) -> None:
+    for cell in code_cells(path):
+        if "plt.show()" in cell.source:
+            assert "figure" in cell.metadata.get("mystnb", {}), "give the cell a caption, a name and a description"
+
+
+@every_notebook
+def test_a_warning_comes_before_dialogues(path: Path) -> None:
+    cells = read(path).cells
+    for number, cell in enumerate(cells):
+        if cell.cell_type == "code" and re.search(r"\bshow_pairs\(", cell.source):
+            before = "\n".join(c.source for c in cells[:number] if c.cell_type == "markdown")
+            assert re.search(r"[:`]{3,}\{warning\}", before), "people may have said upsetting things: warn first"
 
 
 @every_chapter

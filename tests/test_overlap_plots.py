@@ -176,5 +176,6 @@ def test_no_text_is_cut_off(draw, table) -> None:
     figure = (axes[0] if isinstance(axes, list) else axes).figure
     figure.canvas.draw()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert width <= 9.2, "wider, and its letters get small in a page"
     assert -0.01 <= box.x0 <= box.x1 <= width + 0.01
     assert -0.01 <= box.y0 <= box.y1 <= height + 0.01

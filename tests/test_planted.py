@@ -32,11 +32,11 @@ from tension_utils.planted_claims import (
     decide_overlap,
     decide_weight,
     decide_world,
-    quiet_p_value,
     removal_changes,
 )
 from tension_utils.planted_finders import FINDERS, PlantedWorld, credits, finder_table, ranking_quality
-from tension_utils.planted_study import StudyConfig, claim_rates, finder_rates, mean_interval, read_study, run_worlds
+from tension_utils.planted_study import StudyConfig, claim_rates, finder_rates, mean_interval, run_worlds
+from tension_utils.planted_tables import error_rates, ledger_rates, read_study
 from tension_utils.planted_worlds import (
     MAX_LENGTH,
     SCENARIOS,
@@ -312,11 +312,11 @@ def test_overlap_decisions_follow_the_sets(world: PlantedWorld) -> None:
     assert {("C4", reading) for _, reading in found} <= set(READINGS)
 
 
-def test_quiet_p_value_is_the_layer_matched_one_where_nothing_is_loud(world: PlantedWorld) -> None:
+def test_the_p_value_outside_a_set_is_the_plain_one_where_the_set_is_empty(world: PlantedWorld) -> None:
     pair = [world.top("rms_change", objective) for objective in SINGLE_OBJECTIVES]
     nothing, everything = NeuronSet.of(SHAPE, []), NeuronSet(np.ones(SHAPE, bool))
-    assert quiet_p_value(*pair, nothing) == pytest.approx(shared_count_p_value(*pair))
-    assert quiet_p_value(*pair, everything) == 1.0
+    assert shared_count_p_value(*pair, nothing) == shared_count_p_value(*pair)
+    assert shared_count_p_value(*pair, everything) == 1.0
 
 
 def changes_by_hand(shared: float, only: float) -> pd.DataFrame:
@@ -468,3 +468,18 @@ def test_committed_study_has_a_hundred_worlds() -> None:
     truths = {(claim, is_true) for rules in SCENARIOS.values() for claim, is_true in rules.truth.items()}
     assert set(zip(claims.claim, claims.is_true, strict=True)) == truths
     assert set(tables["finders"].score_kind) == set(FINDERS)
+
+
+def test_ledger_rates_pool_worlds_of_one_truth() -> None:
+    claims = read_study(Path(__file__).parents[1] / "results" / "planted")[0]["claims"]
+    rates = ledger_rates(claims, ["rms_change"]).set_index(["claim", "way", "metric"])
+    assert set(rates.score_kind) == {"rms_change"} and {claim for claim, *_ in rates.index} == {"C2", "C3", "C4", "C5"}
+    last = claims.n_seeds.max()
+    here = claims[(claims.claim == "C2") & (claims.reading == "interval") & (claims.metric == "margin")]
+    here = here[(here.score_kind == "rms_change") & (here.n_seeds == last)]
+    for truth, name in ((True, "power"), (False, "false_positives")):
+        part, row = here[here.is_true == truth], rates.loc["C2", "under control", "margin"]
+        assert row[name] == pytest.approx(part.n_supported.sum() / part.n_worlds.sum())
+        assert row[f"n_worlds_{name}"] == part.n_worlds.sum() and row[f"{name}_ci_low"] < row[name]
+    only_true = error_rates(here[here.is_true])
+    assert "false_positives" not in only_true or only_true.false_positives.isna().all()

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tension_utils import site, site_check, site_vendor
+from tension_utils import site, site_check, site_pages, site_vendor
 from tension_utils.site_vendor import VendoredPackage, integrity_of
 
 FAKE_NPM = """
@@ -216,6 +216,57 @@ def test_a_sound_site_passes_and_is_weighed(tmp_path: Path) -> None:
     assert report.errors == []
     assert report.notes == ["index.html: image without a description: data:image/png;base64,AA"]
     assert report.weights["index.html"] == (html / "index.html").stat().st_size + 1000
+
+
+def test_heavy_pages_are_refused_with_what_weighs_most(tmp_path: Path) -> None:
+    style = '<link rel="stylesheet" href="_static/styles/theme.css">'
+    html = write_site(tmp_path / "html", f'<img alt="a" src="pic.png">{style}')
+    (html / "_static" / "styles").mkdir(parents=True)
+    (html / "_static" / "styles" / "theme.css").write_text('@import url("../basic.css");')
+    page = (html / "index.html").stat().st_size + 1000 + 28
+    (html / "_static" / "basic.css").write_bytes(b" " * (site_check.MAX_WEIGHT - page))  # loaded by the other style
+    report = site_check.check_site(html)
+    assert report.errors == [] and report.weights["index.html"] == site_check.MAX_WEIGHT
+    (html / "pic.png").write_bytes(b"0" * 1001)
+    (error,) = site_check.check_site(html).errors
+    assert error.startswith("index.html: loads 3,000,001 bytes, above 3,000,000; heaviest: _static/basic.css 2,99")
+
+
+THEME_PAGE = r"""<!DOCTYPE html><html><head><script src="../_static/scripts/fontawesome.js?digest=1"></script>
+<script src="../_static/searchtools.js"></script><script src="../searchindex.js"></script>
+<script>document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";</script>
+<script src="../_static/documentation_options.js"></script></head><body>
+<header class="bd-header"><button class="sidebar-toggle primary-toggle"></button></header>
+<div class="bd-sidebar-primary"><button class="search-button-field" aria-label="Search" title="Search">Search x</button>
+</div><main><button title="Full screen"><i class="fas fa-expand"></i></button>
+<details><summary aria-label="Toggle"><p>Show code</p></summary></details>
+<div class="citation-list" role="list"><div class="citation" role="doc-biblioentry">A &lt;b&gt;</div></div>
+<p><span class="math">\(r(x)\)</span></p><img alt="a" src="plot.svg"/><img alt="b" src="gone.svg"/><pre>a
+  &amp; b</pre><script type="application/json">{"a": "\u003c/script> <b>"}</script></main></body></html>"""
+
+
+def test_pages_lose_unused_scripts_and_gain_names_and_sizes(tmp_path: Path) -> None:
+    (tmp_path / "_static" / "scripts").mkdir(parents=True)
+    (tmp_path / "_static" / "scripts" / "fontawesome.js").write_text("icons")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "plot.svg").write_text(
+        '<?xml version="1.0"?><svg xmlns="x" width="72pt" height="36.2pt" viewBox="0">'
+    )
+    for name in ("sub/page.html", "sub/search.html", "_static/webpack.html"):
+        (tmp_path / name).write_text(THEME_PAGE)
+    site_pages.mend_pages(tmp_path)
+    page, search = ((tmp_path / "sub" / f"{name}.html").read_text() for name in ("page", "search"))
+    assert not (tmp_path / "_static" / "scripts" / "fontawesome.js").exists()
+    assert (tmp_path / "_static" / "webpack.html").read_text() == THEME_PAGE
+    assert "fontawesome" not in page + search and "searchindex" not in page and "searchtools" not in page
+    assert "searchindex" in search and "searchtools" in search and "documentation_options" in page
+    assert '<img alt="a" height="48" src="plot.svg" width="96"/>' in page and '<img alt="b" src="gone.svg"/>' in page
+    assert "<summary>" in page and "Toggle" not in page and 'aria-label="Full screen"' in page
+    assert '<span class="math" style="--width: 2.4em">' in page and page.count('matchMedia("(prefers-color-scheme') == 1
+    assert "primary-toggle" not in page, "the theme would wire a hidden button"
+    assert 'aria-label="Search"' not in page and 'role="region"' in page
+    assert '<div class="citation-list"><div class="citation">A &lt;b&gt;</div></div>' in page
+    assert "<pre>a\n  &amp; b</pre>" in page and '{"a": "\\u003c/script> <b>"}' in page, "content stays as it was"
 
 
 def test_foreign_style_sheets_and_missing_books_are_found(tmp_path: Path) -> None:

@@ -1,0 +1,198 @@
+"""Frames of the explorer: a picture and its words for every setting, drawn before anybody asks for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tension_utils.ablation_tables import effect_table, placed
+from tension_utils.bootstrap import N_RESAMPLES
+from tension_utils.conditions import CONTROL, EQUAL, EVERYTHING, ONLY, SHARED
+from tension_utils.config import MIXED, SINGLE_OBJECTIVES
+from tension_utils.effects import ablation_changes
+from tension_utils.explorer_pictures import PIXELS, curve_picture, family_picture, few
+from tension_utils.statistics import analysis_rng, mean_table
+
+OWN = "top by score"
+FAMILY = (SHARED, *ONLY.values())
+BOUNDS = {"change": ("", "_ci_low", "_ci_high"), "control": ("", "_low", "_high")}
+NOT_MEASURED = "Not measured in this run. Chapter 4 lists what was; it ablates more if its parameters say so."
+ONLY_MIXED = f"The shared and only sets are removed from the {MIXED} model alone: choose that model."
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One view of the explorer.
+
+    Args:
+        title: what was removed from which model.
+        lines: what is seen, a sentence or two each.
+        svg: the picture; "" where there is nothing to draw.
+        alt: the picture in words.
+        width: of every picture, in pixels.
+        height: likewise.
+    """
+
+    title: str
+    lines: tuple[str, ...]
+    svg: str = ""
+    alt: str = ""
+    width: int = PIXELS[0]
+    height: int = PIXELS[1]
+
+
+def explorer_effects(
+    ablation: pd.DataFrame, evaluation: pd.DataFrame, ablation_kind: str = "zero", n_resamples: int = N_RESAMPLES
+) -> pd.DataFrame:
+    """Return what removing each set does to accuracy on the helpful and on the harmless HH-RLHF test.
+
+    Args:
+        ablation: rows of ablation.parquet.
+        evaluation: rows of evaluation.parquet of the same reward models.
+        ablation_kind: the one that is shown.
+        n_resamples: bootstrap draws.
+
+    Returns:
+        objective, test, set, fraction, n_neurons, change and control with their intervals, effect, ci_low, ci_high,
+        n_draws, n_items, n_seeds, as `effect_table` has them; in rows of the set "all" control and effect are NaN.
+
+    Raises:
+        ValueError: nothing was ablated in this way on the HH-RLHF tests.
+    """
+    rows = ablation[(ablation.ablation_kind == ablation_kind) & (ablation.benchmark == "hh-rlhf")]
+    whole, tables = rows[rows.set == EVERYTHING], []
+    if rows.empty:
+        kinds = ", ".join(sorted(ablation.ablation_kind.unique())) or "none"
+        raise ValueError(f"expected HH-RLHF rows with ablation_kind = {ablation_kind!r}; the kinds there are: {kinds}")
+    if (~rows.set.isin([EVERYTHING, CONTROL])).any():
+        effects = effect_table(rows, evaluation, n_resamples=n_resamples)
+        tables.append(effects[effects.metric == "accuracy"])
+    if len(whole):
+        changes = placed(ablation_changes(whole, evaluation), evaluation)
+        by = ["objective", "test", "set", "fraction", "ablation_kind"]
+        means = mean_table(changes, ["accuracy_change"], by, analysis_rng(), n_resamples)
+        means = means.rename(columns=lambda name: name.replace("accuracy_change", "change"))
+        means = means.merge(changes.groupby(by, as_index=False).n_neurons.mean(), on=by)
+        tables.append(means.assign(**dict.fromkeys(("control", "control_low", "control_high", "effect"), np.nan)))
+    table = pd.concat(tables, ignore_index=True)
+    shares = [f"{name}{end}" for name, ends in BOUNDS.items() for end in ends]
+    table[shares] = table[shares].clip(-1, 1)  # with few seeds a draw may leave the possible
+    return table[table.test.isin(SINGLE_OBJECTIVES)].reset_index(drop=True)
+
+
+def percent(share: float) -> str:
+    r"""Return a share as a percentage.
+
+    >>> percent(0.1), percent(0.025)
+    ('10\xa0%', '2.5\xa0%')
+    """
+    return f"{100 * share:g}\u00a0%"
+
+
+def points(row: pd.Series, name: str, low: str, high: str) -> str:
+    """Return a share of a row in percentage points, with its interval.
+
+    >>> points(pd.Series({"x": -0.03, "a": -0.05, "b": 0.01}), "x", "a", "b")
+    '-3.0 points [-5.0, +1.0]'
+    """
+    return f"{100 * row[name]:+.1f} points [{100 * row[low]:+.1f}, {100 * row[high]:+.1f}]"
+
+
+def in_words(row: pd.Series) -> str:
+    """Say what one row of `explorer_effects` shows."""
+    change = f"{row.test.capitalize()} test: {points(row, 'change', 'change_ci_low', 'change_ci_high')}"
+    if np.isnan(row.effect):
+        return f"{change}. No random set can match the set of all neurons."
+    found = "not told apart from random sets"
+    found = "more is lost than with random sets" if row.ci_high < 0 else found
+    found = "less is lost, or more gained, than with random sets" if row.ci_low > 0 else found
+    effect = points(row, "effect", "ci_low", "ci_high")
+    return f"{change}; random sets {100 * row.control:+.1f}. Beyond random {effect}: {found}."
+
+
+def sizes(rows: pd.DataFrame) -> str:
+    """Say how many neurons, items, seeds and random sets the rows rest on."""
+    first = rows.iloc[0]
+    items = " and ".join(f"{row.n_items} {row.test}" for row in in_order(rows))
+    has_draws = "n_draws" in rows and first.n_draws > 0
+    draws = f", {first.n_draws:.0f} random sets" if has_draws else ""
+    return f"{first.n_neurons:,.0f} neurons, {items} items, {first.n_seeds} seed(s){draws}; {percent(0.95)} intervals."
+
+
+def in_order(rows: pd.DataFrame) -> list[pd.Series]:
+    """Return the rows as a list, the helpful test first."""
+    return [row for test in SINGLE_OBJECTIVES for _, row in rows[rows.test == test].iterrows()]
+
+
+class Explorer:
+    """Settings and frames of one profile.
+
+    Args:
+        effects: of `explorer_effects`.
+        objectives: of the reward models that the page is about, also those without rows.
+        family_from: how the shared and only sets were chosen, such as "top 10 % by rms_change".
+        max_pictures: curves drawn at most; the slider has as few positions as that takes, and the page stays light.
+    """
+
+    def __init__(
+        self, effects: pd.DataFrame, objectives: Sequence[str], family_from: str = "", max_pictures: int = 36
+    ) -> None:
+        self.effects, self.objectives, self.family_from = effects, list(objectives), family_from
+        of_family = effects.set.isin([name + ending for name in FAMILY for ending in ("", EQUAL)])
+        curves = effects[~of_family]
+        self.score_kinds = [name for name in dict.fromkeys(curves.set) if name != EVERYTHING]
+        self.fractions = few(curves.fraction, max_pictures // (len(self.objectives) * max(1, len(self.score_kinds))))
+        self.sets = [OWN, *(name for name in FAMILY if name in set(effects.set))]
+        drawn = 100 * effects[[f"{name}{end}" for name, ends in BOUNDS.items() for end in ends]].to_numpy()
+        low, high = min(0.0, float(np.nanmin(drawn))), max(0.0, float(np.nanmax(drawn)))
+        margin = 1 + 0.05 * (high - low)
+        self.limits = (low - margin, high + margin)
+
+    @property
+    def controls(self) -> dict[str, list[str]]:
+        """Name of each control -> its options, the slider last."""
+        shares = ["all" if fraction == 1 else percent(fraction) for fraction in self.fractions]
+        kinds = self.score_kinds or ["any"]
+        return {"Reward model": self.objectives, "Neurons": self.sets, "Score": kinds, "Share removed": shares}
+
+    def frames(self) -> dict[tuple[int, ...], Frame]:
+        """Return the frame of every choice, keyed by the number of the option of each control."""
+        found = {}
+        for i, objective in enumerate(self.objectives):
+            families = {j: self.family_frame(objective, name) for j, name in enumerate(self.sets) if name != OWN}
+            for k, kind in enumerate(self.controls["Score"]):
+                for m, fraction in enumerate(self.fractions):
+                    found[i, 0, k, m] = self.own_frame(objective, kind, fraction)
+                    found |= {(i, j, k, m): frame for j, frame in families.items()}
+        return found
+
+    def own_frame(self, objective: str, kind: str, fraction: float) -> Frame:
+        """Return the curve over fractions of the sets that one score chooses, with one fraction marked."""
+        rows = self.effects[(self.effects.objective == objective) & self.effects.set.isin([kind, EVERYTHING])]
+        at = rows[np.isclose(rows.fraction.astype(float), fraction)]
+        share = "any MLP neuron" if fraction == 1 else f"its top {percent(fraction)} of neurons by {kind}"
+        title = f"The {objective} model without {share}"
+        if at.empty:
+            return Frame(title, (NOT_MEASURED,))
+        svg = curve_picture(rows.assign(set=kind), fraction, self.limits)
+        alt = f"Change in accuracy against the share removed, a panel per test, with {percent(fraction)} marked."
+        return Frame(title, (*map(in_words, in_order(at)), sizes(at)), svg, alt)
+
+    def family_frame(self, objective: str, name: str) -> Frame:
+        """Return the shared and only sets side by side, with one of them marked."""
+        rows = self.effects[self.effects.objective == objective]
+        at, equal = rows[rows.set == name], rows[rows.set == name + EQUAL]
+        title = f"The {objective} model without its {name} neurons"
+        if at.empty:
+            return Frame(title, (NOT_MEASURED if objective == MIXED else ONLY_MIXED,))
+        lines = list(map(in_words, in_order(at)))
+        if len(equal):
+            found = [f"{row.test} {points(row, 'effect', 'ci_low', 'ci_high')}" for row in in_order(equal)]
+            lines.append(
+                f"Cut to equal size ({equal.n_neurons.mean():.0f} neurons), beyond random: {'; '.join(found)}."
+            )
+        source = f"From the {self.family_from} of the two single models; s" if self.family_from else "S"
+        lines.append(f"{source}core and slider change nothing here. {sizes(at)}")
+        alt = f"Change in accuracy without the shared and only sets, a panel per test, with {name} marked."
+        return Frame(title, tuple(lines), family_picture(rows, name, self.sets[1:], self.limits), alt)
