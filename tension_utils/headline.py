@@ -16,10 +16,9 @@ class Question:
     Args:
         text: the question.
         measure: what the number is, in words.
-        pattern: regular expression on `Statement.statistic`, among those under control.
+        pattern: regular expression on `Statement.statistic`, among those under control; what it finds is of different
+            items and averaged.
         unit: appended to the number; empty for an index.
-        is_cautious: whether several statements share items, so that the one nearest to zero speaks for all; otherwise
-            they are independent and averaged.
         note: a sentence that stands for the interval where there is none.
     """
 
@@ -27,7 +26,6 @@ class Question:
     measure: str
     pattern: str
     unit: str = " points"
-    is_cautious: bool = False
     note: str = ""
 
 
@@ -56,10 +54,9 @@ QUESTIONS = {
     ),
     "C5": Question(
         "Do shared neurons weigh more than separate ones?",
-        "change in the mixed model's accuracy without the shared minus without as many separate neurons; "
-        "the weaker of two comparisons",
+        "change in the mixed model's accuracy without the shared minus without as many separate neurons, on the "
+        "separate ones' own test; mean of both",
         r"shared - only-\w+, accuracy \(points\)",
-        is_cautious=True,
     ),
 }
 
@@ -108,9 +105,6 @@ def mean_of_independent(values: np.ndarray, lows: np.ndarray, highs: np.ndarray)
 
 def _summarized(rows: pd.DataFrame, question: Question) -> Number:
     n_seeds = int(rows.n_seeds.min())
-    if question.is_cautious:
-        row = rows.loc[rows.value.abs().idxmin()]
-        return Number(row.value, row.ci_low, row.ci_high, int(row.n_items), n_seeds)
     columns = [rows[name].to_numpy(float) for name in ("value", "ci_low", "ci_high")]
     n_items = rows.n_items.sum() if question.unit else rows.n_items.iloc[0]
     return Number(*mean_of_independent(*columns), int(n_items), n_seeds)

@@ -41,8 +41,8 @@ REAL_NOTE = (
     "of items and not of training luck."
 )
 BEHIND = (
-    "A mean of two objectives combines their intervals as independent {cite}`zou2008`: they come from different models "
-    "and prompts. A mean can be clear where neither half is; the verdicts judge each half. Every number behind these "
+    "A mean of two objectives combines their intervals as independent {cite}`zou2008`: they come from different "
+    "prompts. A mean can be clear where neither half is; the verdicts judge each half. Every number behind these "
     "five, as published and under control, is in the [ledger](generated/claims.md)."
 )
 

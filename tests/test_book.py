@@ -366,3 +366,108 @@ def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None
     assert page.locator(".cell_output strong").get_by_text("bold", exact=True).count() == 0
     page.context.close()
     server.shutdown()
+
+
+EXPLORER = "executed/08_explorer.html"
+
+
+def seen(page: Page) -> str:
+    """What the explorer shows: the address of its picture."""
+    return page.locator(".bw-root").first.locator("img:not([hidden] *)").get_attribute("src")
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_explorer_follows_keyboard_and_toggles(browser: Browser, address: str, width: int) -> None:
+    page, faults = open_page(browser, address + EXPLORER, address, viewport={"width": width, "height": 844})
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    root, slider = page.locator(".bw-root").first, page.get_by_role("slider", name="Share removed")
+    before, height = seen(page), root.bounding_box()["height"]
+    slider.focus()
+    page.keyboard.press("Home")
+    at_first = seen(page)
+    page.keyboard.press("ArrowRight")
+    assert seen(page) != at_first and slider.get_attribute("aria-valuetext") == root.locator("output").inner_text()
+    assert before in (at_first, seen(page))
+    shown = {seen(page)}
+    models = page.get_by_role("group", name="Reward model").get_by_role("radio")
+    models.first.focus()
+    for index in range(1, models.count()):  # the keyboard moves the choice within a row
+        page.keyboard.press("ArrowRight")
+        assert models.nth(index).is_checked() and root.bounding_box()["height"] == height
+        shown.add(seen(page))
+    assert len(shown) == models.count()
+    for name in ("Score", "Neurons"):
+        for radio in page.get_by_role("group", name=name).get_by_role("radio").all():
+            radio.check()
+            assert root.bounding_box()["height"] == height, "nothing below the explorer moves"
+            words = root.locator("strong:not([hidden] *)").all_inner_texts()
+            assert len([text for text in words if "The helpful-harmless model without" in text]) == 1
+    assert faults == errors == []
+    page.context.close()
+
+
+def test_explorer_draws_every_choice_at_one_height(browser: Browser, address: str) -> None:
+    page, faults = open_page(browser, address + EXPLORER, address, viewport={"width": 700, "height": 844})
+    heights = page.evaluate(
+        """() => {
+          const root = document.querySelector(".bw-root"), heights = new Set();
+          const groups = [...root.querySelectorAll("fieldset")].map((group) => [...group.querySelectorAll("input")]);
+          const slider = root.querySelector("input[type=range]");
+          const walk = (rest) => {
+            if (!rest.length) {
+              for (let i = 0; i <= slider.max; i++) {
+                slider.value = i;
+                slider.dispatchEvent(new Event("input"));
+                heights.add(root.getBoundingClientRect().height);
+              }
+              return;
+            }
+            for (const input of rest[0]) { input.click(); walk(rest.slice(1)); }
+          };
+          walk(groups);
+          return [...heights];
+        }"""
+    )
+    assert len(heights) == 1 and heights[0] > 300
+    images = page.locator(".bw-root img").all()
+    assert images and all(image.get_attribute("alt") for image in images)
+    assert page.evaluate("[...document.querySelectorAll('.bw-root img')].every(i => i.complete && i.naturalWidth > 0)")
+    assert faults == []
+    page.context.close()
+
+
+def test_form_says_that_it_needs_a_kernel(browser: Browser, address: str) -> None:
+    page, _ = open_page(browser, address + EXPLORER, address)
+    assert page.get_by_role("button", name="Score").is_disabled()
+    assert page.get_by_text("Scoring needs a running kernel").is_visible()
+    assert page.get_by_label("Response A").input_value()
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_explorer_words_stand_out(browser: Browser, address: str, scheme: str) -> None:
+    """WCAG AA for the words, the chosen and the other toggles: each against the nearest ground that is not see-through."""
+    page, _ = open_page(browser, address + EXPLORER, address, color_scheme=scheme)
+    contrasts = page.evaluate(
+        """() => {
+          const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+          const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+            .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+          const ground = (node) => {
+            const [r, g, b, a = 1] = parse(getComputedStyle(node).backgroundColor);
+            if (a === 1) return [r, g, b];
+            const below = ground(node.parentElement);
+            return [r, g, b].map((c, i) => a * c + (1 - a) * below[i]);
+          };
+          const nodes = document.querySelectorAll(".bw-root :is(p, strong, span, legend, label, output), .tension span");
+          return [...nodes].filter((node) => node.checkVisibility({visibilityProperty: true}) && node.textContent.trim())
+            .map((node) => {
+              const pair = [light(parse(getComputedStyle(node).color)), light(ground(node))].sort((a, b) => a - b);
+              return (pair[1] + 0.05) / (pair[0] + 0.05);
+            });
+        }"""
+    )
+    assert len(contrasts) > 50 and min(contrasts) >= 4.5
+    page.context.close()

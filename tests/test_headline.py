@@ -23,9 +23,15 @@ STATISTICS = {  # claim -> statements under control, with value, ends, n
     "C3": [("helpful model, top 10 % by rms_change, opposing test: effect, accuracy (points)", 1, 0, 2, 7)],
     "C4": [("by mean_abs: Jaccard index beyond that of the untrained base model on both texts", 0.1, 0, 0.2, 40)],
     "C5": [
-        ("mixed model, both tests, 9 neurons each: effect of shared - only-harmless, accuracy (points)", -5, -9, -1, 8),
-        ("mixed model, both tests, 9 neurons each: effect of shared - only-helpful, accuracy (points)", 2, -1, 5, 8),
-        ("mixed model, both tests, 9 neurons each: effect of shared - only-helpful, margin", -0.1, -0.2, 0, 8),
+        (
+            "mixed model, harmless test, 9 neurons each: effect of shared - only-harmless, accuracy (points)",
+            -5,
+            -9,
+            -1,
+            8,
+        ),
+        ("mixed model, helpful test, 9 neurons each: effect of shared - only-helpful, accuracy (points)", 2, -1, 5, 8),
+        ("mixed model, helpful test, 9 neurons each: effect of shared - only-helpful, margin", -0.1, -0.2, 0, 8),
     ],
 }
 
@@ -67,7 +73,7 @@ def test_mean_lies_in_its_interval_which_no_single_one_makes_narrower_than_its_s
 def test_numbers_pool_choose_and_leave_out() -> None:
     numbers = five_numbers(ledger())
     assert numbers["C1"] == Number(2.0, -0.5, 4.5, 30, 3), "the balanced accuracy is another question"
-    assert numbers["C5"] == Number(2, -1, 5, 8, 3), "the comparison nearest to zero speaks for both"
+    assert numbers["C5"] == Number(-1.5, -4.0, 1.0, 16, 3), "distances 4 and 3 on either side: root 25 = 5, halved"
     assert numbers["C4"].n_items == 40
     assert number_text(numbers["C4"], QUESTIONS["C4"]) == "**+0.100** [+0.000, +0.200], n = 40, 3 seeds"
 
