@@ -144,7 +144,10 @@ def enter_project() -> Path:
         if (folder / "_toc.yml").is_file():
             os.chdir(folder)
             return folder
-    raise FileNotFoundError(f"expected to run inside the project; no folder above {here} holds _toc.yml")
+    raise FileNotFoundError(
+        f"expected to run inside the project; no folder above {here} holds _toc.yml; "
+        "unpack the chapter's archive of the page Downloads, and open the notebook there"
+    )
 
 
 def require(path: Path, made_by: str) -> Path:

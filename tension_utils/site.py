@@ -81,10 +81,10 @@ def inputs_digest(root: Path) -> str:
     """Return one hash over everything that the built pages depend on."""
     chapters = toc_files(root)
     prose = [p for p in sorted((root / "book").rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    tools = [Path(__file__).with_name(f"{name}.py") for name in ("site", "site_check", "site_pages", "site_extension")]
+    tools = sorted(Path(__file__).parent.glob("*.py"))  # the reference pages are made of their docstrings
     digest = hashlib.sha256(version("jupyter-book").encode() + version("sphinx").encode())
     digest.update(SHIM.encode() + "".join(package.integrity for package in PACKAGES).encode())
-    for path in [root / "_config.yml", root / "_toc.yml", *filter(Path.is_file, tools), *sorted({*chapters, *prose})]:
+    for path in [root / "_config.yml", root / "_toc.yml", *tools, *sorted({*chapters, *prose})]:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

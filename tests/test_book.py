@@ -447,7 +447,7 @@ def test_form_says_that_it_needs_a_kernel(browser: Browser, address: str) -> Non
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_explorer_words_stand_out(browser: Browser, address: str, scheme: str) -> None:
-    """WCAG AA for the words, the chosen and the other toggles: each against the nearest ground that is not see-through."""
+    """WCAG AA for words and toggles, against the nearest ground that is not see-through."""
     page, _ = open_page(browser, address + EXPLORER, address, color_scheme=scheme)
     contrasts = page.evaluate(
         """() => {
@@ -461,8 +461,9 @@ def test_explorer_words_stand_out(browser: Browser, address: str, scheme: str) -
             const below = ground(node.parentElement);
             return [r, g, b].map((c, i) => a * c + (1 - a) * below[i]);
           };
-          const nodes = document.querySelectorAll(".bw-root :is(p, strong, span, legend, label, output), .tension span");
-          return [...nodes].filter((node) => node.checkVisibility({visibilityProperty: true}) && node.textContent.trim())
+          const words = ".bw-root :is(p, strong, span, legend, label, output), .tension span";
+          const isSeen = (node) => node.checkVisibility({visibilityProperty: true}) && node.textContent.trim();
+          return [...document.querySelectorAll(words)].filter(isSeen)
             .map((node) => {
               const pair = [light(parse(getComputedStyle(node).color)), light(ground(node))].sort((a, b) => a - b);
               return (pair[1] + 0.05) / (pair[0] + 0.05);

@@ -145,6 +145,10 @@ def write_scores(run: Run, kinds: tuple[str, ...] = ("rms_change",)) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     tensors = {(kind, "both", "all"): scores for kind in kinds}
     NeuronScores(tensors, "down_input", 1, 1).save(run.folder / "neuron_scores.safetensors")
+    if run.objective != MIXED:
+        (run.folder / "score_views").mkdir(exist_ok=True)
+        base = NeuronScores({("mean_abs", "both", "all"): scores}, "down_input", 1, 1)
+        base.save(run.folder / "score_views" / f"base-text-{run.objective}.safetensors")
 
 
 @pytest.fixture
