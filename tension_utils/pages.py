@@ -90,6 +90,7 @@ def ledger_page(sources: dict[str, pd.DataFrame]) -> str:
         sources: where statements come from, in words -> their table (`claims.ledger_table`).
     """
     parts = [LEDGER_HEAD]
+    tried = read_study(PLANTED)[0]["claims"] if PLANTED.is_dir() else None
     for key, claim in CLAIMS.items():
         parts.append(f"## {key}. {claim.title}\n\n{claim.text} {{cite}}`tanwar2026`\n")
         for words, ledger in sources.items():
@@ -98,7 +99,7 @@ def ledger_page(sources: dict[str, pd.DataFrame]) -> str:
                 parts.append(f"**{words}:** not run ({rows.reason.iloc[0]}).\n")
             else:
                 parts.append(f"**{words}**\n\n{ledger_section(ledger, key)}\n")
-        if rates := rates_markdown(read_study(PLANTED)[0]["claims"], key, SCORE_KINDS):
+        if tried is not None and (rates := rates_markdown(tried, key, SCORE_KINDS)):
             parts.append(f"{RATES}\n{rates}\n:::\n")
     return "\n".join(parts)
 
