@@ -71,6 +71,13 @@ def _name(tree: BeautifulSoup) -> None:
             button["aria-label"] = button["title"]
     for icon in tree.select("button i, button span[class*=fa-], a i[class*=fa-], summary span[class*=fa-]"):
         icon["aria-hidden"] = "true"
+    for entry in tree.select("li.has-children"):
+        for toggle in entry.select(":scope > details > summary"):
+            toggle["aria-label"] = f"Pages of {entry.a.get_text(strip=True)}"
+    for params in tree.select("dl:not(:has(> dt))"):  # a signature's lines: a list without terms is none
+        params.name, params["class"] = "div", "sig-params"
+        for param in params.find_all("dd", recursive=False):
+            param.name = "div"
     for bar in tree.select("div.bd-sidebar-primary"):
         bar["role"], bar["aria-label"] = "region", "Side bar"
     for entry in tree.select("div.citation-list[role], div.citation[role]"):  # roles that their tags may not have

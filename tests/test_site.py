@@ -240,6 +240,8 @@ THEME_PAGE = r"""<!DOCTYPE html><html><head><script src="../_static/scripts/font
 <div class="bd-sidebar-primary"><button class="search-button-field" aria-label="Search" title="Search">Search x</button>
 </div><main><button title="Full screen"><i class="fas fa-expand"></i></button>
 <details><summary aria-label="Toggle"><p>Show code</p></summary></details>
+<li class="has-children"><a>Package</a><details><summary><i></i></summary></details></li>
+<dl class="py"><dt><dl><dd>first,</dd></dl></dt><dd>text</dd></dl>
 <div class="citation-list" role="list"><div class="citation" role="doc-biblioentry">A &lt;b&gt;</div></div>
 <p><span class="math">\(r(x)\)</span></p><img alt="a" src="plot.svg"/><img alt="b" src="gone.svg"/><pre>a
   &amp; b</pre><script type="application/json">{"a": "\u003c/script> <b>"}</script></main></body></html>"""
@@ -261,6 +263,8 @@ def test_pages_lose_unused_scripts_and_gain_names_and_sizes(tmp_path: Path) -> N
     assert "fontawesome" not in page + search and "searchindex" not in page and "searchtools" not in page
     assert "searchindex" in search and "searchtools" in search and "documentation_options" in page
     assert '<img alt="a" height="48" src="plot.svg" width="96"/>' in page and '<img alt="b" src="gone.svg"/>' in page
+    assert '<summary aria-label="Pages of Package">' in page
+    assert '<dl class="py"><dt><div class="sig-params"><div>first,</div></div></dt><dd>text</dd></dl>' in page
     assert "<summary>" in page and "Toggle" not in page and 'aria-label="Full screen"' in page
     assert '<span class="math" style="--width: 2.4em">' in page and page.count('matchMedia("(prefers-color-scheme') == 1
     assert "primary-toggle" not in page, "the theme would wire a hidden button"
