@@ -72,11 +72,15 @@ def _signal(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
 
 
-def recover(root: Path) -> None:
+def recover(root: Path, config: Path) -> None:
     """Clean up after a run that was killed: end its processes and release Snakemake's lock.
 
+    Args:
+        root: the project's folder.
+        config: the profile's file; Snakemake reads the workflow with it before it unlocks.
+
     Raises:
-        RuntimeError: if the other run is alive.
+        RuntimeError: if the other run is alive, or the lock stays.
     """
     try:
         record = json.loads((root / RECORD).read_text())
@@ -96,7 +100,10 @@ def recover(root: Path) -> None:
         (root / RECORD).unlink(missing_ok=True)
     locks = root / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
-        subprocess.run([*_snakemake(), "--unlock"], cwd=root, check=True, capture_output=True)
+        command = [*_snakemake(), "--unlock", "--configfile", str(config)]
+        unlocked = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        if unlocked.returncode:
+            raise RuntimeError(f"the lock of an earlier run in {locks} stays: {unlocked.stderr.strip()}")
 
 
 def _snakemake() -> list[str]:
@@ -126,7 +133,7 @@ def run(root: Path, profile: str, cores: str, extra: Sequence[str] = ()) -> int:
         RuntimeError: if another run is at work in this folder.
     """
     config = profile_file(root, profile)
-    recover(root)
+    recover(root, config)
     # Options that take several values come last, so that they do not swallow a target among the further arguments.
     arguments = [*extra, "--cores", cores, "--rerun-incomplete", "--keep-going", "--configfile", str(config)]
     arguments += ["--quiet", "host", "reason", "rules", *local_limits(extra)]

@@ -91,18 +91,23 @@ def test_unknown_profile_lists_the_known_ones(root: Path, capsys: pytest.Capture
     assert capsys.readouterr().err == "error: profile: expected one of slow, tiny (files in config/); got 'tinny'\n"
 
 
-def test_killed_run_leaves_orphans_and_the_next_run_goes_on(root: Path) -> None:
+@pytest.mark.parametrize("with_snakemake", [False, True], ids=["alone", "with its Snakemake, which leaves a lock"])
+def test_killed_run_leaves_orphans_and_the_next_run_goes_on(root: Path, with_snakemake: bool) -> None:
     first = start(root, "slow")
     wait_for(root / "b.txt", "half")
     second = start(root, "slow")
     assert "another run is at work here" in second.communicate(timeout=60)[0] and second.returncode == 2
+    snakemake = psutil.Process(first.pid).children()
     first.kill()
     first.wait()
+    if with_snakemake:
+        snakemake[0].kill()
     assert sleepers(root), "expected the killed run's jobs to live on"
     (root / "config" / "slow.yaml").write_text("seconds: 0\n")
     third = start(root, "slow")
-    assert "an earlier run was cut off" in third.communicate(timeout=120)[0]
-    assert third.returncode == 0
+    output = third.communicate(timeout=120)[0]
+    assert "an earlier run was cut off" in output
+    assert third.returncode == 0, output
     assert (root / "c.txt").read_text() == "whole\n"
     assert (root / "ran.log").read_text().split() == ["a", "b", "b", "c"], "only unfinished work runs again"
     assert not sleepers(root)
