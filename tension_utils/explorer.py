@@ -12,6 +12,7 @@ from tension_utils.conditions import CONTROL, EQUAL, EVERYTHING, ONLY, SHARED
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.effects import ablation_changes
 from tension_utils.explorer_pictures import PIXELS, curve_picture, family_picture, few
+from tension_utils.statements import seeds_text
 from tension_utils.statistics import analysis_rng, mean_table
 
 OWN = "top by score"
@@ -117,7 +118,8 @@ def sizes(rows: pd.DataFrame) -> str:
     items = " and ".join(f"{row.n_items} {row.test}" for row in in_order(rows))
     has_draws = "n_draws" in rows and first.n_draws > 0
     draws = f", {first.n_draws:.0f} random sets" if has_draws else ""
-    return f"{first.n_neurons:,.0f} neurons, {items} items, {first.n_seeds} seed(s){draws}; {percent(0.95)} intervals."
+    seeds = seeds_text(first.n_seeds)
+    return f"{first.n_neurons:,.0f} neurons, {items} items, {seeds}{draws}; {percent(0.95)} intervals."
 
 
 def in_order(rows: pd.DataFrame) -> list[pd.Series]:

@@ -6,7 +6,7 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from tension_utils.statements import WAYS
+from tension_utils.statements import WAYS, seeds_text
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ def number_text(number: Number, question: Question) -> str:
     digits = 1 if question.unit else 3
     bounds = f" [{number.ci_low:+.{digits}f}, {number.ci_high:+.{digits}f}]"
     bounds = f" ({question.note})" if np.isnan(number.ci_low) else bounds
-    seeds = f"{number.n_seeds} seed{'s' * (number.n_seeds != 1)}"
-    return f"**{number.value:+.{digits}f}{question.unit}**{bounds}, n = {number.n_items:,}, {seeds}"
+    value = f"**{number.value:+.{digits}f}{question.unit}**{bounds}"
+    return f"{value}, n = {number.n_items:,}, {seeds_text(number.n_seeds)}"
 
 
 def number_cards(sources: dict[str, dict[str, Number]], chapters: dict[str, dict[str, str]]) -> str:

@@ -19,7 +19,7 @@ from tension_utils.neuron_claims import PAIR
 from tension_utils.overlap import overlap_summary, overlap_table
 from tension_utils.planted_tables import rates_markdown, read_study
 from tension_utils.runs import named_runs
-from tension_utils.statements import WAYS, overall_verdict, sentence
+from tension_utils.statements import WAYS, overall_verdict, statement_table
 from tension_utils.study_tables import (
     OPPOSING,
     percent,
@@ -68,40 +68,62 @@ def answer(evidence: Evidence, kind: str = "rms_change") -> str:
 
 def verdict_line(ledger: pd.DataFrame, claim: str) -> str:
     """Return both verdicts on a claim in one sentence."""
-    verdicts = [overall_verdict(list(ledger[(ledger.claim == claim) & (ledger.way == way)].verdict)) for way in WAYS]
+    verdicts = verdict_pair(ledger, claim)
     return f"*{CLAIMS[claim].title}* ({claim}): {WAYS[0]} **{verdicts[0]}**, {WAYS[1]} **{verdicts[1]}**."
 
 
+def verdict_pair(ledger: pd.DataFrame, claim: str) -> list[str]:
+    """Return the verdict on a claim of each of `WAYS`."""
+    rows = ledger[ledger.claim == claim]
+    return [overall_verdict(list(rows[rows.way == way].verdict)) for way in WAYS]
+
+
+def overview(sources: dict[str, pd.DataFrame]) -> str:
+    """Return every verdict at a glance as a Markdown table, a row per claim."""
+    head = ["claim", *(f"{words.lower()}, {way}" for words in sources for way in WAYS)]
+    rows = [
+        [f"{{ref}}`{key}. {claim.title} <claim-{key.lower()}>`"]
+        + [verdict for ledger in sources.values() for verdict in verdict_pair(ledger, key)]
+        for key, claim in CLAIMS.items()
+    ]
+    return _markdown_table([head, ["---"] * len(head), *rows])
+
+
 def ledger_section(ledger: pd.DataFrame, claim: str) -> str:
-    """Return one claim's statements, as published beside under control, as Markdown."""
-    columns = []
-    for way in WAYS:
-        rows = ledger[(ledger.claim == claim) & (ledger.way == way)]
-        lines = [f"- {sentence(row)}" for _, row in rows.iterrows()]
-        verdict = overall_verdict(list(rows.verdict))
-        columns.append("\n".join([f":::{{grid-item-card}} {way.capitalize()}: {verdict}", *lines, ":::"]))
-    return "\n".join(["::::{grid} 1 1 2 2", ":gutter: 3", "", *columns, "::::"])
+    """Return one claim's statements as a Markdown table, as published above under control, with both verdicts."""
+    statements = statement_table(ledger[ledger.claim == claim])
+    rows = [["what was computed", "result, 95 % interval", "verdict"], ["---"] * 3]
+    for way, verdict in zip(WAYS, verdict_pair(ledger, claim), strict=True):
+        rows.append([f"**{way.capitalize()}**", "", f"**{verdict}**"])
+        rows += statements.loc[statements.way == way, ["statement", "result", "verdict"]].to_numpy().tolist()
+    return _markdown_table(rows)
+
+
+def _markdown_table(rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def ledger_page(sources: dict[str, pd.DataFrame]) -> str:
-    """Return the ledger as a Markdown page.
+    """Return the ledger as a Markdown page: all verdicts, then the statements behind each, the first source unfolded.
 
     Args:
-        sources: where statements come from, in words -> their table (`claims.ledger_table`).
+        sources: where statements come from, in words -> their table (`claims.ledger_table`), the weightiest first.
     """
-    parts = [LEDGER_HEAD]
+    parts = [LEDGER_HEAD, overview(sources), LEDGER_RULES]
     tried = read_study(PLANTED)[0]["claims"] if PLANTED.is_dir() else None
     for key, claim in CLAIMS.items():
-        parts.append(f"## {key}. {claim.title}\n\n{claim.text} {{cite}}`tanwar2026`\n")
-        for words, ledger in sources.items():
+        parts.append(f"(claim-{key.lower()})=\n## {key}. {claim.title}\n\n{claim.text} {{cite}}`tanwar2026`\n")
+        for place, (words, ledger) in enumerate(sources.items()):
             rows = ledger[ledger.claim == key]
             if (rows.verdict == "not run").all():
                 parts.append(f"**{words}:** not run ({rows.reason.iloc[0]}).\n")
-            else:
+            elif place == 0:
                 parts.append(f"**{words}**\n\n{ledger_section(ledger, key)}\n")
+            else:
+                parts.append(f":::{{dropdown}} {words}\n{ledger_section(ledger, key)}\n:::\n")
         if tried is not None and (rates := rates_markdown(tried, key, SCORE_KINDS)):
             parts.append(f"{RATES}\n{rates}\n:::\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, NEXT])
 
 
 LEDGER_HEAD = """# The Ledger of Claims
@@ -109,12 +131,20 @@ LEDGER_HEAD = """# The Ledger of Claims
 *Each claim of the study, as published and under control, with the number that decides it. Before this page: the
 chapters that compute the numbers. After it: the [details of the release](../../executed/07_errata.ipynb).*
 
-Every sentence with a number on this page was written by the code that computed the number, from one row per item and
-reward model. A verdict follows from a rule, not from taste: a difference whose 95 % interval lies on the claimed side
-of zero is **supported**, one whose interval lies on the other side **not supported**, and one whose interval holds zero
-is **mixed**; several readings that disagree are mixed too. What was not computed says so. Intervals draw items, by
-prompt, and seeds anew; with a single seed they speak of that seed alone.
+## At a glance
+
 """
+LEDGER_RULES = """
+A verdict follows from a rule, not from taste: a difference whose 95 % interval lies on the claimed side of zero is
+**supported**, one whose interval lies on the other side **not supported**, and one whose interval holds zero is
+**mixed**; several readings that disagree are mixed too. What was not computed says so. *As published* there is no
+interval, and the sign alone decides.
+
+Every number below was written by the code that computed it, from one row per item and reward model. Intervals draw
+items, by prompt, and seeds anew; with a single seed they speak of that seed alone. Where neurons are counted instead of
+items, *n* is the size of a set.
+"""
+NEXT = "Next: [what the study's release does, detail by detail](../../executed/07_errata.ipynb)."
 
 
 RATES = """:::{admonition} How far to trust these verdicts
@@ -123,6 +153,11 @@ Tests like these, tried in [worlds whose truth is known](../../executed/02c_plan
 thirty items per test: how often they said *supported*. A good test does so often in the first column and in at most 5 %
 of the worlds in the second.
 """
+
+
+def source_name(profile: str) -> str:
+    """Return how the pages call a profile's results."""
+    return "The embedded world" if profile == "tiny" else f"Profile {profile}"
 
 
 def claim_links(chapters: str) -> dict[str, str]:
@@ -135,7 +170,7 @@ def claim_links(chapters: str) -> dict[str, str]:
 def answer_page(evidence: Evidence, profile: str, ledger: pd.DataFrame) -> str:
     """Return the first page's answer as Markdown: five numbers, then the verdicts, and where both come from."""
     is_toy = profile == "tiny"
-    here = "The embedded world" if is_toy else f"Profile {profile}"
+    here = source_name(profile)
     sources = {here: five_numbers(ledger)}
     chapters = {here: claim_links("02b_tension 04_ablate 04_ablate 05_overlap 04_ablate")}
     verdicts = {here: ledger}
@@ -173,10 +208,9 @@ def main() -> None:
         runs, profile = named_runs(options.parameters), options.parameters["profile"]
         evidence = Evidence.of(runs)
         ledger = ledger_table(evidence)
-        words = f"Profile {profile}" + (", a synthetic world: an illustration" if profile == "tiny" else "")
-        sources = {words: ledger}
+        sources = {source_name(profile): ledger}
         if (table := REAL_RUN / "claims.csv").is_file():
-            sources["SmolLM2-135M on HH-RLHF, one seed (chapters 6 and 6b)"] = pd.read_csv(table)
+            sources = {REAL: pd.read_csv(table)} | sources
         pages = {"answer.md": answer_page(evidence, profile, ledger), "claims.md": ledger_page(sources)}
     except (FileNotFoundError, ValueError, KeyError) as error:
         parser.error(str(error))

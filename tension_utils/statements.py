@@ -8,6 +8,7 @@ import pandas as pd
 
 VERDICTS = ("supported", "not supported", "mixed", "not run")
 WAYS = ("as published", "under control")
+POINTS = "(points)"  # in a statistic's words: percentage points
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,44 @@ def not_run(claim: str, way: str, statistic: str, reason: str) -> Statement:
     return Statement(claim, way, statistic, nan, nan, nan, 0, 0, "not run", reason)
 
 
-def sentence(row: pd.Series) -> str:
-    """Return a statement in words, with number, interval, n and verdict.
+def seeds_text(n_seeds: int) -> str:
+    """Return a number of training runs in words.
+
+    >>> seeds_text(1), seeds_text(3)
+    ('1 seed', '3 seeds')
+    """
+    return f"{n_seeds:.0f} seed" + ("" if n_seeds == 1 else "s")
+
+
+def result_text(row: pd.Series) -> str:
+    """Return a statement's number in words, with unit, interval, n and seeds, or why it was not run.
 
     Args:
-        row: of `ledger_table`.
+        row: of `claims.ledger_table`.
+
+    >>> row = {"statistic": "own test (points)", "value": -3.24, "ci_low": -6.2, "ci_high": -0.3}
+    >>> result_text(pd.Series(row | {"n_items": 2008, "n_seeds": 1, "verdict": "supported"}))
+    '-3.2 points [-6.2, -0.3]; n = 2,008, 1 seed'
     """
     if row.verdict == "not run":
-        return f"{row.statistic}: not run ({row.reason})"
-    digits = 1 if "(points)" in row.statistic else 3
+        return f"not run ({row.reason})"
+    digits, unit = (1, " points") if POINTS in row.statistic else (3, "")
     interval = "" if np.isnan(row.ci_low) else f" [{row.ci_low:+.{digits}f}, {row.ci_high:+.{digits}f}]"
-    size = f"n = {row.n_items:,}, seeds {row.n_seeds}"
-    return f"{row.statistic}: {row.value:+.{digits}f}{interval}, {size}: **{row.verdict}**"
+    return f"{row.value:+.{digits}f}{unit}{interval}; n = {row.n_items:,}, {seeds_text(row.n_seeds)}"
+
+
+def statement_table(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Return statements as a table to read: claim, way, statement, result, verdict.
+
+    Args:
+        ledger: rows of `claims.ledger_table`.
+    """
+    return pd.DataFrame(
+        {
+            "claim": ledger.claim,
+            "way": ledger.way,
+            "statement": ledger.statistic.str.replace(f" {POINTS}", "", regex=False),
+            "result": [result_text(row) for _, row in ledger.iterrows()],
+            "verdict": ledger.verdict,
+        }
+    )

@@ -156,10 +156,22 @@ def test_second_build_has_nothing_to_do(executed_book: Path, html: Path, capsys:
     assert (html / "index.html").stat().st_mtime_ns == before
 
 
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script of axe-core."""
+    return select(AXE, fetch(AXE, ROOT / ".cache"))["axe.min.js"].decode()
+
+
+def faults_of_access(page: Page, axe: str) -> list[str]:
+    page.evaluate(axe)
+    return page.evaluate(RUN_AXE)
+
+
 @every_page
-def test_page_loads_cleanly_and_fits_a_phone(browser: Browser, address: str, name: str) -> None:
+def test_page_loads_cleanly_and_fits_a_phone(browser: Browser, address: str, axe: str, name: str) -> None:
     page, faults = open_page(browser, f"{address}{name}.html", address, **PHONE)
     assert faults == []
+    assert faults_of_access(page, axe) == []
     assert page.locator("mjx-merror").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     views = page.locator("script[type='application/vnd.jupyter.widget-view+json']").count()
@@ -170,17 +182,6 @@ def test_page_loads_cleanly_and_fits_a_phone(browser: Browser, address: str, nam
     prose = page.locator("article p").all_inner_texts()
     assert not [text for text in prose if re.search(r"\{(cite|ref|numref|glue|doc)[:}]|\]\(\S+\)|\$\$", text)]
     page.context.close()
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """The script of axe-core."""
-    return select(AXE, fetch(AXE, ROOT / ".cache"))["axe.min.js"].decode()
-
-
-def faults_of_access(page: Page, axe: str) -> list[str]:
-    page.evaluate(axe)
-    return page.evaluate(RUN_AXE)
 
 
 @every_page
@@ -206,13 +207,6 @@ def test_page_is_light_holds_still_and_is_accessible(
 def test_dark_page_is_accessible(browser: Browser, address: str, axe: str, name: str) -> None:
     page, _ = open_page(browser, f"{address}{name}.html", address, color_scheme="dark", **DESK)
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert faults_of_access(page, axe) == []
-    page.context.close()
-
-
-@pytest.mark.parametrize("name", ["book/background", "executed/02b_tension", "executed/04_ablate"])
-def test_page_is_accessible_on_a_phone(browser: Browser, address: str, axe: str, name: str) -> None:
-    page, _ = open_page(browser, f"{address}{name}.html", address, **PHONE)
     assert faults_of_access(page, axe) == []
     page.context.close()
 

@@ -10,10 +10,10 @@ from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES
 from tension_utils.evidence import Evidence
 from tension_utils.mixing_claims import mixing_as_published, mixing_under_control
 from tension_utils.neuron_claims import FINDING, OPPOSITION, SHARING, WEIGHT, seed_interval
-from tension_utils.pages import ledger_page, verdict_line
+from tension_utils.pages import ledger_page, overview, verdict_line
 from tension_utils.runs import Run
 from tension_utils.scores import NeuronScores
-from tension_utils.statements import VERDICTS, WAYS, overall_verdict, sentence, verdict_of
+from tension_utils.statements import VERDICTS, WAYS, overall_verdict, result_text, statement_table, verdict_of
 
 
 def world(rates: dict[str, dict[str, float]], n: int = 200, seeds: int = 3, direction: str = "none") -> pd.DataFrame:
@@ -133,12 +133,29 @@ def test_every_claim_has_rows_and_nothing_disappears() -> None:
 
 def test_pages_hold_every_statement_and_escape_nothing_by_hand() -> None:
     table = ledger_table(Evidence(world(TRUE)))
-    page = ledger_page({"Profile tiny": table})
-    for _, row in table[table.claim == "C1"].iterrows():
-        assert sentence(row) in page
-    assert page.count("**Profile tiny:** not run") == 4  # C2 to C5
+    page = ledger_page({"Real run": table, "Profile x": table})
+    statements = statement_table(table[table.claim == "C1"])
+    assert len(statements) == (table.claim == "C1").sum() and "(points)" not in "".join(statements.statement)
+    for row in statements.itertuples():
+        assert page.count(f"| {row.statement} | {row.result} | {row.verdict} |") == 2
+    assert page.count(":::{dropdown} Profile x\n") == 1  # the second source is folded
+    assert page.count("**Real run:** not run") == page.count("**Profile x:** not run") == 4  # C2 to C5
     assert verdict_line(table, "C1").endswith("as published **supported**, under control **supported**.")
-    assert "+" in sentence(pd.Series(table.iloc[0]).replace({table.iloc[0].value: 3.0}))
+    assert "+" in result_text(pd.Series(table.iloc[0]).replace({table.iloc[0].value: 3.0}))
+
+
+def test_overview_has_both_verdicts_of_every_source() -> None:
+    real, toy = (ledger_table(Evidence(world(rates))) for rates in (TRUE, FALSE))
+    lines = overview({"Real run": real, "The embedded world": toy}).splitlines()
+    assert lines[0] == (
+        "| claim | real run, as published | real run, under control "
+        "| the embedded world, as published | the embedded world, under control |"
+    )
+    assert [line.split(" | ")[1:] for line in lines[2:4]] == [
+        ["supported", "supported", "not supported", "not supported |"],
+        ["not run", "not run", "not run", "not run |"],
+    ]
+    assert len(lines) == 2 + len(CLAIMS) and "{ref}`C1. Mixing costs accuracy <claim-c1>`" in lines[2]
 
 
 CHANGES = {  # set -> change in the share of right items on (own test, opposing test); both tests for the mixed model
@@ -183,7 +200,7 @@ def test_removing_neurons_decides_only_beyond_random_sets(truth: str, expected: 
         if published is not WEIGHT[0] or truth == "true":  # sets that do the same differ by chance alone
             assert {s.verdict for s in published(evidence)} == {"supported"}
         found = [s for s in controlled(evidence) if "accuracy" in s.statistic]
-        assert [s.verdict for s in found] == [expected] * 2, [sentence(pd.Series(vars(s))) for s in found]
+        assert [s.verdict for s in found] == [expected] * 2, [result_text(pd.Series(vars(s))) for s in found]
         assert all(s.ci_low <= s.value <= s.ci_high and s.n_seeds == 3 for s in found)
 
 

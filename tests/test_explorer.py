@@ -126,7 +126,7 @@ def test_words_hold_the_numbers_of_their_row(effects, explorer, frames):
     line = frames[key].lines[0]
     assert f"{100 * row.effect:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]" in line
     assert frames[key].lines[-1] == (
-        "4 neurons, 8 helpful and 6 harmless items, 2 seed(s), 3 random sets; 95\xa0% intervals."
+        "4 neurons, 8 helpful and 6 harmless items, 2 seeds, 3 random sets; 95\xa0% intervals."
     )
 
 

@@ -211,8 +211,8 @@ def test_the_answer_quotes_numbers_computed_from_the_artifacts(
     assert "Profile hand, 6 reward models" in written and "87.5 % [" in written and "synthetic" not in written
     ledger = Path("generated/claims.md").read_text()
     # Mixed minus helpful: 5/8 - 7/8 on HH-RLHF, 0 on the toy benchmark; both weigh the same. Minus harmless: 3/4 - 1.
-    assert "minus helpful model (points): -12.5, n = 7, seeds 2: **supported**" in ledger
-    assert "minus harmless model (points): -25.0, n = 2, seeds 2: **supported**" in ledger
+    assert "minus helpful model | -12.5 points; n = 7, 2 seeds | supported |" in ledger
+    assert "minus harmless model | -25.0 points; n = 2, 2 seeds | supported |" in ledger
     assert "not run (no model was trained as helpful-harmless-matched)" in ledger
     assert "as published **supported**, under control **" in written
 
