@@ -111,6 +111,24 @@ def effect_table(
     return table.drop(columns="matched_to")
 
 
+def effects_by_seed(
+    ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str] = TEST, n_resamples: int = N_RESAMPLES
+) -> pd.DataFrame:
+    """Return `effect_table` of every seed by itself: does another training run give the same?
+
+    Few seeds say little about their spread, so their effects are shown beside each other and not averaged.
+
+    Returns:
+        seed and the columns of `effect_table` without q_value, which would be corrected within one seed only.
+    """
+    parts = []
+    for seed, rows in ablation.groupby("seed"):
+        table = effect_table(rows, evaluation[evaluation.seed == seed], place, n_resamples)
+        parts.append(table.drop(columns="q_value").assign(seed=seed))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["seed", *(column for column in table if column != "seed")]]
+
+
 def kinds_table(effects: pd.DataFrame) -> pd.DataFrame:
     """Return the conditions of `effect_table` that were ablated in more than one way, the ways side by side."""
     same = [c for c in ("objective", *TEST, *PLACE, "set", "fraction", "metric") if c in effects]

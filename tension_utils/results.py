@@ -1,4 +1,4 @@
-"""Small tables of a real run, with their manifest, for committing: what chapter 6 shows.
+"""Small tables of a real run, with their manifest, for committing: what chapters 6 and 6b show.
 
 ``python -m tension_utils.results --parameters '{...}' --about 'base model and data in words' --output results/NAME``
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tension_utils.ablation_tables import cost_table, effect_table, total_ablation
+from tension_utils.ablation_tables import cost_table, effect_table, effects_by_seed, total_ablation
 from tension_utils.artifacts import atomic_path, read_manifest, read_table
 from tension_utils.benchmark_tables import benchmark_table
 from tension_utils.chance_regression import chance_slopes, regression_to_chance
@@ -17,14 +17,11 @@ from tension_utils.claims import ledger_table
 from tension_utils.evidence import Evidence
 from tension_utils.mixed_ablation import per_neuron, per_neuron_differences
 from tension_utils.overlap import summarize_overlaps
-from tension_utils.overlap_controls import cross_design_table, half_table, reference_table
+from tension_utils.overlap_controls import cross_design_table, half_table, reference_table, seed_table
 from tension_utils.runs import Run, named_runs
+from tension_utils.statistics import accuracy_table, analysis_rng
 from tension_utils.study_tables import tension_table
 
-TABLES = (
-    *("training", "tension", "benchmarks", "claims", "overlap", "cross", "halves", "cost"),
-    *("effects", "total", "moves", "slopes", "per_neuron", "differences"),
-)
 KEPT = (
     "config",
     "config_hash",
@@ -74,7 +71,27 @@ def result_tables(runs: list[Run], kinds: list[str], fraction: float) -> dict[st
     }
 
 
-def export_results(runs: list[Run], folder: Path, about: str, kinds: list[str], fraction: float = 0.1) -> None:
+def replication_tables(runs: list[Run], kinds: list[str], fraction: float) -> dict[str, pd.DataFrame]:
+    """Return what further seeds of single-objective models tell: is it the same again? See `result_tables`."""
+    evaluation, ablation = (
+        read_table(runs, *made) for made in (("evaluation", "02_evaluate"), ("ablation", "04_ablate"))
+    )
+    return {
+        "training": training_table(runs),
+        "accuracy": accuracy_table(evaluation, ["objective", "seed", "benchmark", "subset"], analysis_rng()),
+        "by_seed": effects_by_seed(ablation, evaluation),
+        "overlap": reference_table(runs, kinds, fraction),
+        "other_seed": summarize_overlaps(seed_table(runs, kinds, fraction), ["score_kind", "objective"]),
+        "cost": cost_table(runs),
+    }
+
+
+TABLES = {"all": result_tables, "replication": replication_tables}  # what may be exported
+
+
+def export_results(
+    runs: list[Run], folder: Path, about: str, kinds: list[str], fraction: float = 0.1, tables: str = "all"
+) -> None:
     """Write every table as CSV and ``manifest.json`` to ``folder``, all at once.
 
     Args:
@@ -83,8 +100,9 @@ def export_results(runs: list[Run], folder: Path, about: str, kinds: list[str], 
         about: base model and data in words, shown beside the numbers.
         kinds: score kinds of the overlap table.
         fraction: share of neurons in its sets.
+        tables: key of `TABLES`.
     """
-    tables = result_tables(runs, kinds, fraction)
+    found = TABLES[tables](runs, kinds, fraction)
     stages = {
         "/".join(map(str, run.label.values())): {
             stage: {key: section[key] for key in KEPT if key in section}
@@ -94,7 +112,7 @@ def export_results(runs: list[Run], folder: Path, about: str, kinds: list[str], 
     }
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
-        for name, table in tables.items():
+        for name, table in found.items():
             table.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
         text = json.dumps({"about": about, "runs": stages}, indent=1, sort_keys=True)
         (temporary / "manifest.json").write_text(text + "\n", encoding="utf-8")
@@ -109,7 +127,7 @@ def read_results(folder: Path) -> tuple[dict[str, pd.DataFrame], dict]:
     if not (folder / "manifest.json").is_file():
         raise FileNotFoundError(f"no results in {folder}; write them with python -m tension_utils.results --help")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}, manifest
+    return {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}, manifest
 
 
 def main() -> None:
@@ -119,9 +137,11 @@ def main() -> None:
     parser.add_argument("--about", required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--score-kinds", nargs="+", default=["signed_mean", "mean_abs", "rms_change"])
+    parser.add_argument("--tables", choices=TABLES, default="all", help="replication: of single objectives alone")
     options = parser.parse_args()
     try:
-        export_results(named_runs(options.parameters), options.output, options.about, options.score_kinds)
+        runs = named_runs(options.parameters)
+        export_results(runs, options.output, options.about, options.score_kinds, tables=options.tables)
     except (FileNotFoundError, ValueError, KeyError) as error:
         parser.error(str(error))
 

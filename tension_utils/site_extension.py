@@ -63,15 +63,19 @@ def point_at_sources(app: Sphinx, page: str, template: str, context: dict, doctr
 
 
 def plain_text(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
-    r"""Escape bars and final underscores of a docstring in place; doctests and literals stay.
+    r"""Escape bars and final underscores of a docstring in place; doctests, literals and formulas stay.
 
-    >>> lines = ["|a and b| of x_, in `n_items`", ">>> a | b"]
+    >>> lines = ["|a and b| of x_, in `n_items`", ">>> a | b", r".. math:: |x_{c}| = \sum_{c}", "    y_{c}", "", "z_"]
     >>> plain_text(None, "", "", None, None, lines)
-    >>> lines == [r"\|a and b\| of x\_, in `n_items`", ">>> a | b"]
+    >>> [lines[0], lines[5]] == [r"\|a and b\| of x\_, in `n_items`", r"z\_"]
+    True
+    >>> lines[1:4] == [">>> a | b", r".. math:: |x_{c}| = \sum_{c}", "    y_{c}"]
     True
     """
+    in_formula = False
     for number, line in enumerate(lines):
-        if not line.lstrip().startswith((">>>", "...")) and "``" not in line:
+        in_formula = line.lstrip().startswith(".. math::") or (in_formula and line.strip() != "")
+        if not in_formula and not line.lstrip().startswith((">>>", "...")) and "``" not in line:
             lines[number] = MARKUP.sub(r"\\\g<0>", line)
 
 

@@ -33,7 +33,7 @@ MICRO = {
         "train_options": {"precision": "float32", "n_evaluations": 1},
     },
     "evaluate": {"benchmarks": ["hh-rlhf", "toy", "rmb"], "n_template_check": 3},
-    "ablate": {"fractions": [0.1, 0.3], "n_draws": 2, "n_items": 12},
+    "ablate": {"fractions": [0.1, 0.3], "n_draws": 2, "n_items": 12, "benchmarks": ["hh-rlhf", "toy"]},
 }
 
 

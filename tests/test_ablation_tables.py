@@ -12,6 +12,7 @@ from tension_utils import ablation_tables
 from tension_utils.ablation_tables import (
     PLACE,
     effect_table,
+    effects_by_seed,
     exchange_p_value,
     kinds_table,
     published_scores,
@@ -138,6 +139,20 @@ def test_effect_is_the_change_minus_that_of_random_sets_by_hand(evaluation: pd.D
     # Two models, each with the set and two draws: the set and draw 1 share the lowest value, 4 of 9 exchanges tie it.
     assert row.p_value == pytest.approx(8 / 9)
     np.testing.assert_allclose(table.q_value, benjamini_hochberg(table.p_value))
+
+
+def test_every_seed_stands_alone(evaluation: pd.DataFrame) -> None:
+    """With seed 0 the set makes all wrong, with seed 1 all right; random sets change nothing."""
+    parts = [
+        ablated(evaluation, "rms", lambda e: np.where(e.seed == 0, -1, 1)),
+        *(ablated(evaluation, "random", evaluation.margin, "rms", draw) for draw in range(2)),
+    ]
+    table = effects_by_seed(pd.concat(parts), evaluation, n_resamples=100)
+    assert list(table.seed.unique()) == [0, 1] and set(table.n_seeds) == {1} and "q_value" not in table
+    for row in table[(table.metric == "accuracy") & (table.test != MIXED)].itertuples():
+        own = (evaluation.seed == row.seed) & (evaluation.objective == row.objective)
+        intact = evaluation[own & (evaluation.group == row.test) & (evaluation.benchmark == "hh-rlhf")].credit.mean()
+        assert row.effect == pytest.approx(row.seed - intact)
 
 
 def test_effects_on_every_benchmark_and_of_every_kind_stand_apart(evaluation: pd.DataFrame) -> None:

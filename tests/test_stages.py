@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tension_utils import ablation_stage, results
+from tension_utils import ablation_stage
 from tension_utils.ablation_stage import ablate_run
 from tension_utils.ablation_tables import cost_table, effect_table
 from tension_utils.activations import neuron_scores
@@ -265,13 +265,26 @@ def test_tables_and_the_answer_come_from_the_artifacts(runs: list[Run], tmp_path
     export_results(runs, tmp_path / "results", "a test", ["mean_abs"])
     tables, manifest = read_results(tmp_path / "results")
     assert manifest["about"] == "a test" and len(manifest["runs"]) == 3
-    assert set(tables) == set(results.TABLES) and set(tables["claims"].claim) == set(CLAIMS)
+    names = (
+        "benchmarks claims cost cross differences effects halves moves overlap per_neuron slopes tension total training"
+    )
+    assert set(tables) == set(names.split()) and set(tables["claims"].claim) == set(CLAIMS)
     assert len(tables["benchmarks"]) == 3 * evaluation_cells(runs[0]) and (tables["cost"].ratio > 0).all()
     evaluation = pd.concat([pd.read_parquet(run.folder / "evaluation.parquet") for run in runs])
     ablation = pd.concat([pd.read_parquet(run.folder / "ablation.parquet") for run in runs])
     np.testing.assert_allclose(
         tables["effects"].effect, effect_table(ablation, evaluation).effect, rtol=1e-4, atol=1e-6
     )
+
+
+def test_further_seeds_of_single_objectives_are_exported_by_themselves(runs: list[Run], tmp_path: Path) -> None:
+    singles = [run for run in runs if run.objective != "helpful-harmless"]
+    export_results(singles, tmp_path / "results", "a test", ["mean_abs"], tables="replication")
+    tables, manifest = read_results(tmp_path / "results")
+    assert set(tables) == {"training", "accuracy", "by_seed", "overlap", "other_seed", "cost"}
+    assert len(manifest["runs"]) == 2 and list(tables["overlap"].pair) == ["helpful / harmless"]
+    assert set(tables["by_seed"].seed) == set(tables["accuracy"].seed) == {singles[0].seed}
+    assert tables["overlap"].ceiling.isna().all() and tables["other_seed"].empty  # one seed has no other
 
 
 def test_a_missing_model_names_the_chapter_that_makes_it(tmp_path: Path) -> None:
