@@ -29,7 +29,8 @@ def training_texts(stage: Stage, n_items: int) -> dict[str, list[Item]]:
 def identify_run(run: Run, config: IdentifyConfig) -> bool:
     """Take neuron statistics and write ``neuron_scores.safetensors`` and the files of ``score_views``.
 
-    Views: "half-0" and "half-1" are the same statistics over every second pair; "gate" and "heads" read another site;
+    Views: "half-0" and "half-1" are the same statistics over every second pair; "gate" has every kind and scope at the
+    published site, "heads" the change of attention heads;
     "text-helpful" and "text-harmless" are this reward model on the training pairs of that objective; a run of a single
     objective adds "base-text-<objective>", the untouched base model on them.
 
@@ -72,13 +73,13 @@ def _views(
     objective, base = stage.run.objective, options["base_model"]
     texts = {name: items[: config.n_view_items or None] for name, items in texts.items()}
     asked = {
-        "gate": (stage.model, objective, VIEW_KINDS, "gate"),
-        "heads": (stage.model, objective, ("rms_change",), "heads"),
-        **{f"text-{name}": (stage.model, name, VIEW_KINDS, "down_input") for name in SINGLE_OBJECTIVES},
+        "gate": (stage.model, objective, config.score_kinds, "gate", config.scopes),
+        "heads": (stage.model, objective, ("rms_change",), "heads", "all"),
+        **{f"text-{name}": (stage.model, name, VIEW_KINDS, "down_input", "all") for name in SINGLE_OBJECTIVES},
     }
     if objective in SINGLE_OBJECTIVES:
-        asked[f"base-text-{objective}"] = (base, objective, ACTIVATION_KINDS, "down_input")
+        asked[f"base-text-{objective}"] = (base, objective, ACTIVATION_KINDS, "down_input", "all")
     return {
-        view: neuron_scores(model, stage.tokenizer, texts[text], kinds=kinds, site=site, scope="all", **options)
-        for view, (model, text, kinds, site) in asked.items()
+        view: neuron_scores(model, stage.tokenizer, texts[text], kinds=kinds, site=site, scope=scope, **options)
+        for view, (model, text, kinds, site, scope) in asked.items()
     }

@@ -6,6 +6,7 @@
 import argparse
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ STAGES = """## Stages
 Before its chapter, a stage computes each reward model's share once, in a worker. Seconds are summed over the reward
 models; several run at the same time where there are several cores.
 """
-REAL_RUN = """## The real run
+REAL_RUN = """## The real runs
 
 What chapters [6](../../executed/06_real_run.ipynb) and [6b](../../executed/06b_real_neurons.ipynb) show was computed
 once and committed as tables. This is what it cost, and how fast it went: the numbers to start from when you plan a run
@@ -158,7 +159,7 @@ def speed_section(manifest: dict[str, Any]) -> str:
             f"10,000 such pairs would take {time} per reward model on the same device.\n"
         )
     columns = ["stage", "reward models", "time", "tokens", "tokens per second", "device"]
-    return "\n".join([REAL_RUN, html.escape(manifest["about"]) + "\n", table(columns, rows), example])
+    return "\n".join([html.escape(manifest["about"]) + "\n", table(columns, rows), example])
 
 
 def version_section(records: dict[str, dict[str, Any]]) -> str:
@@ -175,17 +176,17 @@ def version_section(records: dict[str, dict[str, Any]]) -> str:
     return "\n".join(["## Versions\n", f"Platform: {platforms}.\n", table(["package", "version"], rows)])
 
 
-def run_page(records: dict[str, dict], runs: list[Run], manifest: dict | None = None, root: Path = Path()) -> str:
+def run_page(records: dict[str, dict], runs: list[Run], manifests: Sequence[dict] = (), root: Path = Path()) -> str:
     """Return the whole page as Markdown.
 
     Args:
         records: of `read_provenance`.
         runs: reward models whose manifests are summed; none leaves the section out.
-        manifest: of a committed run; None leaves its section out.
+        manifests: of committed runs; none leaves their section out.
         root: the project's folder.
     """
-    real = speed_section(manifest) if manifest else ""
-    parts = [HEAD, chapter_section(records), stage_section(runs, root), real, version_section(records), NEXT]
+    real = [REAL_RUN, *map(speed_section, manifests)] if manifests else []
+    parts = [HEAD, chapter_section(records), stage_section(runs, root), *real, version_section(records), NEXT]
     return "\n".join(part for part in parts if part)
 
 
@@ -197,12 +198,14 @@ def main() -> None:
     parser.add_argument(
         "--parameters", type=json.loads, help="profile, base_models, objectives, seeds: adds the stages"
     )
-    parser.add_argument("--results", type=Path, help="manifest.json of a committed run: adds its cost and speed")
+    parser.add_argument(
+        "--results", type=Path, nargs="*", default=[], help="manifest.json of committed runs: adds cost and speed"
+    )
     options = parser.parse_args()
     try:
-        manifest = json.loads(options.results.read_text(encoding="utf-8")) if options.results else None
+        manifests = [json.loads(path.read_text(encoding="utf-8")) for path in options.results]
         runs = named_runs(options.parameters) if options.parameters is not None else []
-        page = run_page(read_provenance(options.notebooks), runs, manifest)
+        page = run_page(read_provenance(options.notebooks), runs, manifests)
     except (OSError, ValueError, KeyError) as error:
         parser.error(str(error))
     with atomic_path(options.output) as temporary:

@@ -131,8 +131,28 @@ def kind_table(
     own = {run: own_scores(run) for run in runs}
     gates = {run: load_view(run, "gate") for run in runs} if gate_kinds else {}
     variants = {kind: lambda run, kind=kind: own[run].get(kind, "both", scope) for kind in kinds}
-    variants |= {kind + GATE: lambda run, kind=kind: gates[run].get(kind) for kind in gate_kinds}
+    variants |= {kind + GATE: lambda run, kind=kind: gates[run].get(kind, "both", scope) for kind in gate_kinds}
     return variant_table(runs, variants, fraction)
+
+
+def site_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
+    """Return `variant_table` of the neuron against the gate, per score kind.
+
+    Returns:
+        score_kind and the columns of `variant_table`.
+
+    Source: METHOD.md, section 2, fact 3.
+    """
+    sites = {"neuron": own_scores, "gate": lambda run: load_view(run, "gate")}
+    scores = {name: {run: load(run) for run in runs} for name, load in sites.items()}
+    parts = []
+    for kind in kinds:
+        variants = {
+            name: lambda run, kind=kind, of_run=of_run: of_run[run].get(kind, "both", scope)
+            for name, of_run in scores.items()
+        }
+        parts.append(variant_table(runs, variants, fraction).assign(score_kind=kind))
+    return pd.concat(parts, ignore_index=True)
 
 
 def side_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:

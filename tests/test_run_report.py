@@ -60,6 +60,14 @@ def test_speed_by_hand() -> None:
     assert "had 200 tokens" in page and "would take 27 h 46 min per reward model" in page
 
 
+def test_every_committed_run_has_its_cost() -> None:
+    train = {"seconds": 100.0, "n_tokens": 2000, "n_train": 10, "device": "cpu"}
+    manifests = [{"about": f"Run <{name}>.", "runs": {"a": {"train": train}}} for name in "xy"]
+    page = run_report.run_page({"01_a": RECORD}, [], manifests)
+    assert page.count("## The real runs") == 1 and page.count("| train | 1 |") == 2
+    assert page.index("Run &lt;x&gt;.") < page.index("Run &lt;y&gt;.")
+
+
 def test_a_notebook_without_a_record_is_named_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from tension_utils.selections import (
     lape_sets,
     scope_table,
     side_table,
+    site_table,
 )
 
 SHAPE = (2, 6)
@@ -143,6 +144,12 @@ def test_kinds_are_compared_within_each_run_and_with_the_gate(runs: list[Run]) -
     assert set(cells[:, :, "rms", "contrast"]) == {1.0}
     assert set(cells[:, :, "rms", "rms" + GATE]) == {0.0}
     assert len(kind_table(runs, ["rms", "contrast"], 2 / 12)) == 4
+
+
+def test_sites_are_compared_per_score(runs: list[Run]) -> None:
+    table = site_table(runs, ["rms"], 2 / 12)
+    assert list(table.score_kind) == ["rms"] * 4 and table.jaccard.tolist() == [0] * 4
+    assert set(table["first"]) == {"neuron"} and set(table["second"]) == {"gate"}
 
 
 def test_sides_are_compared_where_a_score_has_them(runs: list[Run]) -> None:

@@ -33,7 +33,7 @@ from tension_utils.training import train_run
 pytestmark = pytest.mark.xdist_group("stages")
 ENGINE = EngineConfig(n_items=6, tokens_per_batch=512, precision="float32")
 EVALUATE = EvaluateConfig(("hh-rlhf", "toy"), ENGINE)
-IDENTIFY = IdentifyConfig(("signed_mean", "mean_abs", "rms_change"), ("all", "last"), 4, ENGINE)
+IDENTIFY = IdentifyConfig(("signed_mean", "mean_abs", "rms_change", "attribution"), ("all", "last"), 4, ENGINE)
 ABLATE = AblateConfig(
     ("mean_abs", "rms_change"),
     "all",
@@ -175,7 +175,11 @@ def test_views_equal_scores_taken_directly(runs: list[Run]) -> None:
     }
     for view, scores in expected.items():
         np.testing.assert_allclose(load_view(helpful, view).get("mean_abs"), scores.get("mean_abs"), rtol=1e-4)
-    assert load_view(helpful, "heads").site == "heads" and load_view(helpful, "gate").site == "gate"
+    gate, own = load_view(helpful, "gate"), own_scores(helpful)
+    assert load_view(helpful, "heads").site == "heads" and gate.site == "gate"
+    assert set(gate.tensors) == set(own.tensors), "every score kind, side and scope is taken at both sites"
+    direct = neuron_scores(model, tokenizer, pairs["helpful"][:4], kinds="attribution", site="gate", **options)
+    np.testing.assert_allclose(gate.get("attribution"), direct.get("attribution"), rtol=1e-3, atol=1e-6)
     with pytest.raises(FileNotFoundError, match=r"base-text-helpful.*03_identify"):
         load_view(harmless, "base-text-helpful")
 
