@@ -96,7 +96,7 @@ def ledger_section(ledger: pd.DataFrame, claim: str) -> str:
     for way, verdict in zip(WAYS, verdict_pair(ledger, claim), strict=True):
         rows.append([f"**{way.capitalize()}**", "", f"**{verdict}**"])
         rows += statements.loc[statements.way == way, ["statement", "result", "verdict"]].to_numpy().tolist()
-    return _markdown_table(rows)
+    return _markdown_table(rows).replace("n = ", "n\u00a0=\u00a0")  # no line ends between them
 
 
 def _markdown_table(rows: list[list[str]]) -> str:

@@ -133,7 +133,7 @@ def test_every_claim_has_rows_and_nothing_disappears() -> None:
 
 def test_pages_hold_every_statement_and_escape_nothing_by_hand() -> None:
     table = ledger_table(Evidence(world(TRUE)))
-    page = ledger_page({"Real run": table, "Profile x": table})
+    page = ledger_page({"Real run": table, "Profile x": table}).replace("\xa0", " ")
     statements = statement_table(table[table.claim == "C1"])
     assert len(statements) == (table.claim == "C1").sum() and "(points)" not in "".join(statements.statement)
     for row in statements.itertuples():

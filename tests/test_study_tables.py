@@ -209,7 +209,7 @@ def test_the_answer_quotes_numbers_computed_from_the_artifacts(
     main()
     written = Path("generated/answer.md").read_text()
     assert "Profile hand, 6 reward models" in written and "87.5 % [" in written and "synthetic" not in written
-    ledger = Path("generated/claims.md").read_text()
+    ledger = Path("generated/claims.md").read_text().replace("\xa0", " ")
     # Mixed minus helpful: 5/8 - 7/8 on HH-RLHF, 0 on the toy benchmark; both weigh the same. Minus harmless: 3/4 - 1.
     assert "minus helpful model | -12.5 points; n = 7, 2 seeds | supported |" in ledger
     assert "minus harmless model | -25.0 points; n = 2, 2 seeds | supported |" in ledger
