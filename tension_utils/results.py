@@ -14,10 +14,17 @@ from tension_utils.artifacts import atomic_path, read_manifest, read_table
 from tension_utils.benchmark_tables import benchmark_table
 from tension_utils.chance_regression import chance_slopes, regression_to_chance
 from tension_utils.claims import ledger_table
+from tension_utils.config import SINGLE_OBJECTIVES
 from tension_utils.evidence import Evidence
 from tension_utils.mixed_ablation import per_neuron, per_neuron_differences
-from tension_utils.overlap import summarize_overlaps
-from tension_utils.overlap_controls import cross_design_table, half_table, reference_table, seed_table
+from tension_utils.overlap import overlap_table, summarize_overlaps
+from tension_utils.overlap_controls import (
+    cross_design_table,
+    floor_table,
+    half_table,
+    reference_table,
+    seed_table,
+)
 from tension_utils.runs import Run, named_runs
 from tension_utils.statistics import accuracy_table, analysis_rng
 from tension_utils.study_tables import tension_table
@@ -72,15 +79,19 @@ def result_tables(runs: list[Run], kinds: list[str], fraction: float) -> dict[st
 
 
 def replication_tables(runs: list[Run], kinds: list[str], fraction: float) -> dict[str, pd.DataFrame]:
-    """Return what further seeds of single-objective models tell: is it the same again? See `result_tables`."""
+    """Return what further seeds of the single-objective models tell: is it the same again? See `result_tables`."""
+    runs = [run for run in runs if run.objective in SINGLE_OBJECTIVES]
     evaluation, ablation = (
         read_table(runs, *made) for made in (("evaluation", "02_evaluate"), ("ablation", "04_ablate"))
     )
+    keys = ["base_model", "seed", "score_kind"]
+    floors = floor_table(runs, kinds, fraction).set_index(keys).jaccard.rename("floor")
     return {
         "training": training_table(runs),
         "accuracy": accuracy_table(evaluation, ["objective", "seed", "benchmark", "subset"], analysis_rng()),
         "by_seed": effects_by_seed(ablation, evaluation),
         "overlap": reference_table(runs, kinds, fraction),
+        "overlap_by_seed": overlap_table(runs, kinds, fraction).join(floors, on=keys),
         "other_seed": summarize_overlaps(seed_table(runs, kinds, fraction), ["score_kind", "objective"]),
         "cost": cost_table(runs),
     }

@@ -282,12 +282,13 @@ def test_tables_and_the_answer_come_from_the_artifacts(runs: list[Run], tmp_path
 
 
 def test_further_seeds_of_single_objectives_are_exported_by_themselves(runs: list[Run], tmp_path: Path) -> None:
-    singles = [run for run in runs if run.objective != "helpful-harmless"]
-    export_results(singles, tmp_path / "results", "a test", ["mean_abs"], tables="replication")
+    export_results(runs, tmp_path / "results", "a test", ["mean_abs"], tables="replication")
     tables, manifest = read_results(tmp_path / "results")
-    assert set(tables) == {"training", "accuracy", "by_seed", "overlap", "other_seed", "cost"}
-    assert len(manifest["runs"]) == 2 and list(tables["overlap"].pair) == ["helpful / harmless"]
-    assert set(tables["by_seed"].seed) == set(tables["accuracy"].seed) == {singles[0].seed}
+    assert set(tables) == {"training", "accuracy", "by_seed", "overlap", "overlap_by_seed", "other_seed", "cost"}
+    assert manifest["about"] == "a test" and list(tables["overlap"].pair) == ["helpful / harmless"]
+    assert set(tables["by_seed"].seed) == set(tables["accuracy"].seed) == {runs[0].seed}
+    by_seed = tables["overlap_by_seed"]
+    assert len(by_seed) == 1 and by_seed.floor[0] == pytest.approx(tables["overlap"].floor[0], abs=1e-5)
     assert tables["overlap"].ceiling.isna().all() and tables["other_seed"].empty  # one seed has no other
 
 
