@@ -38,7 +38,8 @@ SCORE_KINDS = ("signed_mean", "rms_change")  # of the ledger's statements
 REAL = "Real run"
 REAL_NOTE = (
     "SmolLM2-135M-Instruct trained on a few hundred human preferences per objective; one seed, so the intervals speak "
-    "of items and not of training luck."
+    "of items and not of training luck. Whether two more training runs say the same is in "
+    "[chapter 6b](../executed/06b_real_neurons.ipynb)."
 )
 BEHIND = (
     "A mean of two objectives combines their intervals as independent {cite}`zou2008`: they come from different "
@@ -109,7 +110,7 @@ def ledger_page(sources: dict[str, pd.DataFrame]) -> str:
     Args:
         sources: where statements come from, in words -> their table (`claims.ledger_table`), the weightiest first.
     """
-    parts = [LEDGER_HEAD, overview(sources), LEDGER_RULES]
+    parts = [LEDGER_HEAD, overview(sources), LEDGER_RULES, *[LEDGER_REAL] * (REAL in sources)]
     tried = read_study(PLANTED)[0]["claims"] if PLANTED.is_dir() else None
     for key, claim in CLAIMS.items():
         parts.append(f"(claim-{key.lower()})=\n## {key}. {claim.title}\n\n{claim.text} {{cite}}`tanwar2026`\n")
@@ -143,6 +144,11 @@ interval, and the sign alone decides.
 Every number below was written by the code that computed it, from one row per item and reward model. Intervals draw
 items, by prompt, and seeds anew; with a single seed they speak of that seed alone. Where neurons are counted instead of
 items, *n* is the size of a set.
+"""
+LEDGER_REAL = """
+The real run is SmolLM2-135M-Instruct on HH-RLHF, of chapters [6](../../executed/06_real_run.ipynb) and
+[6b](../../executed/06b_real_neurons.ipynb), with one seed. Two more seeds of the single objectives stand beside it at
+the end of chapter 6b: read them before you trust a verdict on one.
 """
 NEXT = "Next: [what the study's release does, detail by detail](../../executed/07_errata.ipynb)."
 
