@@ -12,6 +12,7 @@ import nbformat
 
 from tension_utils.artifacts import atomic_path
 from tension_utils.config import OBJECTIVES
+from tension_utils.markdown import markdown_table
 
 PACKAGE = ("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/*.py")
 PROJECT = (
@@ -161,13 +162,13 @@ def project_archive(root: Path, folder: Path) -> Path:
 
 def download_table(archives: list[Path]) -> str:
     """Return a Markdown table of chapters: the notebook alone, and with its inputs."""
-    lines = ["| chapter | its source | with what it reads |", "|---|---|---|"]
+    rows = []
     for path in archives:
         name, size = path.stem, path.stat().st_size / 1e6
         source = f"{{download}}`notebook <../notebooks/{name}.ipynb>`"
         link = f"[{name}.zip, {size:.1f} MB](generated/downloads/{path.name})"
-        lines.append(f"| [{name}](../executed/{name}.ipynb) | {source} | {link} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"[{name}](../executed/{name}.ipynb)", source, link])
+    return markdown_table(["chapter", "its source", "with what it reads"], rows)
 
 
 def main() -> None:

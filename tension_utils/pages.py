@@ -15,6 +15,7 @@ from tension_utils.claims import CLAIMS, ledger_table
 from tension_utils.config import SINGLE_OBJECTIVES
 from tension_utils.evidence import Evidence
 from tension_utils.headline import five_numbers, number_cards
+from tension_utils.markdown import markdown_table
 from tension_utils.neuron_claims import PAIR
 from tension_utils.overlap import overlap_summary, overlap_table
 from tension_utils.planted_tables import rates_markdown, read_study
@@ -87,21 +88,18 @@ def overview(sources: dict[str, pd.DataFrame]) -> str:
         + [verdict for ledger in sources.values() for verdict in verdict_pair(ledger, key)]
         for key, claim in CLAIMS.items()
     ]
-    return _markdown_table([head, ["---"] * len(head), *rows])
+    return markdown_table(head, rows)
 
 
 def ledger_section(ledger: pd.DataFrame, claim: str) -> str:
     """Return one claim's statements as a Markdown table, as published above under control, with both verdicts."""
     statements = statement_table(ledger[ledger.claim == claim])
-    rows = [["what was computed", "result, 95 % interval", "verdict"], ["---"] * 3]
+    rows = []
     for way, verdict in zip(WAYS, verdict_pair(ledger, claim), strict=True):
         rows.append([f"**{way.capitalize()}**", "", f"**{verdict}**"])
         rows += statements.loc[statements.way == way, ["statement", "result", "verdict"]].to_numpy().tolist()
-    return _markdown_table(rows).replace("n = ", "n\u00a0=\u00a0")  # no line ends between them
-
-
-def _markdown_table(rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    table = markdown_table(["what was computed", "result, 95 % interval", "verdict"], rows)
+    return table.replace("n = ", "n\u00a0=\u00a0")  # no line ends between them
 
 
 def ledger_page(sources: dict[str, pd.DataFrame]) -> str:

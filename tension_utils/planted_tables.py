@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tension_utils.markdown import markdown_table
 from tension_utils.statistics import wilson_interval
 
 COMMAND = "python -m tension_utils.planted_study --worlds 100 --output results/planted"
@@ -91,8 +92,9 @@ def rates_markdown(claims: pd.DataFrame, claim: str, score_kinds: Sequence[str])
     rates = rates[rates.claim == claim]
     if rates.empty:
         return ""
-    lines = ["| test | claim true | claim false |", "|---|---|---|"]
-    for row in rates.itertuples():
-        shares = (f"{100 * rate:.0f} %" for rate in (row.power, row.false_positives))
-        lines.append(f"| {row.way}: {row.reading}, {row.metric}, {row.score_kind} | {' | '.join(shares)} |")
-    return "\n".join(lines)
+    rows = [
+        [f"{row.way}: {row.reading}, {row.metric}, {row.score_kind}"]
+        + [f"{100 * rate:.0f} %" for rate in (row.power, row.false_positives)]
+        for row in rates.itertuples()
+    ]
+    return markdown_table(["test", "claim true", "claim false"], rows)

@@ -13,6 +13,7 @@ from typing import Any
 import nbformat
 
 from tension_utils.artifacts import atomic_path
+from tension_utils.markdown import markdown_table
 from tension_utils.runs import Run, named_runs
 
 HEAD = """# How These Pages Were Made
@@ -76,12 +77,6 @@ def code(value: object) -> str:
     return f"`{text}`" if text else ""
 
 
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
-
-
 def commit_text(record: dict[str, Any]) -> str:
     """Return a record's commit in twelve digits, and whether files differed from it."""
     if not record["git_commit"]:
@@ -101,11 +96,11 @@ def chapter_section(records: dict[str, dict[str, Any]]) -> str:
         for name, record in records.items()
     ]
     total = f"All {len(records)} together: {duration(sum(record['seconds'] for record in records.values()))}.\n"
-    parts = [CHAPTERS, table(["chapter", "run time", "started (UTC)", "device", "commit"], rows), total]
+    parts = [CHAPTERS, markdown_table(["chapter", "run time", "started (UTC)", "device", "commit"], rows), total]
     for name, record in records.items():
         values = [[code(key), code(json.dumps(value))] for key, value in record["parameters"].items()]
         digest = f"Source sha256 {code(record['notebook_sha256'])}.\n"
-        folded = "\n".join([digest, table(["parameter", "value"], values)])
+        folded = "\n".join([digest, markdown_table(["parameter", "value"], values)])
         parts.append(f":::{{dropdown}} Parameters of {name}\n{folded}:::\n")
     return "\n".join(parts)
 
@@ -130,7 +125,7 @@ def stage_section(runs: list[Run], root: Path = Path()) -> str:
         for stage, found in stages.items()
     ]
     columns = ["stage", "reward models", "all", "longest", "tokens", "device"]
-    return "\n".join([STAGES, table(columns, rows)])
+    return "\n".join([STAGES, markdown_table(columns, rows)])
 
 
 def speed_section(manifest: dict[str, Any]) -> str:
@@ -159,7 +154,7 @@ def speed_section(manifest: dict[str, Any]) -> str:
             f"10,000 such pairs would take {time} per reward model on the same device.\n"
         )
     columns = ["stage", "reward models", "time", "tokens", "tokens per second", "device"]
-    return "\n".join([html.escape(manifest["about"]) + "\n", table(columns, rows), example])
+    return "\n".join([html.escape(manifest["about"]) + "\n", markdown_table(columns, rows), example])
 
 
 def version_section(records: dict[str, dict[str, Any]]) -> str:
@@ -173,7 +168,7 @@ def version_section(records: dict[str, dict[str, Any]]) -> str:
         few = len(versions) == 1
         rows.append([package, "; ".join(v if few else f"{v} ({', '.join(names)})" for v, names in versions.items())])
     platforms = ", ".join(sorted({record["platform"] for record in records.values()}))
-    return "\n".join(["## Versions\n", f"Platform: {platforms}.\n", table(["package", "version"], rows)])
+    return "\n".join(["## Versions\n", f"Platform: {platforms}.\n", markdown_table(["package", "version"], rows)])
 
 
 def run_page(records: dict[str, dict], runs: list[Run], manifests: Sequence[dict] = (), root: Path = Path()) -> str:
