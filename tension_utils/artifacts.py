@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pandas as pd
 import psutil
 from safetensors import SafetensorError
 
-from tension_utils.runs import Run
+from tension_utils.runs import Run, SinglePair
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "tokenizers", "numpy", "pandas", "scipy")
 
@@ -27,6 +27,8 @@ EVALUATION = (
     + ("margin", "credit", "chance", "n_chosen", "n_rejected", "n_tokens", "is_truncated")
     + ("chosen_reward", "chosen_spread", "chosen_length", "rejected_length")
 )
+ITEM_RESULT = ("benchmark", "subset", "item_id", "cluster", "margin", "credit", "chance")
+DOTS = ("layer", "part", "first", "second", "dot", "n_parameters")  # dot products of two vectors of parameters
 # Columns of each table, in order; a missing or additional one is an error.
 TABLES = {
     "train_log": ("step", "epoch", "loss", "validation_loss", "validation_accuracy", "n_tokens"),
@@ -34,8 +36,12 @@ TABLES = {
     "template_check": EVALUATION,  # some prompts again, in the published template
     "ablation": (
         ("base_model", "objective", "seed", "set", "matched_to", "fraction", "ablation_kind", "draw", "n_neurons")
-        + ("benchmark", "subset", "item_id", "cluster", "margin", "credit", "chance")
+        + ITEM_RESULT
     ),
+    "interpolation": (*(column for column in EVALUATION if column != "objective"), "harmless_weight"),
+    "depth": ("base_model", "objective", "seed", "depth", *ITEM_RESULT),
+    "gradients": ("base_model", "objective", "seed", *DOTS),
+    "weight_changes": ("base_model", "seed", *DOTS),
 }
 
 
@@ -117,11 +123,11 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table[list(columns)].to_parquet(temporary, index=False)
 
 
-def read_table(runs: list[Run], name: str, made_by: str) -> pd.DataFrame:
+def read_table(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> pd.DataFrame:
     """Read one table of every run and stack them.
 
     Args:
-        runs: the runs.
+        runs: the runs, or pairs of runs for the tables of those.
         name: a key of `TABLES`.
         made_by: notebook that writes it, named in the error.
 

@@ -1,10 +1,12 @@
-"""The unit of work, one reward model, and the folder that holds its artifacts."""
+"""The unit of work, one reward model or the pair of one seed's single ones, and the folder of its artifacts."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from tension_utils.checks import check_choice, check_choices, check_range
-from tension_utils.config import ARMS
+from tension_utils.config import ARMS, SINGLE_OBJECTIVES
+
+SINGLE_PAIR = "single-pair"  # folder of what belongs to both single-objective reward models of a seed
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,47 @@ class Run:
         return {"base_model": self.base_model_name, "objective": self.objective, "seed": self.seed}
 
 
+@dataclass(frozen=True)
+class SinglePair:
+    """The helpful and the harmless reward model of one base model and seed, and the folder of what belongs to both.
+
+    Args:
+        root: the profile's folder, ``runs/<profile>``.
+        base_model: public name or folder of the base model, or ``"toy"``.
+    """
+
+    root: Path
+    base_model: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.helpful.root)  # a run checks all three values
+
+    @property
+    def helpful(self) -> Run:
+        """The helpful reward model."""
+        return self.run_of(SINGLE_OBJECTIVES[0])
+
+    @property
+    def harmless(self) -> Run:
+        """The harmless reward model."""
+        return self.run_of(SINGLE_OBJECTIVES[1])
+
+    def run_of(self, objective: str) -> Run:
+        """Return the run of any of `config.ARMS` with this base model and seed."""
+        return Run(self.root, self.base_model, objective, self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """Where the pair's artifacts lie."""
+        return self.root / self.helpful.base_model_name / SINGLE_PAIR / f"seed{self.seed}"
+
+    @property
+    def label(self) -> dict[str, str | int]:
+        """Columns that name this pair in a table."""
+        return {"base_model": self.helpful.base_model_name, "seed": self.seed}
+
+
 def list_runs(root: Path, base_models: list[str], objectives: list[str], seeds: list[int]) -> list[Run]:
     """Return every combination as a `Run`, base models first.
 
@@ -60,6 +103,11 @@ def list_runs(root: Path, base_models: list[str], objectives: list[str], seeds: 
     if len({run.folder for run in runs}) != len(runs):
         raise ValueError(f"base_models: two of {base_models!r} have the same short name; rename one folder")
     return runs
+
+
+def list_pairs(runs: list[Run]) -> list[SinglePair]:
+    """Return the pairs of single-objective reward models that runs belong to, each once, in the runs' order."""
+    return list(dict.fromkeys(SinglePair(run.root, run.base_model, run.seed) for run in runs))
 
 
 def named_runs(values: dict) -> list[Run]:

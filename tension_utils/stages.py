@@ -2,48 +2,87 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from tension_utils.artifacts import StageRecord, is_current, read_manifest, require, write_table
 from tension_utils.benchmarks import LoadedBenchmarks, first_prompts, load_benchmarks
-from tension_utils.config import (
-    AblateConfig,
-    DataConfig,
-    EngineConfig,
-    EvaluateConfig,
-    IdentifyConfig,
-    config_hash,
-)
+from tension_utils.checks import check_choice, check_range
+from tension_utils.config import DataConfig, EngineConfig, EvaluateConfig, check_sources, config_hash
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.models import load_reward_model, load_tokenizer
-from tension_utils.runs import Run
+from tension_utils.runs import Run, SinglePair
 from tension_utils.training import device_name, local_inputs, pick_device, resolve_source, uses_bfloat16
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemsConfig:
+    """Which test items go through a model, and how; the fields mean what they mean in `EvaluateConfig`.
+
+    Args:
+        benchmarks: keys of `benchmarks.BENCHMARKS`.
+        engine: how; ``n_items`` counts prompts per (benchmark, subset).
+        sources: benchmark -> public name or folder.
+        max_length: tokens per sequence; 0 is that of training.
+        items_of: benchmark -> prompts per subset, where it differs from ``engine.n_items``.
+    """
+
+    benchmarks: tuple[str, ...] = ("hh-rlhf",)
+    engine: EngineConfig = EngineConfig()
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    max_length: int = 0
+    items_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_range("max_length", self.max_length, 0)
+        check_sources(self.sources, self.benchmarks)
+        for name, n_items in self.items_of.items():
+            check_choice("items_of", name, self.benchmarks)
+            check_range(f"items_of: {name}", n_items, 0)
+
+    @classmethod
+    def of(cls, config: EvaluateConfig) -> "ItemsConfig":
+        """Return the items of an evaluation."""
+        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
 
 
 @dataclasses.dataclass
 class Stage:
-    """What every stage needs of a trained run: its training data, model, tokenizer, and the record of its work."""
+    """What every stage needs of a trained run: its training data, model, tokenizer, and the record of its work.
+
+    Args:
+        run: gives data, model and tokenizer.
+        name: section of the manifest.
+        artifact: file that the stage makes.
+        config: a configuration with the field ``engine``.
+        place: whose folder and label the artifact gets; None is the run's own.
+        is_autocast: keep float32 weights, also where the precision is bfloat16.
+    """
 
     run: Run
     name: str
     artifact: str
-    config: EvaluateConfig | IdentifyConfig | AblateConfig
+    config: object
+    place: Run | SinglePair | None = None
+    is_autocast: bool = False
 
     def __post_init__(self) -> None:
+        self.place = self.place or self.run
         self.trained = read_manifest(require(self.run.folder / "reward_model", "01_train").parent)["train"]
         data = DataConfig(**self.trained["config"]["data"])
         self.data = dataclasses.replace(data, source=resolve_source(data.source, self.run.root, "hh-rlhf"))
-        self.settings = {self.name: dataclasses.asdict(self.config), **self.run.label}
+        self.settings = {self.name: dataclasses.asdict(self.config), **self.place.label}
         self.inputs = {"reward_model": self.run.folder / "reward_model", **local_inputs(data_source=self.data.source)}
 
     def start(self, **upstream: str) -> bool:
         """Return False if the artifact is there and current; else start the clock and return True."""
         self.digest = config_hash(self.settings, reward_model=self.trained["artifact_hash"], **upstream)
-        if is_current(self.run.folder, self.name, self.digest, self.artifact):
+        if is_current(self.place.folder, self.name, self.digest, self.artifact):
             return False
-        self.record = StageRecord(self.run.folder, self.name, self.settings, self.digest)
+        self.record = StageRecord(self.place.folder, self.name, self.settings, self.digest)
         self.device = pick_device()
-        dtype = "bfloat16" if uses_bfloat16(self.config.engine.precision, self.device) else "float32"
+        self.is_bfloat16 = uses_bfloat16(self.config.engine.precision, self.device)
+        dtype = "bfloat16" if self.is_bfloat16 and not self.is_autocast else "float32"
         self.placement = {"dtype": dtype, "device": self.device}
         self.model = load_reward_model(self.run.folder / "reward_model", **self.placement)
         self.tokenizer = load_tokenizer(self.run.folder / "reward_model")
@@ -66,7 +105,7 @@ class Stage:
         )
 
 
-def load_items(run: Run, data: DataConfig, config: EvaluateConfig) -> LoadedBenchmarks:
+def load_items(run: Run, data: DataConfig, config: EvaluateConfig | ItemsConfig) -> LoadedBenchmarks:
     """Load the benchmarks that can be reached and keep the first prompts of every subset, as many as are asked for.
 
     Raises:

@@ -48,6 +48,21 @@ def conflict_table(evaluation: pd.DataFrame) -> pd.DataFrame:
     return in_order(accuracy_table(rows, ["objective", "test", "pairs"], analysis_rng()), "objective", "test")
 
 
+def interpolation_frontier(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracy on each HH-RLHF test at every weight between the helpful and the harmless reward model.
+
+    Args:
+        table: rows of interpolation.parquet.
+
+    Returns:
+        base_model, harmless_weight, test (helpful, harmless, and both together), and the columns of
+        `statistics.accuracy_table`.
+    """
+    by = ["base_model", "harmless_weight", "test"]
+    frontier = accuracy_table(hh_tests(table), by, analysis_rng())
+    return frontier.sort_values(by, key=lambda c: c.map(ARMS.index) if c.name == "test" else c, ignore_index=True)
+
+
 def percent(value: float) -> str:
     """Return a share as text with one decimal.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tension_utils.config import OBJECTIVES
-from tension_utils.runs import Run, list_runs
+from tension_utils.runs import Run, SinglePair, list_pairs, list_runs
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,15 @@ def test_unknown_objective_is_refused_by_a_single_run(tmp_path: Path) -> None:
         match="objective: expected one of helpful, harmless, .*; got 'both'",
     ):
         Run(tmp_path, "toy", "both", 0)
+
+
+def test_a_pair_holds_the_single_objective_models_of_a_seed() -> None:
+    pair = SinglePair("runs/tiny", "b/Y", 3)
+    assert pair.folder == Path("runs/tiny/y/single-pair/seed3") and pair.label == {"base_model": "y", "seed": 3}
+    assert (pair.helpful, pair.harmless) == tuple(Run("runs/tiny", "b/Y", o, 3) for o in ("helpful", "harmless"))
+    assert pair.run_of("helpful-harmless").folder == Path("runs/tiny/y/helpful-harmless/seed3")
+
+
+def test_runs_belong_to_one_pair_per_base_model_and_seed(tmp_path: Path) -> None:
+    pairs = list_pairs(list_runs(tmp_path, ["a/x", "b/y"], list(OBJECTIVES), [0, 247]))
+    assert [(pair.base_model, pair.seed) for pair in pairs] == [("a/x", 0), ("a/x", 247), ("b/y", 0), ("b/y", 247)]

@@ -1,0 +1,101 @@
+"""Interpolate the weights of the helpful and the harmless reward model, and score the tests at every point."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pandas as pd
+from tqdm import tqdm
+
+from tension_utils.artifacts import atomic_path, read_manifest, remove_any, require, write_table
+from tension_utils.checkpoints import open_checkpoint, set_interpolated
+from tension_utils.checks import check_range
+from tension_utils.config import SINGLE_OBJECTIVES, EngineConfig
+from tension_utils.evaluation import group_by_prompt, score_groups
+from tension_utils.masking import NEURON_MASK_FILE
+from tension_utils.runs import SinglePair
+from tension_utils.stages import ItemsConfig, Stage, load_items
+
+PARTS = "interpolation_parts"  # folder of finished weights while the stage is under way
+
+
+@dataclass(frozen=True)
+class InterpolateConfig:
+    """At which points between the helpful and the harmless reward model the tests are scored.
+
+    Args:
+        weights: of the harmless reward model, in [0, 1]; 0 is the helpful one.
+        items: which; those of the evaluate stage, so that both ends repeat its rows.
+    """
+
+    weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    items: ItemsConfig = ItemsConfig()
+
+    def __post_init__(self) -> None:
+        if not self.weights or len(set(self.weights)) != len(self.weights):
+            raise ValueError(f"weights: expected at least one value and none twice; got {list(self.weights)!r}")
+        for weight in self.weights:
+            check_range("weights", weight, 0, 1)
+        object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+
+    @property
+    def engine(self) -> EngineConfig:
+        """How items go through the models."""
+        return self.items.engine
+
+
+def require_unmasked(pair: SinglePair) -> None:
+    """Raise ValueError if a reward model of the pair was trained without some of its neurons."""
+    for run in (pair.helpful, pair.harmless):
+        trained = read_manifest(require(run.folder / "reward_model", "01_train").parent)["train"]["config"]
+        if trained.get("neuron_mask") or (run.folder / "reward_model" / NEURON_MASK_FILE).exists():
+            raise ValueError(
+                f"{run.folder}: expected a reward model with all its neurons, got one with a neuron mask; a mask has "
+                "no points in between, so train this objective without it"
+            )
+
+
+def interpolate_run(pair: SinglePair, config: InterpolateConfig) -> bool:
+    r"""Score the tests with reward models between the helpful and the harmless one; write ``interpolation.parquet``.
+
+    .. math:: \theta(a) = (1 - a) \theta_{helpful} + a \theta_{harmless}
+
+    for every a of ``config.weights``. Every finished weight is kept in ``interpolation_parts`` until all are done.
+
+    Args:
+        pair: base model and seed.
+        config: weights and items.
+
+    Returns:
+        True if it computed, False if it found the artifact.
+
+    Raises:
+        FileNotFoundError: if one of the two reward models was not trained.
+        ValueError: if one has a neuron mask, or their shapes differ.
+
+    Source: ours; the baseline for joint training follows Rame et al. (2023), "Rewarded soups".
+    """
+    require_unmasked(pair)
+    stage = Stage(pair.helpful, "interpolate", "interpolation.parquet", config, place=pair)
+    harmless = read_manifest(pair.harmless.folder)["train"]["artifact_hash"]
+    if not stage.start(harmless=harmless):
+        return False
+    max_length = config.items.max_length or stage.data.max_length
+    options = stage.engine_options() | {"max_length": max_length, "progress": False}
+    groups, _ = group_by_prompt(stage.tokenizer, load_items(pair.helpful, stage.data, config.items).items, max_length)
+    folders = [pair.run_of(objective).folder / "reward_model" for objective in SINGLE_OBJECTIVES]
+    tables = []
+    with ExitStack() as stack:
+        checkpoints = [stack.enter_context(open_checkpoint(folder)) for folder in folders]
+        for weight in tqdm(config.weights, desc=f"interpolate, seed {pair.seed}", unit="model"):
+            part = pair.folder / PARTS / f"{weight}-{stage.digest}.parquet"
+            if not part.is_file():
+                set_interpolated(stage.model, *checkpoints, weight)
+                table = score_groups(stage.model, stage.tokenizer, groups, **options)
+                with atomic_path(part) as temporary:
+                    table.assign(**pair.label, harmless_weight=weight).to_parquet(temporary, index=False)
+            tables.append(pd.read_parquet(part))
+    write_table(pair.folder / "interpolation.parquet", pd.concat(tables, ignore_index=True))
+    remove_any(pair.folder / PARTS)
+    stage.inputs["reward_model_harmless"] = folders[1]
+    stage.finish(int(sum(table.n_tokens.sum() for table in tables)), n_items=len(tables[0]))
+    return True
