@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where the parts of a decoder are: dotted paths, from the backbone to ``layers``, from a layer to the rest.
+    """Where the parts of a decoder are: dotted paths, from the backbone to ``layers`` and ``final_norm``, else a layer.
 
     A neuron is one input of ``down``. In a gated MLP it is ``activation(gate(x)) * up(x)``, otherwise
     ``activation(up(x))``; the output of ``activation`` is what ``site="gate"`` reads.
@@ -22,6 +22,11 @@ class Architecture:
     activation: str
     down: str
     attention_output: str
+    final_norm: str = "norm"
+
+    def final_norm_of(self, model: PreTrainedModel) -> nn.Module:
+        """Return the norm between the last layer and the head."""
+        return model.base_model.get_submodule(self.final_norm)
 
     def layers_of(self, model: PreTrainedModel) -> list[nn.Module]:
         """Return the decoder layers of a model with or without a reward head."""
@@ -50,6 +55,7 @@ _GPT2 = Architecture(
     activation="mlp.act",
     down="mlp.c_proj",
     attention_output="attn.c_proj",
+    final_norm="ln_f",
 )
 _GPT_NEOX = Architecture(
     model_types=("gpt_neox",),
@@ -59,6 +65,7 @@ _GPT_NEOX = Architecture(
     activation="mlp.act",
     down="mlp.dense_4h_to_h",
     attention_output="attention.dense",
+    final_norm="final_layer_norm",
 )
 ARCHITECTURES = {name: row for row in (_GPT2, _LLAMA, _OLMO2, _GPT_NEOX) for name in row.model_types}
 

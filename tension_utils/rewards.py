@@ -111,11 +111,16 @@ def score_items(
         ):
             borders = np.cumsum([len(item.tokens.sequences) for item in group])[:-1]
             for index, item, item_values in zip(indices, group, np.split(values, borders), strict=True):
-                rewards[index] = _item_rewards(item, item_values)
+                rewards[index] = item_rewards(item, item_values)
     return rewards
 
 
-def _item_rewards(item: PreparedItem, values: np.ndarray) -> ItemRewards:
+def item_rewards(item: PreparedItem, values: np.ndarray) -> ItemRewards:
+    """Return the rewards of an item from those (m + k,) of its sequences.
+
+    Raises:
+        ValueError: if one is not finite.
+    """
     if not np.isfinite(values).all():
         raise ValueError(
             f"item {item.item_id}: expected finite rewards, got {values.tolist()}; the checkpoint is broken or its "

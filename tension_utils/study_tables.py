@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from tension_utils.bootstrap import N_RESAMPLES
 from tension_utils.config import ARMS, OBJECTIVES, SINGLE_OBJECTIVES
-from tension_utils.statistics import accuracy_table, analysis_rng
+from tension_utils.statistics import accuracy_table, analysis_rng, mean_table, widen_degenerate
 
 OPPOSING = {"helpful": "harmless", "harmless": "helpful"}
 
@@ -61,6 +62,23 @@ def interpolation_frontier(table: pd.DataFrame) -> pd.DataFrame:
     by = ["base_model", "harmless_weight", "test"]
     frontier = accuracy_table(hh_tests(table), by, analysis_rng())
     return frontier.sort_values(by, key=lambda c: c.map(ARMS.index) if c.name == "test" else c, ignore_index=True)
+
+
+def depth_accuracy(table: pd.DataFrame, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+    """Return the accuracy of the reward that is read at every depth.
+
+    Args:
+        table: rows of depth.parquet.
+        n_resamples: bootstrap draws.
+
+    Returns:
+        base_model, objective, benchmark, subset, depth (0: embeddings, L: the model's own reward), accuracy, ci_low,
+        ci_high, chance_accuracy, n_items, n_clusters, n_seeds.
+    """
+    by = ["base_model", "objective", "benchmark", "subset", "depth"]
+    names = {"credit": "accuracy", "credit_ci_low": "ci_low", "credit_ci_high": "ci_high", "chance": "chance_accuracy"}
+    means = mean_table(table, ["credit", "chance"], by, analysis_rng(), n_resamples)
+    return widen_degenerate(means.rename(columns=names)).drop(columns=["chance_ci_low", "chance_ci_high"])
 
 
 def percent(value: float) -> str:
