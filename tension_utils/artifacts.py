@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from tension_utils.runs import Run, SinglePair
 
-PACKAGES = ("torch", "transformers", "trl", "datasets", "tokenizers", "numpy", "pandas", "scipy")
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "pandas", "scipy")
 
 EVALUATION = (
     ("base_model", "objective", "seed", "benchmark", "subset", "item_id", "cluster", "group", "direction", "style")
@@ -190,6 +190,19 @@ def git_commit() -> str:
     return f"{commit}+changes" if changes else commit
 
 
+def code_hash() -> str:
+    """Return the sha256 of the package's modules."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.relative_to(Path(__file__).parent).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide the numbers."""
+    return {name: version(name) for name in PACKAGES}
+
+
 def read_manifest(folder: Path) -> dict:
     """Return a run's manifest, stage by stage; empty if there is none."""
     path = folder / "manifest.json"
@@ -235,7 +248,7 @@ class StageRecord:
             "device": device,
             "commit": git_commit(),
             "python": platform.python_version(),
-            "packages": {name: version(name) for name in PACKAGES},
+            "packages": package_versions(),
             **facts,
         }
         with (self.folder / ".manifest.lock").open("w") as lock:

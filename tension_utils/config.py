@@ -85,11 +85,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one reward model is trained (Bradley-Terry, TRL's RewardTrainer).
+    """How one reward model is trained (Bradley-Terry).
 
     Args:
         batch_size: pairs per optimizer step.
-        micro_batch_size: pairs per forward pass; the rest is accumulated.
+        tokens_per_batch: stream tokens of one forward and backward pass; the rest of a batch is accumulated.
         learning_rate: peak of the linear schedule.
         n_evaluations: validations during training, the last one at its end; the best checkpoint is kept.
         precision: ``"auto"`` is bf16 autocast over fp32 weights where the hardware multiplies bf16 matrices.
@@ -98,7 +98,7 @@ class TrainConfig:
 
     n_epochs: float = 1.0
     batch_size: int = 16
-    micro_batch_size: int = 16
+    tokens_per_batch: int = 2048
     learning_rate: float = 1e-4
     warmup_share: float = 0.1
     n_evaluations: int = 4
@@ -108,11 +108,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_range("n_epochs", self.n_epochs, 1e-6)
         check_range("batch_size", self.batch_size, 1)
-        check_range("micro_batch_size", self.micro_batch_size, 1, self.batch_size)
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"batch_size: expected a multiple of micro_batch_size={self.micro_batch_size}; got {self.batch_size}"
-            )
+        check_range("tokens_per_batch", self.tokens_per_batch, 1)
         check_range("learning_rate", self.learning_rate, 0.0, 1.0)
         check_range("warmup_share", self.warmup_share, 0.0, 1.0)
         check_range("n_evaluations", self.n_evaluations, 1)

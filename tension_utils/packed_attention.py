@@ -43,21 +43,84 @@ def _attend_blocks(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: list[AttentionBlock], scaling: float | None
 ) -> torch.Tensor:
     """Attend block by block, without any padding; the fastest way on a CPU."""
-    outputs = []
-    for block in blocks:
-        keys, values = (_gather(states, block.keys) for states in (key, value))
-        outputs.append(
-            scaled_dot_product_attention(
-                query[:, :, block.queries],
-                keys,
-                values,
-                attn_mask=block.mask,
-                is_causal=block.mask is None,
-                scale=scaling,
-                enable_gqa=key.shape[1] != query.shape[1],
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _BlockAttention.apply(query, key, value, blocks, scaling)
+
+
+class _BlockAttention(torch.autograd.Function):
+    """Attention by blocks whose backward pass is written out.
+
+    Automatic differentiation would make zeros of the whole stream for every slice of it, and the library's backward
+    pass is slow where blocks are small.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Any, key: Any, value: Any, blocks: list[AttentionBlock], scaling: float) -> Any:
+        """Return the attended values (1, heads, T, width)."""
+        outputs = []
+        for block in blocks:
+            keys, values = (_gather(states, block.keys) for states in (key, value))
+            outputs.append(
+                scaled_dot_product_attention(
+                    query[:, :, block.queries],
+                    keys,
+                    values,
+                    attn_mask=block.mask,
+                    is_causal=block.mask is None,
+                    scale=scaling,
+                    enable_gqa=key.shape[1] != query.shape[1],
+                )
             )
+        output = torch.cat(outputs, dim=2)
+        ctx.save_for_backward(query, key, value, output)
+        ctx.blocks, ctx.scaling = blocks, scaling
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of queries, keys and values.
+
+        With P the attention weights, D their gradient and S = scaling P (D - row sums of output x gradient), they are
+        S keys, S^T queries and P^T gradient. Heads that share keys and values are rows of one product. P and S are
+        computed in float32; products have the states' dtype.
+        """
+        query, key, value, output = ctx.saved_tensors
+        n_groups, n_tokens, width = key.shape[1], *query.shape[2:]
+        # (groups, heads of a group, T, width): query head h belongs to group h // (heads of a group)
+        query, output, gradient = (
+            x.view(n_groups, -1, n_tokens, width) for x in (query, output, gradient.contiguous())
         )
-    return torch.cat(outputs, dim=2)  # (1, heads, T, width)
+        inner = (output.float() * gradient.float()).sum(dim=-1, keepdim=True)
+        d_query = torch.empty_like(query)
+        d_key, d_value = torch.zeros_like(key[0]), torch.zeros_like(value[0])
+        for block in ctx.blocks:
+            keys, values = (_gather(states, block.keys)[0] for states in (key, value))  # (groups, K, width)
+            rows, out = (x[:, :, block.queries].flatten(1, 2) for x in (query, gradient))  # (groups, heads x Q, width)
+            weights = torch.bmm(rows, keys.transpose(1, 2)).float().unflatten(1, (query.shape[1], -1)) * ctx.scaling
+            weights = torch.softmax(weights + _mask_of(block, weights), dim=-1)  # (groups, heads, Q, K)
+            scores = torch.bmm(out, values.transpose(1, 2)).float().view_as(weights)
+            scores = ((scores - inner[:, :, block.queries]) * weights * ctx.scaling).to(query.dtype).flatten(1, 2)
+            weights = weights.to(query.dtype).flatten(1, 2)
+            d_query[:, :, block.queries] = torch.bmm(scores, keys).view(*query.shape[:2], -1, width)
+            _scatter(d_key, block.keys, torch.bmm(scores.transpose(1, 2), rows))
+            _scatter(d_value, block.keys, torch.bmm(weights.transpose(1, 2), out))
+        return d_query.view(1, -1, n_tokens, width), d_key[None], d_value[None], None, None
+
+
+def _mask_of(block: AttentionBlock, weights: torch.Tensor) -> torch.Tensor:
+    """Return the mask (Q, K) of a block, also where it is causal and has none."""
+    if block.mask is not None:
+        return block.mask
+    return torch.full(weights.shape[-2:], -torch.inf, dtype=weights.dtype, device=weights.device).triu_(1)
+
+
+def _scatter(states: torch.Tensor, ranges: tuple[slice, ...], values: torch.Tensor) -> None:
+    """Add values (groups, K, width) to the ranges of the stream that `_gather` took."""
+    start = 0
+    for part in ranges:
+        stop = start + part.stop - part.start
+        states[:, part] += values[:, start:stop]
+        start = stop
 
 
 def _gather(states: torch.Tensor, ranges: tuple[slice, ...]) -> torch.Tensor:

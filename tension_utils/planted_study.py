@@ -10,7 +10,6 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from scipy import stats
 from tqdm.auto import tqdm
 
-from tension_utils.artifacts import PACKAGES, atomic_path, file_hash, git_commit
+from tension_utils.artifacts import atomic_path, file_hash, git_commit, package_versions
 from tension_utils.checks import check_range
 from tension_utils.config import config_hash
 from tension_utils.planted_claims import decide_world
@@ -176,7 +175,7 @@ def export_study(worlds: Sequence[Mapping], config: StudyConfig, folder: Path) -
         "device": f"cpu ({torch.get_num_threads()} threads)",
         "commit": git_commit(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": package_versions(),
     }
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)

@@ -1,26 +1,32 @@
-"""Train one reward model: TRL's RewardTrainer, validated on pairs carved from train, best checkpoint kept."""
+"""Train one reward model: the library's loop over packed pairs, validated apart from them, best checkpoint kept."""
 
+import copy
 import dataclasses
-import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 import torch
-from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback
+from torch import nn
+from torch.nn.functional import logsigmoid
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
 from tension_utils.artifacts import StageRecord, file_hash, is_current, write_table
 from tension_utils.config import TOY, DataConfig, TrainConfig, config_hash
-from tension_utils.data import Item, tokenize_item
-from tension_utils.masking import NeuronMask, trained_without
+from tension_utils.data import Item
+from tension_utils.engine import split_by_budget
+from tension_utils.masking import NeuronMask, check_shape, trained_without
 from tension_utils.models import load_tokenizer, new_reward_model, save_reward_model
-from tension_utils.monitor import TrainingMonitor
+from tension_utils.monitor import TrainingMonitor, training_log
+from tension_utils.observation import margins
+from tension_utils.packed_attention import packed_attention
+from tension_utils.packing import PreparedItem, pack_items, prepare_items
 from tension_utils.pairs import training_pairs
+from tension_utils.rewards import batch_rewards
 from tension_utils.runs import Run
-
-if TYPE_CHECKING:
-    from trl import RewardConfig
+from tension_utils.training_state import TrainingState
 
 NEVER = 10**9  # steps; evaluation and saving are asked for by `TrainingMonitor` instead
 
@@ -55,30 +61,29 @@ def local_inputs(**sources: str) -> dict[str, Path]:
 
 
 def tokenize_pairs(
-    tokenizer: PreTrainedTokenizerFast, items: tuple[Item, ...], data: DataConfig
-) -> tuple[Dataset, int]:
-    """Return the columns ``chosen_ids`` and ``rejected_ids`` for RewardTrainer, and how many pairs were left out.
+    tokenizer: PreTrainedTokenizerFast, items: Sequence[Item], data: DataConfig
+) -> tuple[list[PreparedItem], int]:
+    """Return the pairs as tokens, and how many were left out for their length.
 
     Raises:
         ValueError: names the pair that exceeds ``max_length`` if ``long_pairs`` is "error".
     """
-    rows, n_dropped = {"chosen_ids": [], "rejected_ids": []}, 0
+    kept, n_dropped = [], 0
     for item in items:
-        tokenized = tokenize_item(tokenizer, item, data.max_length if data.long_pairs == "truncate" else NEVER)
-        longest = max(map(len, tokenized.sequences))
-        if longest > data.max_length:
-            if data.long_pairs == "error":
-                raise ValueError(
-                    f"{item.item_id}: expected a pair of at most max_length={data.max_length} tokens; got {longest}; "
-                    "raise max_length (within the model's context) or set long_pairs to 'drop' or 'truncate'"
-                )
-            n_dropped += 1
+        (prepared,) = prepare_items(tokenizer, [item], data.max_length if data.long_pairs == "truncate" else NEVER)
+        longest = max(map(len, prepared.tokens.sequences))
+        if longest <= data.max_length:
+            kept.append(prepared)
             continue
-        for column, ids in zip(rows, tokenized.sequences, strict=True):
-            rows[column].append(list(ids))
-    if not rows["chosen_ids"]:
+        if data.long_pairs == "error":
+            raise ValueError(
+                f"{item.item_id}: expected a pair of at most max_length={data.max_length} tokens; got {longest}; "
+                "raise max_length (within the model's context) or set long_pairs to 'drop' or 'truncate'"
+            )
+        n_dropped += 1
+    if not kept:
         raise ValueError(f"max_length: expected at least one pair within {data.max_length} tokens; all are longer")
-    return Dataset.from_dict(rows), n_dropped
+    return kept, n_dropped
 
 
 def check_context(model: PreTrainedModel, max_length: int) -> None:
@@ -88,40 +93,31 @@ def check_context(model: PreTrainedModel, max_length: int) -> None:
         raise ValueError(f"max_length: expected at most the model's context of {context} tokens; got {max_length}")
 
 
-def even_batch_size(n_items: int, at_most: int) -> int:
-    """Return the largest batch size that cuts ``n_items`` into equal batches, so that a mean over batches is exact.
+class OneDeviceArguments(TrainingArguments):
+    """Arguments of a process that uses one device, whatever else is visible: the batch size never changes."""
 
-    >>> even_batch_size(20, 16)
-    10
-    """
-    return next(size for size in range(min(n_items, at_most), 0, -1) if n_items % size == 0)
+    @property
+    def n_gpu(self) -> int:
+        """Return 1 with an accelerator, else 0."""
+        return int(self.device.type != "cpu")
 
 
-def trainer_arguments(config: TrainConfig, seed: int, scratch: str, n_validation: int) -> "RewardConfig":
-    """Return the arguments of TRL's RewardTrainer; `TrainingMonitor` asks for validations and checkpoints.
+def trainer_arguments(config: TrainConfig, seed: int, folder: Path) -> TrainingArguments:
+    """Return the arguments of the library's loop; `TrainingMonitor` asks for validations and checkpoints.
 
     Args:
         config: how to train.
         seed: orders the pairs.
-        scratch: folder of the checkpoints.
-        n_validation: validation pairs; TRL averages accuracy over batches, so these must be of equal size.
+        folder: of the checkpoints.
     """
-    from trl import RewardConfig  # slow to import, and only training needs it
-
     device = pick_device()
-    return RewardConfig(
-        output_dir=scratch,
+    return OneDeviceArguments(
+        output_dir=str(folder),
         num_train_epochs=config.n_epochs,
-        per_device_train_batch_size=config.micro_batch_size,
-        per_device_eval_batch_size=even_batch_size(n_validation, config.micro_batch_size),
-        gradient_accumulation_steps=config.batch_size // config.micro_batch_size,
+        per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=config.warmup_share,
-        bf16=uses_bfloat16(config.precision, device),
-        fp16=False,
-        activation_checkpointing=False,
-        max_length=None,
         seed=seed,
         data_seed=seed,
         logging_steps=1,
@@ -130,71 +126,182 @@ def trainer_arguments(config: TrainConfig, seed: int, scratch: str, n_validation
         eval_steps=NEVER,
         save_strategy="steps",
         save_steps=NEVER,
-        save_only_model=True,
-        save_total_limit=1,
-        load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
-        dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
         disable_tqdm=True,
         report_to="none",
         use_cpu=device.type == "cpu",
     )
 
 
+class PackedTrainer(Trainer):
+    r"""The library's loop, schedule, optimizer, log and checkpoints; its forward and backward pass on packed pairs.
+
+    Every prompt is computed once for both responses, and no token is padding. With ``is_bfloat16`` the passes run on
+    a bf16 copy of the weights; the optimizer's weights, its moments and the sum of gradients over the packed streams
+    of a batch are float32. The loss is the Bradley-Terry loss, mean over the pairs of a batch,
+
+    .. math:: -\log \sigma(r(x, y^+) - r(x, y^-))
+
+    Args:
+        model: one-label classifier with float32 weights.
+        arguments: of `trainer_arguments`.
+        train: pairs.
+        validation: pairs whose mean loss is logged where a validation is due.
+        tokens_per_batch: stream tokens of one forward and backward pass; the rest of a batch is accumulated.
+        is_bfloat16: see above.
+        options: of the library's Trainer.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        arguments: TrainingArguments,
+        train: Sequence[PreparedItem],
+        validation: Sequence[PreparedItem],
+        *,
+        tokens_per_batch: int,
+        is_bfloat16: bool,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, arguments, train_dataset=train, eval_dataset=validation, data_collator=list, **options)
+        self.tokens_per_batch = tokens_per_batch
+        self.working = bfloat16_copy(self.model) if is_bfloat16 else self.model
+        if self.working is not self.model:
+            for low, weight in zip(self.working.parameters(), self.model.parameters(), strict=True):
+                low.register_post_accumulate_grad_hook(lambda low, weight=weight: _move_gradient(low, weight))
+
+    def training_step(
+        self, model: nn.Module, inputs: list[PreparedItem], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Add the gradient of the batch's mean loss to the float32 weights, and return that loss."""
+        found = torch.cat(list(self._margins(inputs, is_training=True)))
+        self.state.num_input_tokens_seen += sum(pair.n_tokens for pair in inputs)
+        return -logsigmoid(found).mean()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return and log loss and accuracy, means over all validation pairs; a tie is not right."""
+        found = torch.cat(list(self._margins(self.eval_dataset, is_training=False))).double()
+        metrics = {"eval_loss": -logsigmoid(found).mean().item(), "eval_accuracy": (found > 0).double().mean().item()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log with the tokens seen so far, shared ones counted once per response."""
+        super().log(logs | {"num_tokens": self.state.num_input_tokens_seen}, *args, **kwargs)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: they are not counted."""
+        return 0
+
+    def _margins(self, pairs: Sequence[PreparedItem], *, is_training: bool) -> Iterator[torch.Tensor]:
+        """Yield the margins (pairs,) of every packed stream, after its backward pass where there is one."""
+        if self.working is not self.model:
+            copy_weights(self.model, self.working)
+        order = sorted(range(len(pairs)), key=lambda i: -pairs[i].n_forward_tokens)
+        with torch.set_grad_enabled(is_training), packed_attention(self.working) as forward:
+            for group in split_by_budget(pairs, order, self.tokens_per_batch):
+                batch = pack_items([pairs[i] for i in group], self.working.config.pad_token_id)
+                found = margins(batch_rewards(self.working, forward(batch), batch), batch)
+                if is_training:
+                    (-logsigmoid(found).sum() / len(pairs)).backward()
+                yield found.detach()
+
+
+def bfloat16_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy with the backbone's weights in bf16; the reward head stays in float32."""
+    working = copy.deepcopy(model)
+    for parameter in working.base_model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    return working
+
+
+@torch.no_grad()
+def copy_weights(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Copy all weights, rounded to the target's dtypes."""
+    torch._foreach_copy_([*target.parameters()], [*source.parameters()])
+
+
+def _move_gradient(low: nn.Parameter, weight: nn.Parameter) -> None:
+    """Add a gradient of the bf16 copy to the float32 weight's and free it."""
+    if weight.grad is None:
+        weight.grad = low.grad.float()
+    else:
+        weight.grad += low.grad
+    low.grad = None
+
+
 def train_model(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    train: Dataset,
-    validation: Dataset,
+    train: Sequence[PreparedItem],
+    validation: Sequence[PreparedItem],
     config: TrainConfig,
     *,
     seed: int,
     label: str = "train",
+    mask: NeuronMask | None = None,
+    state: TrainingState | None = None,
 ) -> tuple[PreTrainedModel, pd.DataFrame]:
     """Minimize the Bradley-Terry loss -log sigmoid(r(chosen) - r(rejected)), mean over pairs.
 
     Args:
         model: one-label classifier with float32 weights; trained in place.
-        tokenizer: names EOS and padding.
-        train: columns ``chosen_ids`` and ``rejected_ids``.
-        validation: likewise; its loss chooses the checkpoint.
+        train: pairs.
+        validation: pairs whose loss chooses the checkpoint.
         config: how.
         seed: orders the pairs.
         label: shown beside the progress bar.
+        mask: neurons that are held at 0.
+        state: where checkpoints are kept, and the one from which an interrupted training goes on; None keeps them in a
+            temporary folder.
 
     Returns:
         The model with the best checkpoint's weights, and the training log (a table of `artifacts.TABLES`).
 
     Raises:
         FloatingPointError: at a loss that is not finite.
+        ValueError: if the mask belongs to another model.
 
     Source: the study's protocol; ours validates on pairs carved from train and keeps float32 master weights.
     """
-    from trl import RewardTrainer  # slow to import, and only training needs it
-
-    monitor = TrainingMonitor(config.n_evaluations, label)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = RewardTrainer(
+    is_bfloat16 = uses_bfloat16(config.precision, pick_device())
+    with ExitStack() as stack:
+        state = state or stack.enter_context(TrainingState.temporary())
+        stack.enter_context(trained_without(model, mask))
+        trainer = PackedTrainer(
             model,
-            trainer_arguments(config, seed, scratch, len(validation)),
-            train_dataset=train,
-            eval_dataset=validation,
-            processing_class=tokenizer,
-            callbacks=[monitor],
+            trainer_arguments(config, seed, state.folder),
+            train,
+            validation,
+            tokens_per_batch=config.tokens_per_batch,
+            is_bfloat16=is_bfloat16,
+            callbacks=[TrainingMonitor(config.n_evaluations, label), state],
         )
+        if trainer.working is not trainer.model:
+            stack.enter_context(trained_without(trainer.working, mask))
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return trainer.model, monitor.table()
+        try:
+            trainer.train(resume_from_checkpoint=state.last_checkpoint())
+        except FloatingPointError:
+            state.remove()  # going on would end the same way
+            raise
+        state.load_best(trainer.model, trainer.state)
+    return trainer.model, training_log(trainer.state.log_history)
 
 
 def train_run(run: Run, data: DataConfig, config: TrainConfig, mask: NeuronMask | None = None) -> bool:
     """Train the reward model of one run unless the same configuration already made it.
 
-    Writes ``reward_model/``, ``train_log.parquet`` and the manifest's section "train".
+    Writes ``reward_model/``, ``train_log.parquet`` and the manifest's section "train". While it is under way,
+    ``training_state/`` holds its checkpoints: an interrupted training goes on from the last one and ends with the same
+    bits (on the same hardware and number of threads). Where configuration, data, base model or code are no longer those
+    of the checkpoints, it says what changed and starts anew.
 
     Args:
-        run: base model, objective and seed.
+        run: base model, arm and seed.
         data: pairs.
         config: how.
         mask: neurons that are held at 0 in training and, by the checkpoint, ever after; part of the configuration.
@@ -218,18 +325,21 @@ def train_run(run: Run, data: DataConfig, config: TrainConfig, mask: NeuronMask 
     tokenizer = load_tokenizer(base, pad_with_eos=config.pad_with_eos)
     model = new_reward_model(base, run.seed, pad_token_id=tokenizer.pad_token_id)
     check_context(model, data.max_length)
+    if mask is not None:
+        check_shape(model, mask.neurons)
     pairs = training_pairs(local, run.objective, run.seed)
     (train, n_long_train), (validation, n_long_validation) = (
         tokenize_pairs(tokenizer, items, data) for items in (pairs.train, pairs.validation)
     )
-    with trained_without(model, mask):
-        label = f"{run.objective}, seed {run.seed}"
-        model, log = train_model(model, tokenizer, train, validation, config, seed=run.seed, label=label)
+    label = f"{run.objective}, seed {run.seed}"
+    state = TrainingState(run.folder / "training_state", plan=settings | {"inputs": digest}, pairs=(train, validation))
+    model, log = train_model(model, train, validation, config, seed=run.seed, label=label, mask=mask, state=state)
     save_reward_model(model, tokenizer, run.folder / "reward_model", mask)
     write_table(run.folder / "train_log.parquet", log)
     facts = {"n_train": len(train), "n_validation": len(validation), "n_dropped": pairs.n_dropped}
-    facts |= {"n_too_long": n_long_train + n_long_validation}
+    facts |= {"n_too_long": n_long_train + n_long_validation, "n_resumed": state.n_resumed}
     facts |= {"is_bfloat16": uses_bfloat16(config.precision, pick_device())}
     n_tokens = int(log["n_tokens"].max())
     record.finish("reward_model", device=device_name(pick_device()), n_tokens=n_tokens, inputs=inputs, **facts)
+    state.remove()
     return True

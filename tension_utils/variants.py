@@ -158,8 +158,8 @@ def reloaded_loss(run: Run) -> tuple[float, float]:
     model, tokenizer = load_reward_model(folder, device=pick_device()), load_tokenizer(folder)
     pairs, _ = tokenize_pairs(tokenizer, training_pairs(local, run.objective, run.seed).validation, data)
     rewards = [
-        [model(torch.tensor([pair[side]], device=model.device)).logits[0, 0].item() for pair in pairs]
-        for side in ("chosen_ids", "rejected_ids")
+        [model(torch.tensor([ids], device=model.device)).logits[0, 0].item() for ids in side]
+        for side in zip(*(pair.tokens.sequences for pair in pairs), strict=True)
     ]
     chosen, rejected = torch.tensor(rewards)  # (2, P)
     log = read_table([run], "train_log", "01_train")

@@ -71,7 +71,7 @@ OTHER_VALUES = {
     TrainConfig: {
         "n_epochs": 2.0,
         "batch_size": 32,
-        "micro_batch_size": 8,
+        "tokens_per_batch": 512,
         "learning_rate": 1e-5,
         "warmup_share": 0.0,
         "n_evaluations": 1,
@@ -129,8 +129,7 @@ def test_different_values_have_different_hashes(a: dict, b: dict) -> None:
         (DataConfig, {"mixed_size": "matched", "n_train_pairs": 1}, "n_train_pairs: expected a number from 2"),
         (TrainConfig, {"n_epochs": 0}, "n_epochs: expected a number from"),
         (TrainConfig, {"batch_size": 0}, "batch_size: expected a number from 1"),
-        (TrainConfig, {"micro_batch_size": 17}, "micro_batch_size: expected a number from 1 to 16; got 17"),
-        (TrainConfig, {"micro_batch_size": 5}, "batch_size: expected a multiple of micro_batch_size=5; got 16"),
+        (TrainConfig, {"tokens_per_batch": 0}, "tokens_per_batch: expected a number of at least 1; got 0"),
         (TrainConfig, {"learning_rate": -1e-4}, "learning_rate: expected a number from 0.0 to 1.0"),
         (TrainConfig, {"warmup_share": 1.5}, "warmup_share: expected a number from 0.0 to 1.0; got 1.5"),
         (TrainConfig, {"n_evaluations": 0}, "n_evaluations: expected a number from 1"),

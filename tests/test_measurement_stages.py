@@ -39,7 +39,7 @@ ITEMS = ItemsConfig.of(EVALUATE)
 INTERPOLATE = InterpolateConfig((0, 0.1, 0.5, 1), ITEMS)
 DEPTH, GRADIENT = DepthConfig(ITEMS), GradientConfig(dataclasses.replace(ENGINE, n_items=6))
 DATA = DataConfig(n_train_pairs=12, n_validation_pairs=4, max_length=256)
-TRAIN = TrainConfig(batch_size=6, micro_batch_size=6, n_evaluations=1, learning_rate=1e-3, precision="float32")
+TRAIN = TrainConfig(batch_size=6, n_evaluations=1, learning_rate=1e-3, precision="float32")
 
 
 @pytest.fixture(scope="module")

@@ -52,9 +52,7 @@ def runs(toy_world: Path) -> list[Run]:
     runs = list_runs(toy_world.parent, ["toy"], ["helpful", "harmless", "helpful-harmless"], [0])
     data = DataConfig(n_train_pairs=12, n_validation_pairs=4, max_length=256)
     for run in runs:
-        assert train_run(
-            run, data, TrainConfig(batch_size=12, micro_batch_size=12, n_evaluations=1, precision="float32")
-        )
+        assert train_run(run, data, TrainConfig(batch_size=12, n_evaluations=1, precision="float32"))
         assert evaluate_run(run, EVALUATE) and identify_run(run, IDENTIFY)
     assert [ablate_run(run, ABLATE) for run in runs] == [True] * 3
     return runs

@@ -18,10 +18,11 @@ from tension_utils.architectures import ARCHITECTURES
 from tension_utils.artifacts import TABLES, file_hash, read_manifest
 from tension_utils.config import MASK_MODES, DataConfig, TrainConfig
 from tension_utils.data import Item
-from tension_utils.masking import NeuronMask
+from tension_utils.masking import NeuronMask, trained_without
 from tension_utils.models import load_reward_model, load_tokenizer, new_reward_model
 from tension_utils.monitor import TrainingMonitor
 from tension_utils.neurons import NeuronSet
+from tension_utils.packing import PreparedItem
 from tension_utils.pairs import training_pairs
 from tension_utils.runs import Run
 from tension_utils.training import device_name, tokenize_pairs, train_model, train_run, uses_bfloat16
@@ -95,18 +96,18 @@ def fit(
 ) -> tuple[PreTrainedModel, pd.DataFrame]:
     pairs = training_pairs(source, "helpful", seed)
     train, validation = (tokenize_pairs(tokenizer, items, source)[0] for items in (pairs.train, pairs.validation))
-    return train_model(model, tokenizer, train, validation, config, seed=seed)
+    return train_model(model, train, validation, config, seed=seed)
 
 
-@pytest.mark.parametrize("micro_batch_size", [16, 4])
+@pytest.mark.parametrize("tokens_per_batch", [4096, 300, 1])
 def test_first_loss_is_minus_log_sigmoid_of_the_margins(
-    small_world: Path, tokenizer: PreTrainedTokenizerFast, source: DataConfig, micro_batch_size: int
+    small_world: Path, tokenizer: PreTrainedTokenizerFast, source: DataConfig, tokens_per_batch: int
 ) -> None:
     model = new_reward_model(small_world / "base_model", 0, pad_token_id=tokenizer.pad_token_id)
     with torch.no_grad():
         model.score.weight *= 20  # margins far from zero, where a wrong sign or mean would show
         expected = loss_of(margins(model, tokenizer, training_pairs(source, "helpful", 0).train)).item()
-    _, log = fit(model, tokenizer, source, replace(ONE_STEP, micro_batch_size=micro_batch_size))
+    _, log = fit(model, tokenizer, source, replace(ONE_STEP, tokens_per_batch=tokens_per_batch))
     assert abs(expected - 0.6931) > 1e-3, "the untrained model must not be indifferent for this test to say anything"
     assert log.loss.iloc[0] == pytest.approx(expected, rel=1e-4)
 
@@ -140,15 +141,22 @@ def test_validation_is_measured_over_all_pairs_alike(
     assert log.validation_accuracy.iloc[-1] == pytest.approx((values > 0).double().mean().item())
 
 
+def swapped(pair: PreparedItem) -> PreparedItem:
+    """Return the pair with chosen and rejected exchanged."""
+    tokens = pair.tokens
+    both = {"sequences": tokens.sequences[::-1], "response_starts": tokens.response_starts[::-1]}
+    return replace(pair, tokens=replace(tokens, **both))
+
+
 def test_lowest_validation_loss_is_kept_and_not_the_last(
     small_world: Path, tokenizer: PreTrainedTokenizerFast, source: DataConfig
 ) -> None:
     items = training_pairs(source, "helpful", 0).train
     train, _ = tokenize_pairs(tokenizer, items, source)
-    opposite = train.rename_columns({"chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids"})
+    opposite = [swapped(pair) for pair in train]
     model = new_reward_model(small_world / "base_model", 0, pad_token_id=tokenizer.pad_token_id)
     config = replace(ONE_STEP, n_epochs=4.0, n_evaluations=4)
-    model, log = train_model(model, tokenizer, train, opposite, config, seed=0)
+    model, log = train_model(model, train, opposite, config, seed=0)
     losses = log.validation_loss.to_numpy()
     assert len(losses) == 4 and losses.argmin() == 0 and losses[-1] > losses[0] + 0.01, losses
     with torch.no_grad():
@@ -159,7 +167,7 @@ def test_lowest_validation_loss_is_kept_and_not_the_last(
 @pytest.mark.parametrize("n_evaluations, expected", [(1, [4]), (2, [2, 4]), (4, [1, 2, 3, 4]), (9, [1, 2, 3, 4])])
 def test_validations_are_evenly_spaced_with_one_at_the_end(n_evaluations: int, expected: list[int]) -> None:
     class State:
-        max_steps = 4
+        max_steps, global_step = 4, 0
 
     monitor = TrainingMonitor(n_evaluations, "train")
     monitor.on_train_begin(None, State(), None)
@@ -237,13 +245,15 @@ def test_a_finished_run_is_found_and_anything_else_is_done_again(small_world: Pa
 MASK = NeuronSet.of((2, 64), [(layer, index) for layer in (0, 1) for index in range(layer, 64, 3)])
 
 
-def margins_at_the_end(monkeypatch: pytest.MonkeyPatch, items: tuple[Item, ...]) -> list[torch.Tensor]:
-    """Let `train_run` record the margins of its model in memory when training ends."""
+def margins_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast, items: tuple[Item, ...]
+) -> list[torch.Tensor]:
+    """Let `train_run` record the margins of its model in memory, mask and all, when training ends."""
     found, original = [], training.train_model
 
-    def recorded(model, tokenizer, *args, **kwargs):
-        model, log = original(model, tokenizer, *args, **kwargs)
-        with torch.no_grad():
+    def recorded(*args, mask, **kwargs):
+        model, log = original(*args, mask=mask, **kwargs)
+        with torch.no_grad(), trained_without(model, mask):
             found.append(margins(model.eval(), tokenizer, items))
         return model, log
 
@@ -255,7 +265,8 @@ def test_a_masked_run_reloads_bit_for_bit_as_it_was_trained(
     small_world: Path, tmp_path: Path, source: DataConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = training_pairs(source, "helpful", 0).validation
-    ended, runs = margins_at_the_end(monkeypatch, items), []
+    tokenizer = load_tokenizer(small_world / "base_model")
+    ended, runs = margins_at_the_end(monkeypatch, tokenizer, items), []
     for mode in MASK_MODES:
         runs.append(Run(tmp_path / mode, str(small_world / "base_model"), "helpful", 0))
         assert train_run(runs[-1], source, TWO_STEPS, NeuronMask(MASK, mode))
@@ -343,8 +354,7 @@ def test_monitor_stops_at_any_loss_that_is_not_finite(key: str, column: str, val
 
 
 def lengths(tokenizer: PreTrainedTokenizerFast, items: tuple[Item, ...]) -> list[int]:
-    table = tokenize_pairs(tokenizer, items, DATA)[0]
-    return [max(map(len, pair)) for pair in zip(table["chosen_ids"], table["rejected_ids"], strict=True)]
+    return [max(map(len, pair.tokens.sequences)) for pair in tokenize_pairs(tokenizer, items, DATA)[0]]
 
 
 def test_long_pair_is_named_or_left_out_or_cut(tokenizer: PreTrainedTokenizerFast, source: DataConfig) -> None:
@@ -363,8 +373,8 @@ def test_long_pair_is_named_or_left_out_or_cut(tokenizer: PreTrainedTokenizerFas
     assert (len(cut), n_dropped) == (N_PAIRS, 0)
     for size, before, after in zip(sizes, whole, cut, strict=True):
         excess = max(0, size - limit)
-        assert after == {name: ids[excess:] for name, ids in before.items()}
-        assert max(map(len, after.values())) == min(size, limit)
+        assert after.tokens.sequences == tuple(ids[excess:] for ids in before.tokens.sequences)
+        assert max(map(len, after.tokens.sequences)) == min(size, limit)
 
 
 def test_left_out_long_pairs_are_counted_in_the_manifest(small_world: Path, tmp_path: Path, source: DataConfig) -> None:
