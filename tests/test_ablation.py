@@ -102,7 +102,7 @@ def test_ablated_copy_is_the_same_function_with_fewer_neurons(model_type, kind, 
     assert engine_rewards(smaller, tokenizer) == pytest.approx(expected, rel=1e-4, abs=1e-4)
     assert_as_before(model, before)
     n_weights = [sum(p.numel() for p in m.base_model.parameters() if p.ndim == 2) for m in (model, smaller)]
-    n_matrices = 3 if model_type in ("llama", "mistral", "qwen2", "qwen3", "olmo2") else 2
+    n_matrices = 2 if model_type in ("gpt2", "gpt_neox") else 3  # with a gate
     n_kept = [max(5, 5 * ceil((N_NEURONS - count) / 5)) for count in neurons.counts_by_layer()]
     assert n_weights[0] - n_weights[1] == (3 * N_NEURONS - sum(n_kept)) * 32 * n_matrices
     with pytest.raises(ValueError, match="neurons have been cut out"), ablated(smaller, neurons):
