@@ -179,7 +179,7 @@ def load_tokenizer(path_or_name: str | Path, *, pad_with_eos: bool = False) -> P
 def _use_float32_head(model: PreTrainedModel) -> None:
     """Make the reward head compute in float32, keeping its weight."""
     head = RewardHead(reward_head(model).in_features, 1, bias=False, device="meta")
-    head.weight = nn.Parameter(model.score.weight.detach().float())
+    head.weight = nn.Parameter(model.score.weight.detach().to(torch.float32, copy=True))  # aligned, as in `_prepare`
     model.score = head
 
 
