@@ -170,6 +170,15 @@ def test_model_is_left_as_it_was(tokenizer):
     assert model.config._attn_implementation == "sdpa" and model.training
 
 
+@given(st.integers(2, 9), st.integers(0, 2**31))
+def test_equal_hidden_states_get_equal_rewards(n_sequences, seed):
+    batch = pack_items([PreparedItem("x", TokenizedItem(((5, 6, 0),) * n_sequences, 1, 2, (2,) * n_sequences, 0))], 0)
+    hidden = torch.randn(1, 32, generator=torch.Generator().manual_seed(seed)).repeat(len(batch.input_ids), 1)
+    rewards = batch_rewards(MODEL, hidden, batch)
+    assert rewards.unique().numel() == 1
+    assert rewards[0].item() == pytest.approx(MODEL.score(hidden[0]).item(), rel=1e-4, abs=1e-5)
+
+
 def test_shared_tokens_are_computed_once(tokenizer):
     prepared = prepare_items(tokenizer, ITEMS, MAX_LENGTH)
     batch = pack_items(prepared, 0)
