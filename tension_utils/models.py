@@ -24,6 +24,7 @@ from tension_utils.architectures import (
     architecture_of_config,
     head_shape,
     neuron_shape,
+    restore_embedding_scale,
     reward_head,
 )
 from tension_utils.artifacts import atomic_path
@@ -200,6 +201,7 @@ def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[P
     architecture_of_config(config, str(path_or_name))
     options |= {"dtype": "auto", "use_safetensors": True, "attn_implementation": "sdpa", "output_loading_info": True}
     model, info = _from_pretrained(auto_class.from_pretrained, path_or_name, **options)
+    restore_embedding_scale(model)
     apply_saved_mask(model, path_or_name)
     return model, info
 

@@ -113,7 +113,7 @@ def test_ablated_copy_is_the_same_function_with_fewer_neurons(model_type, kind, 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])
 @pytest.mark.parametrize("part", ["neurons", "heads"])
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gpt_neox"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gemma3_text", "gpt_neox"])
 def test_resample_puts_in_the_drawn_rows_of_the_bank(model_type, part, scale, tokenizer, neurons):
     model = make_model(model_type)
     is_heads = part == "heads"
@@ -226,7 +226,7 @@ def test_bfloat16_weights_are_restored_bit_for_bit(tokenizer, neurons, means):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gpt_neox"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gemma3_text", "gpt_neox"])
 def test_ablated_evaluates_like_an_edited_and_reloaded_checkpoint(model_type, tokenizer, neurons, tmp_path):
     model = make_model(model_type)
     with ablated(model, neurons):

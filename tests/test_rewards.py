@@ -140,6 +140,8 @@ def test_any_stream_is_right_with_any_window(layout_items, window):
         ("mistral", 21, {None}),
         ("mistral windowed", 11, {None}),
         ("mistral windowed", 12, {11}),
+        ("gemma3_text", 8, {None}),
+        ("gemma3_text", 9, {None, 8}),
         ("qwen3 windowed", 21, {None, 20}),
     ],
 )
@@ -293,6 +295,7 @@ def test_bad_input_is_refused_with_what_was_expected(tokenizer):
         score_items(model, tokenizer, ITEMS[:1], **options)
     for model_type, parameters in {
         "llama": {"rope_type": "dynamic"},
+        "gemma3_text": {"full_attention": {"rope_type": "dynamic"}, "sliding_attention": {"rope_type": "default"}},
     }.items():
         model = make_model(model_type)
         model.config.rope_parameters = parameters

@@ -15,6 +15,14 @@ CONFIGS = {
     "qwen2": {"intermediate_size": 48, "num_key_value_heads": 2},
     "qwen3": {"intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8},
     "olmo2": {"intermediate_size": 48, "num_key_value_heads": 4},
+    "gemma3_text": {
+        "intermediate_size": 48,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 12,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "gpt_neox": {"intermediate_size": 48},
     "mistral windowed": {"intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 11},
     "qwen2 windowed": {
@@ -33,7 +41,7 @@ CONFIGS = {
         "layer_types": ["full_attention", "sliding_attention", "full_attention"],
     },
 }
-WINDOWED = ("mistral windowed", "qwen2 windowed", "qwen3 windowed")
+WINDOWED = ("gemma3_text", "mistral windowed", "qwen2 windowed", "qwen3 windowed")
 COMMON = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128}
 N_NEURONS = 48
 MAX_LENGTH = 64
