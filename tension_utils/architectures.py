@@ -46,7 +46,8 @@ _LLAMA = Architecture(
     down="mlp.down_proj",
     attention_output="self_attn.o_proj",
 )
-_OLMO2 = Architecture(**{**vars(_LLAMA), "model_types": ("olmo2",)})
+_OLMO2 = Architecture(**{**vars(_LLAMA), "model_types": ("olmo2",)})  # norms after attention and MLP
+_GEMMA3 = Architecture(**{**vars(_LLAMA), "model_types": ("gemma3_text",)})  # norms before and after, scaled embeddings
 _GPT2 = Architecture(
     model_types=("gpt2",),
     layers="h",
@@ -67,7 +68,7 @@ _GPT_NEOX = Architecture(
     attention_output="attention.dense",
     final_norm="final_layer_norm",
 )
-ARCHITECTURES = {name: row for row in (_GPT2, _LLAMA, _OLMO2, _GPT_NEOX) for name in row.model_types}
+ARCHITECTURES = {name: row for row in (_GPT2, _LLAMA, _OLMO2, _GEMMA3, _GPT_NEOX) for name in row.model_types}
 
 
 class RewardHead(nn.Linear):
@@ -83,7 +84,7 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     """Return the row of `ARCHITECTURES` for a model.
 
     Raises:
-        ValueError: if the model type is not in the table.
+        ValueError: if the model type is not in the table, or its attention looks ahead.
     """
     return architecture_of_config(model.config, type(model).__name__)
 
@@ -96,7 +97,32 @@ def architecture_of_config(config: PretrainedConfig, name: str) -> Architecture:
             f"{name}: model type {model_type!r} is not supported; expected one of {sorted(ARCHITECTURES)}. "
             "Choose such a model, or add a row to ARCHITECTURES in tension_utils/architectures.py"
         )
+    if getattr(config, "use_bidirectional_attention", None):
+        raise ValueError(
+            f"{name}: expected causal attention, got use_bidirectional_attention={config.use_bidirectional_attention!r}"
+            " in its configuration; choose a decoder, whose prompts can be shared between responses"
+        )
     return ARCHITECTURES[model_type]
+
+
+def restore_embedding_scale(model: PreTrainedModel) -> None:
+    """Set the factor that Gemma puts on its embeddings to what its configuration says, in float32.
+
+    Loading a checkpoint in bfloat16 rounds it (25.30 to 25.25 at a width of 640), and it stays rounded in a model that
+    goes on in float32, so that the same weights would give other rewards once they are saved and loaded in float32.
+    The module rounds it to the dtype of its weights anew in every forward pass.
+    """
+    embeddings = model.get_input_embeddings()
+    if hasattr(embeddings, "scalar_embed_scale"):
+        embeddings.embed_scale = torch.tensor(
+            embeddings.scalar_embed_scale, dtype=torch.float32, device=embeddings.weight.device
+        )
+
+
+def mean_embedding(model: PreTrainedModel) -> torch.Tensor:
+    """Return the mean over the vocabulary (H,), float32, of what the embeddings give the first layer."""
+    embeddings = model.get_input_embeddings()
+    return embeddings.weight.detach().float().mean(0) * getattr(embeddings, "scalar_embed_scale", 1.0)
 
 
 def neuron_shape(model: PreTrainedModel) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from tension_utils.architectures import (
     architecture_of_config,
     head_shape,
     neuron_shape,
+    restore_embedding_scale,
     reward_head,
 )
 from tension_utils.artifacts import atomic_path
@@ -179,7 +180,7 @@ def load_tokenizer(path_or_name: str | Path, *, pad_with_eos: bool = False) -> P
 def _use_float32_head(model: PreTrainedModel) -> None:
     """Make the reward head compute in float32, keeping its weight."""
     head = RewardHead(reward_head(model).in_features, 1, bias=False, device="meta")
-    head.weight = nn.Parameter(model.score.weight.detach().float())
+    head.weight = nn.Parameter(model.score.weight.detach().to(torch.float32, copy=True))  # aligned, as in `_prepare`
     model.score = head
 
 
@@ -200,6 +201,7 @@ def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[P
     architecture_of_config(config, str(path_or_name))
     options |= {"dtype": "auto", "use_safetensors": True, "attn_implementation": "sdpa", "output_loading_info": True}
     model, info = _from_pretrained(auto_class.from_pretrained, path_or_name, **options)
+    restore_embedding_scale(model)
     apply_saved_mask(model, path_or_name)
     return model, info
 

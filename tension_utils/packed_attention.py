@@ -1,8 +1,12 @@
-"""Attention on a packed stream: a prefix is causal, a response attends to its prefix and to itself."""
+"""Attention on a packed stream: a prefix is causal, a response attends to its prefix and to itself.
+
+In a layer with a sliding window, a token at position p of its sequence attends to the positions p - window + 1, ..., p.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,21 +26,35 @@ class AttentionBlock:
     mask: torch.Tensor | None
 
 
-def _blocks(batch: PackedBatch, dtype: torch.dtype, device: torch.device) -> list[AttentionBlock]:
+def _blocks(
+    batch: PackedBatch, dtype: torch.dtype, device: torch.device, window: int | None = None
+) -> list[AttentionBlock]:
     """Return the attention blocks in stream order: each prefix, then each rest of a response; at last the fill."""
     blocks = []
     for number, sequence in enumerate(batch.sequences):
-        prefix = slice(sequence.prefix, sequence.prefix + sequence.n_shared)
-        if sequence.n_shared and (number == 0 or batch.sequences[number - 1].item != sequence.item):
-            blocks.append(AttentionBlock(prefix, (prefix,), None))
-        rest = slice(sequence.start, sequence.start + sequence.length - sequence.n_shared)
-        n_rest = rest.stop - rest.start
-        mask = torch.full((n_rest, sequence.length), -torch.inf, dtype=dtype, device=device)
-        blocks.append(AttentionBlock(rest, (prefix, rest), mask.triu_(sequence.n_shared + 1)))
+        n_shared = sequence.n_shared
+        prefix = slice(sequence.prefix, sequence.prefix + n_shared)
+        if n_shared and (number == 0 or batch.sequences[number - 1].item != sequence.item):
+            is_windowed = window is not None and n_shared > window
+            mask = _mask(n_shared, n_shared, window, dtype, device) if is_windowed else None
+            blocks.append(AttentionBlock(prefix, (prefix,), mask))
+        rest = slice(sequence.start, sequence.start + sequence.length - n_shared)
+        n_unseen = 0 if window is None else max(0, n_shared - window + 1)  # no token of the rest sees these
+        mask = _mask(sequence.length - n_shared, sequence.length - n_unseen, window, dtype, device)
+        blocks.append(AttentionBlock(rest, (slice(prefix.start + n_unseen, prefix.stop), rest), mask))
     if batch.n_real < len(batch.input_ids):
         fill = slice(batch.n_real, len(batch.input_ids))
         blocks.append(AttentionBlock(fill, (fill,), None))
     return blocks
+
+
+def _mask(n_queries: int, n_keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return (Q, K): 0 where a query sees a key, -inf elsewhere; the last query is the last key's token."""
+    ahead = n_keys - n_queries
+    mask = torch.full((n_queries, n_keys), -torch.inf, dtype=dtype, device=device).triu_(ahead + 1)
+    if window is not None:
+        mask += torch.full_like(mask, -torch.inf).tril_(ahead - window)
+    return mask
 
 
 def _attend_blocks(
@@ -138,10 +156,12 @@ class _PaddedBlocks:
     is_real: torch.Tensor
 
 
-def _padded_blocks(batch: PackedBatch, dtype: torch.dtype, device: torch.device) -> list[_PaddedBlocks]:
+def _padded_blocks(
+    batch: PackedBatch, dtype: torch.dtype, device: torch.device, window: int | None = None
+) -> list[_PaddedBlocks]:
     """Return the prefixes as one padded group of blocks, and the rests of the responses as another."""
-    blocks = _blocks(batch, dtype, torch.device("cpu"))
-    groups = [[b for b in blocks if b.mask is None], [b for b in blocks if b.mask is not None]]
+    blocks = _blocks(batch, dtype, torch.device("cpu"), window)
+    groups = [[b for b in blocks if len(b.keys) == 1], [b for b in blocks if len(b.keys) == 2]]
     return [_pad_group(group, dtype, device) for group in groups if group]
 
 
@@ -153,8 +173,8 @@ def _pad_group(blocks: list[AttentionBlock], dtype: torch.dtype, device: torch.d
     mask[..., 0] = 0  # a padded query attends to something, so that it is not NaN
     for row, block in enumerate(blocks):
         n_rows, n_columns = len(queries[row]), len(keys[row])
-        causal = torch.full((n_rows, n_columns), -torch.inf, dtype=dtype).triu_(n_columns - n_rows + 1)
-        mask[row, 0, :n_rows, :n_columns] = causal if block.mask is None else block.mask
+        causal = _mask(n_rows, n_columns, None, dtype, mask.device) if block.mask is None else block.mask
+        mask[row, 0, :n_rows, :n_columns] = causal
     pad = torch.nn.utils.rnn.pad_sequence
     return _PaddedBlocks(
         queries=pad(queries, batch_first=True).to(device),
@@ -180,9 +200,17 @@ def _attend_padded(
 
 def _registered(attend: Callable) -> Callable:
     def forward(
-        module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, **kwargs: Any
+        module: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
-        return attend(query, key, value, kwargs["packed_blocks"], scaling).transpose(1, 2).contiguous(), None
+        blocks = kwargs["packed_blocks"](sliding_window)
+        return attend(query, key, value, blocks, scaling).transpose(1, 2).contiguous(), None
 
     return forward
 
@@ -190,6 +218,15 @@ def _registered(attend: Callable) -> Callable:
 LAYOUTS = {"packed_blocks": (_attend_blocks, _blocks), "packed_padded": (_attend_padded, _padded_blocks)}
 for _name, (_attend, _) in LAYOUTS.items():
     AttentionInterface.register(_name, _registered(_attend))
+
+
+def _blocks_by_window(
+    batch: PackedBatch, layout: str, dtype: torch.dtype, device: torch.device
+) -> Callable[[int | None], list]:
+    """Return a function from a layer's window to its blocks, made once; a window no sequence exceeds is none."""
+    longest = max(sequence.length for sequence in batch.sequences)
+    make = cache(partial(LAYOUTS[layout][1], batch, dtype, device))
+    return lambda window: make(None if window is None or window >= longest else window)
 
 
 @contextmanager
@@ -221,7 +258,7 @@ def packed_attention(
             inputs_embeds=embeddings,
             position_ids=batch.position_ids[None].to(device),
             use_cache=False,
-            packed_blocks=LAYOUTS[layout][1](batch, embeddings.dtype, device),
+            packed_blocks=_blocks_by_window(batch, layout, embeddings.dtype, device),
         ).last_hidden_state[0]
 
     backbone.set_attn_implementation(layout)
@@ -235,16 +272,17 @@ def packed_attention(
 
 def _require_static_positions(backbone: PreTrainedModel) -> None:
     """Refuse rotary embeddings whose frequencies depend on the longest position in the batch."""
-    rope_type = (getattr(backbone.config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope_type in ("dynamic", "longrope"):
-        raise ValueError(f"rope type {rope_type!r} is not supported; expected one whose frequencies are fixed")
+    parameters = getattr(backbone.config, "rope_parameters", None) or {}
+    by_layer_type = [each for each in parameters.values() if isinstance(each, dict)]  # Gemma has one per layer type
+    for each in by_layer_type or [parameters]:
+        rope_type = each.get("rope_type", "default")
+        if rope_type in ("dynamic", "longrope"):
+            raise ValueError(f"rope type {rope_type!r} is not supported; expected one whose frequencies are fixed")
 
 
 def _require_context(backbone: PreTrainedModel, batch: PackedBatch) -> None:
-    """Refuse a sequence that is longer than the model's context or than its attention window."""
-    config = backbone.config
-    limits = [config.max_position_embeddings, getattr(config, "sliding_window", None)]
-    limit = min(limit for limit in limits if limit is not None)
+    """Refuse a sequence that is longer than the model's context."""
+    limit = backbone.config.max_position_embeddings
     longest = max(sequence.length for sequence in batch.sequences)
     if longest > limit:
         raise ValueError(

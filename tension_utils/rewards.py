@@ -61,9 +61,12 @@ class ItemRewards:
 
 
 def batch_rewards(model: PreTrainedModel, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """Return the reward (B,) of each sequence, in float32, from the last hidden states (T, H)."""
+    """Return the reward (B,) of each sequence, in float32, from the last hidden states (T, H).
+
+    The products are summed row by row: a matrix product may round equal rows differently, and equal responses tie.
+    """
     at_read = hidden[batch.read_index().to(hidden.device)]  # (B, H)
-    return (at_read.float() @ reward_head(model).weight.float().T)[:, 0]
+    return (at_read.float() * reward_head(model).weight.float()).sum(dim=-1)
 
 
 def score_items(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tension_utils.architectures import reward_head
+from tension_utils.architectures import mean_embedding, reward_head
 from tension_utils.data import Item, render_prompt, render_response, tokenize_item
 from tension_utils.packing import read_position
 
@@ -116,7 +116,7 @@ def token_contributions(
         ResponseTooLongError: if a response leaves no room for its prompt.
     """
     embed, tokens, found = model.get_input_embeddings(), tokenize_item(tokenizer, item, max_length), []
-    blank = embed.weight.detach().float().mean(0)
+    blank = mean_embedding(model)
     rows = zip(item.responses, tokens.sequences, tokens.response_starts, strict=True)
     for response, sequence, start in rows:
         read = read_position(sequence, model.config.pad_token_id)

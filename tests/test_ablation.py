@@ -102,7 +102,7 @@ def test_ablated_copy_is_the_same_function_with_fewer_neurons(model_type, kind, 
     assert engine_rewards(smaller, tokenizer) == pytest.approx(expected, rel=1e-4, abs=1e-4)
     assert_as_before(model, before)
     n_weights = [sum(p.numel() for p in m.base_model.parameters() if p.ndim == 2) for m in (model, smaller)]
-    n_matrices = 3 if model_type in ("llama", "mistral", "qwen2", "qwen3", "olmo2") else 2
+    n_matrices = 2 if model_type in ("gpt2", "gpt_neox") else 3  # with a gate
     n_kept = [max(5, 5 * ceil((N_NEURONS - count) / 5)) for count in neurons.counts_by_layer()]
     assert n_weights[0] - n_weights[1] == (3 * N_NEURONS - sum(n_kept)) * 32 * n_matrices
     with pytest.raises(ValueError, match="neurons have been cut out"), ablated(smaller, neurons):
@@ -113,7 +113,7 @@ def test_ablated_copy_is_the_same_function_with_fewer_neurons(model_type, kind, 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])
 @pytest.mark.parametrize("part", ["neurons", "heads"])
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gpt_neox"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gemma3_text", "gpt_neox"])
 def test_resample_puts_in_the_drawn_rows_of_the_bank(model_type, part, scale, tokenizer, neurons):
     model = make_model(model_type)
     is_heads = part == "heads"
@@ -226,7 +226,7 @@ def test_bfloat16_weights_are_restored_bit_for_bit(tokenizer, neurons, means):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gpt_neox"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gemma3_text", "gpt_neox"])
 def test_ablated_evaluates_like_an_edited_and_reloaded_checkpoint(model_type, tokenizer, neurons, tmp_path):
     model = make_model(model_type)
     with ablated(model, neurons):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
 from safetensors.numpy import save_file
 from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_tokenizer, tokenized
 
@@ -39,7 +40,9 @@ def slow_activations(model, sequence, site):
         for i, layer in enumerate(layers):
             mlp, x = layer.mlp, inputs[i][0]
             if hasattr(mlp, "gate_proj"):
-                gate = torch.nn.functional.silu(mlp.gate_proj(x))
+                gate = mlp.gate_proj(x)
+                is_gemma = model.config.model_type == "gemma3_text"
+                gate = functional.gelu(gate, approximate="tanh") if is_gemma else functional.silu(gate)
                 values.append(gate * mlp.up_proj(x) if site == "down_input" else gate)
             elif hasattr(mlp, "c_fc"):
                 values.append(mlp.act(x @ mlp.c_fc.weight + mlp.c_fc.bias))
@@ -152,7 +155,7 @@ def test_every_kind_equals_the_slow_version(tokenizer, model_type, site):
     assert scores.n_items == len(ITEMS) and scores.n_tokens == sum(len(s) for t in tokens for s in t.sequences)
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gpt_neox"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gemma3_text", "gpt_neox"])
 def test_attribution_is_the_slope_of_the_margin_in_the_neurons_scale(tokenizer, model_type):
     model = make_model(model_type).double()
     attribution = neuron_scores(model, tokenizer, ITEMS, kinds=["attribution"], **OPTIONS).get("attribution")

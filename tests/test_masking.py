@@ -21,7 +21,7 @@ from tension_utils.rewards import score_items
 
 SHAPE = (3, N_NEURONS)
 MODES = ("masked", "pruned")
-TYPES = ("gpt2", "llama", "gpt_neox")
+TYPES = ("gpt2", "llama", "gemma3_text", "gpt_neox")
 # Where the weights of neuron j of a layer are, written out here once more: parameter -> index.
 PLACES = {
     "gpt2": {"mlp.c_fc.weight": (slice(None), "j"), "mlp.c_fc.bias": ("j",), "mlp.c_proj.weight": ("j", slice(None))},
@@ -36,6 +36,7 @@ PLACES = {
         "mlp.dense_4h_to_h.weight": (slice(None), "j"),
     },
 }
+PLACES["gemma3_text"] = PLACES["llama"]
 IDS = torch.tensor([[5, 9, 200, 77, 31], [8, 11, 4, 250, 19]])
 every_type = pytest.mark.parametrize("model_type", TYPES)
 every_mode = pytest.mark.parametrize("mode", MODES)

@@ -70,7 +70,7 @@ def test_the_table_names_the_parts_of_every_architecture(model_type):
 
 
 def test_every_row_is_tested():
-    assert set(CONFIGS) == set(ARCHITECTURES)
+    assert {name.removesuffix(" windowed") for name in CONFIGS} == set(ARCHITECTURES)
 
 
 def test_other_architectures_are_refused_with_the_supported_ones(tmp_path, tokenizer):
@@ -117,6 +117,43 @@ def test_the_neuron_mask_is_in_the_checkpoint_and_applied_on_load(model_type, to
         assert not projection_weight(down)[:, columns].any()
         assert torch.equal(projection_weight(down)[:, ~columns], original[:, ~columns])
     assert rewards(loaded) != pytest.approx(rewards(model), rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_tied_and_scaled_embeddings_come_from_a_causal_language_model(dtype, tokenizer, tmp_path):
+    config = make_model("gemma3_text").config
+    assert config.tie_word_embeddings
+    base = AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
+    for parameter in base.parameters():
+        parameter.data.normal_(0, 0.3 if parameter.ndim == 2 else 0.1)
+    base.save_pretrained(tmp_path / "base")
+    assert "lm_head.weight" not in load_file(tmp_path / "base" / "model.safetensors")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval().model
+    model = new_reward_model(tmp_path / "base", seed=3)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32} and model.base_model is model.model
+    model.eval()
+    with torch.no_grad():
+        hidden = plain(IDS).last_hidden_state
+        # the scale of the embeddings is that of float32, although a checkpoint in bfloat16 loads with a rounded one
+        assert torch.equal(model.model(IDS).last_hidden_state, hidden)
+        assert torch.equal(load_base_model(tmp_path / "base")(IDS).last_hidden_state, hidden)
+        save_reward_model(model, tokenizer, tmp_path / "rm")
+        assert torch.equal(rewards(load_reward_model(tmp_path / "rm")), rewards(model))
+        rough = load_reward_model(tmp_path / "rm", dtype="bfloat16")
+        assert reward_head(rough).weight.dtype == torch.float32 and torch.equal(
+            reward_head(rough).weight, model.score.weight
+        )
+        embedded = torch.nn.functional.embedding(IDS, model.model.embed_tokens.weight.bfloat16())
+        assert torch.equal(rough.model.embed_tokens(IDS), embedded * torch.tensor(32**0.5).bfloat16())
+
+
+def test_attention_that_looks_ahead_is_refused(tmp_path, tokenizer):
+    model = make_model("gemma3_text", use_bidirectional_attention=True)
+    with pytest.raises(ValueError, match="expected causal attention, got use_bidirectional_attention=True"):
+        architecture_of(model)
+    model.save_pretrained(tmp_path / "both_ways")
+    with pytest.raises(ValueError, match="both_ways: expected causal attention"):
+        load_reward_model(tmp_path / "both_ways")
 
 
 def test_saving_replaces_a_folder_and_a_failure_leaves_the_old_one(tokenizer, tmp_path, monkeypatch):

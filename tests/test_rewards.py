@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, make_model, make_tokenizer, slow_rewards, tokenized
+from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, WINDOWED, make_model, make_tokenizer, slow_rewards, tokenized
 
 from tension_utils import engine, packing
 from tension_utils.data import Item, TokenizedItem, Turn, render_prompt
@@ -13,7 +13,7 @@ from tension_utils.packed_attention import LAYOUTS, packed_attention
 from tension_utils.packing import PreparedItem, pack_items, prepare_items, read_position
 from tension_utils.rewards import ItemRewards, batch_rewards, score_items
 
-MODEL = make_model("llama")
+MODEL, MISTRAL = make_model("llama"), make_model("mistral")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_the_items_exercise_what_they_are_meant_to():
             assert tokens.n_shared < len(alone), "a merge across the border shortens the shared prefix"
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gpt_neox"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gpt_neox", *WINDOWED])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_both_layouts_of_attention_agree_with_a_plain_forward(tokenizer, model_type, layout):
     model = make_model(model_type)
@@ -90,6 +90,78 @@ def test_any_stream_gives_the_rewards_of_its_sequences(layout_items):
         assert rewards.numpy() == pytest.approx(np.array(expected), rel=1e-4, abs=1e-5)
 
 
+def sequences_of(n_shared, *lengths):
+    """One prepared item of random sequences of these lengths that share their first tokens, EOS at their ends."""
+    draw = np.random.default_rng(n_shared).integers
+    prefix = draw(1, 340, n_shared).tolist()
+    sequences = tuple((*prefix, *draw(1, 340, length - n_shared - 1).tolist(), 0) for length in lengths)
+    return PreparedItem("x", TokenizedItem(sequences, 1, n_shared, (n_shared,) * len(lengths), 0))
+
+
+# 16 is the length of the first item's prefix, 21 that of the longest sequence, 13 that of the last item's longer one.
+@pytest.mark.parametrize("window", [1, 2, 5, 12, 13, 15, 16, 17, 20, 21, 22])
+@pytest.mark.parametrize("model_type", WINDOWED)
+def test_windows_at_their_edges(model_type, window):
+    model = make_model(model_type, sliding_window=window)
+    prepared = [sequences_of(16, 21, 18, 19), sequences_of(0, 9, 3), sequences_of(3, 4, 13)]
+    expected = [reward for item in prepared for reward in slow_rewards(model, item.tokens)]
+    batch = pack_items(prepared, 0)
+    for layout in LAYOUTS:
+        with torch.inference_mode(), packed_attention(model, layout) as forward:
+            rewards = batch_rewards(model, forward(batch), batch)
+        assert rewards.numpy() == pytest.approx(np.array(expected), rel=1e-4, abs=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(tokens_of, st.lists(tokens_of, min_size=2, max_size=4)), min_size=1, max_size=3),
+    st.integers(1, 14),
+)
+def test_any_stream_is_right_with_any_window(layout_items, window):
+    prepared = []
+    for prefix, rests in layout_items:
+        sequences = tuple((*prefix, *rest, 0) for rest in rests)
+        prepared.append(PreparedItem("x", TokenizedItem(sequences, 1, len(prefix), (len(prefix),) * len(rests), 0)))
+    MISTRAL.config.sliding_window = window  # read anew in every forward pass
+    expected = [reward for item in prepared for reward in slow_rewards(MISTRAL, item.tokens)]
+    batch = pack_items(prepared, 0)
+    for layout in LAYOUTS:
+        with torch.inference_mode(), packed_attention(MISTRAL, layout) as forward:
+            rewards = batch_rewards(MISTRAL, forward(batch), batch)
+        assert rewards.numpy() == pytest.approx(np.array(expected), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("model_type", "longest", "made_for"),
+    [
+        ("llama", 21, {None}),
+        ("gpt2", 21, {None}),
+        ("mistral", 21, {None}),
+        ("mistral windowed", 11, {None}),
+        ("mistral windowed", 12, {11}),
+        ("gemma3_text", 8, {None}),
+        ("gemma3_text", 9, {None, 8}),
+        ("qwen3 windowed", 21, {None, 20}),
+    ],
+)
+def test_masks_are_made_once_per_window_and_none_where_no_sequence_exceeds_it(
+    model_type, longest, made_for, layout, monkeypatch
+):
+    attend, make = LAYOUTS[layout]
+    windows = []
+
+    def counted(*arguments):
+        windows.append(arguments[-1])
+        return make(*arguments)
+
+    monkeypatch.setitem(LAYOUTS, layout, (attend, counted))
+    batch = pack_items([sequences_of(4, longest, 6)], 0)
+    with torch.inference_mode(), packed_attention(make_model(model_type), layout) as forward:
+        forward(batch)
+    assert set(windows) == made_for and len(windows) == len(made_for)
+
+
 def test_model_is_left_as_it_was(tokenizer):
     model = make_model("llama").train()
     before = model.config._attn_implementation
@@ -98,6 +170,15 @@ def test_model_is_left_as_it_was(tokenizer):
     with pytest.raises(ZeroDivisionError), packed_attention(model):
         raise ZeroDivisionError
     assert model.config._attn_implementation == "sdpa" and model.training
+
+
+@given(st.integers(2, 9), st.integers(0, 2**31))
+def test_equal_hidden_states_get_equal_rewards(n_sequences, seed):
+    batch = pack_items([PreparedItem("x", TokenizedItem(((5, 6, 0),) * n_sequences, 1, 2, (2,) * n_sequences, 0))], 0)
+    hidden = torch.randn(1, 32, generator=torch.Generator().manual_seed(seed)).repeat(len(batch.input_ids), 1)
+    rewards = batch_rewards(MODEL, hidden, batch)
+    assert rewards.unique().numel() == 1
+    assert rewards[0].item() == pytest.approx(MODEL.score(hidden[0]).item(), rel=1e-4, abs=1e-5)
 
 
 def test_shared_tokens_are_computed_once(tokenizer):
@@ -212,13 +293,14 @@ def test_bad_input_is_refused_with_what_was_expected(tokenizer):
     model.score.weight.data[:] = torch.nan
     with pytest.raises(ValueError, match="item pair: expected finite rewards"):
         score_items(model, tokenizer, ITEMS[:1], **options)
-    windowed = make_model("mistral")
-    windowed.config.sliding_window = 16
-    with pytest.raises(ValueError, match="exceeds the 16 that MistralModel"):
-        score_items(windowed, tokenizer, ITEMS, **options)
-    windowed.config.rope_parameters = {"rope_type": "dynamic"}
-    with pytest.raises(ValueError, match="rope type 'dynamic' is not supported"):
-        score_items(windowed, tokenizer, ITEMS, **options)
+    for model_type, parameters in {
+        "llama": {"rope_type": "dynamic"},
+        "gemma3_text": {"full_attention": {"rope_type": "dynamic"}, "sliding_attention": {"rope_type": "default"}},
+    }.items():
+        model = make_model(model_type)
+        model.config.rope_parameters = parameters
+        with pytest.raises(ValueError, match="rope type 'dynamic' is not supported"):
+            score_items(model, tokenizer, ITEMS, **options)
 
 
 def test_a_token_counts_once_for_every_sequence_that_holds_it(tokenizer):

@@ -11,7 +11,14 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from tension_utils import training
 from tension_utils.architectures import ARCHITECTURES
@@ -51,7 +58,18 @@ def small_world(toy_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     sizes |= {"num_key_value_heads": 1, "head_dim": 16, "initializer_range": 0.2}
     config = LlamaConfig.from_pretrained(folder / "base_model", **sizes)
     LlamaForCausalLM(config).save_pretrained(folder / "base_model")
+    shutil.copytree(folder / "base_model", folder.parent / "gemma")
+    sizes |= {key: getattr(config, key) for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
+    sizes |= {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+    gemma = Gemma3ForCausalLM(Gemma3TextConfig(**sizes, query_pre_attn_scalar=16)).to(torch.bfloat16)
+    gemma.save_pretrained(folder.parent / "gemma")
     return folder
+
+
+@pytest.fixture(params=["toy-world/base_model", "gemma"])
+def base(small_world: Path, request: pytest.FixtureRequest) -> Path:
+    """The base model, and one with windows and scaled, tied embeddings, stored in bfloat16 as they are published."""
+    return small_world.parent / request.param
 
 
 @pytest.fixture
@@ -101,9 +119,9 @@ def fit(
 
 @pytest.mark.parametrize("tokens_per_batch", [4096, 300, 1])
 def test_first_loss_is_minus_log_sigmoid_of_the_margins(
-    small_world: Path, tokenizer: PreTrainedTokenizerFast, source: DataConfig, tokens_per_batch: int
+    base: Path, tokenizer: PreTrainedTokenizerFast, source: DataConfig, tokens_per_batch: int
 ) -> None:
-    model = new_reward_model(small_world / "base_model", 0, pad_token_id=tokenizer.pad_token_id)
+    model = new_reward_model(base, 0, pad_token_id=tokenizer.pad_token_id)
     with torch.no_grad():
         model.score.weight *= 20  # margins far from zero, where a wrong sign or mean would show
         expected = loss_of(margins(model, tokenizer, training_pairs(source, "helpful", 0).train)).item()
@@ -113,10 +131,10 @@ def test_first_loss_is_minus_log_sigmoid_of_the_margins(
 
 
 def test_second_loss_follows_one_step_of_adam(
-    small_world: Path, tokenizer: PreTrainedTokenizerFast, source: DataConfig
+    base: Path, tokenizer: PreTrainedTokenizerFast, source: DataConfig
 ) -> None:
     items = training_pairs(source, "helpful", 0).train
-    by_hand = new_reward_model(small_world / "base_model", 0, pad_token_id=tokenizer.pad_token_id).eval()
+    by_hand = new_reward_model(base, 0, pad_token_id=tokenizer.pad_token_id).eval()
     loss_of(margins(by_hand, tokenizer, items)).backward()
     torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 1.0)
     with torch.no_grad():
@@ -124,16 +142,16 @@ def test_second_loss_follows_one_step_of_adam(
             gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
             parameter -= TWO_STEPS.learning_rate * gradient / (gradient.abs() + 1e-8)
         expected = loss_of(margins(by_hand, tokenizer, items)).item()
-    model = new_reward_model(small_world / "base_model", 0, pad_token_id=tokenizer.pad_token_id)
+    model = new_reward_model(base, 0, pad_token_id=tokenizer.pad_token_id)
     _, log = fit(model, tokenizer, source, TWO_STEPS)
     assert log.loss.iloc[1] == pytest.approx(expected, rel=1e-5)
     assert log.loss.iloc[1] < log.loss.iloc[0] - 0.01
 
 
 def test_validation_is_measured_over_all_pairs_alike(
-    small_world: Path, tokenizer: PreTrainedTokenizerFast, source: DataConfig
+    base: Path, tokenizer: PreTrainedTokenizerFast, source: DataConfig
 ) -> None:
-    model = new_reward_model(small_world / "base_model", 0, pad_token_id=tokenizer.pad_token_id)
+    model = new_reward_model(base, 0, pad_token_id=tokenizer.pad_token_id)
     trained, log = fit(model, tokenizer, source, ONE_STEP)  # 20 validation pairs: one batch of 16 and one of 4
     with torch.no_grad():
         values = margins(trained.eval(), tokenizer, training_pairs(source, "helpful", 0).validation)
@@ -262,13 +280,13 @@ def margins_at_the_end(
 
 
 def test_a_masked_run_reloads_bit_for_bit_as_it_was_trained(
-    small_world: Path, tmp_path: Path, source: DataConfig, monkeypatch: pytest.MonkeyPatch
+    base: Path, tmp_path: Path, source: DataConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = training_pairs(source, "helpful", 0).validation
-    tokenizer = load_tokenizer(small_world / "base_model")
+    tokenizer = load_tokenizer(base)
     ended, runs = margins_at_the_end(monkeypatch, tokenizer, items), []
     for mode in MASK_MODES:
-        runs.append(Run(tmp_path / mode, str(small_world / "base_model"), "helpful", 0))
+        runs.append(Run(tmp_path / mode, str(base), "helpful", 0))
         assert train_run(runs[-1], source, TWO_STEPS, NeuronMask(MASK, mode))
         model, tokenizer = (load(runs[-1].folder / "reward_model") for load in (load_reward_model, load_tokenizer))
         with torch.no_grad():
@@ -277,11 +295,11 @@ def test_a_masked_run_reloads_bit_for_bit_as_it_was_trained(
     log = pd.read_parquet(runs[0].folder / "train_log.parquet")
     assert loss_of(ended[0]).item() == pytest.approx(log.validation_loss.iloc[-1], rel=1e-4)
     masked, pruned = (load_file(run.folder / "reward_model" / "model.safetensors") for run in runs)
-    start = load_file(small_world / "base_model" / "model.safetensors")
     name, columns = "model.layers.1.mlp.down_proj.weight", torch.tensor(MASK.mask[1])
-    assert torch.equal(masked[name][:, columns], start[name][:, columns]) and not pruned[name][:, columns].any()
+    start = load_file(base / "model.safetensors")[name].float()
+    assert torch.equal(masked[name][:, columns], start[:, columns]) and not pruned[name][:, columns].any()
     assert torch.equal(masked[name][:, ~columns], pruned[name][:, ~columns])
-    assert not torch.equal(masked[name][:, ~columns], start[name][:, ~columns])
+    assert not torch.equal(masked[name][:, ~columns], start[:, ~columns])
 
 
 def test_the_mask_is_part_of_the_configuration(trained: Run, small_world: Path, tmp_path: Path) -> None:

@@ -15,8 +15,33 @@ CONFIGS = {
     "qwen2": {"intermediate_size": 48, "num_key_value_heads": 2},
     "qwen3": {"intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8},
     "olmo2": {"intermediate_size": 48, "num_key_value_heads": 4},
+    "gemma3_text": {
+        "intermediate_size": 48,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 12,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "gpt_neox": {"intermediate_size": 48},
+    "mistral windowed": {"intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 11},
+    "qwen2 windowed": {
+        "intermediate_size": 48,
+        "num_key_value_heads": 2,
+        "use_sliding_window": True,
+        "sliding_window": 5,
+        "max_window_layers": 1,
+    },
+    "qwen3 windowed": {
+        "intermediate_size": 48,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "use_sliding_window": True,
+        "sliding_window": 20,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+    },
 }
+WINDOWED = ("gemma3_text", "mistral windowed", "qwen2 windowed", "qwen3 windowed")
 COMMON = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128}
 N_NEURONS = 48
 MAX_LENGTH = 64
@@ -58,11 +83,11 @@ def make_tokenizer(*, pad_is_eos: bool = True, joins_border: bool = False) -> Pr
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token=pad)
 
 
-def make_model(model_type: str, *, seed: int = 0, pad_token_id: int | None = 0):
+def make_model(name: str, *, seed: int = 0, pad_token_id: int | None = 0, **options):
     """A random reward model with weights large enough that every part of it matters to the reward."""
-    config = CONFIG_MAPPING[model_type](
+    config = CONFIG_MAPPING[name.removesuffix(" windowed")](
         **COMMON,
-        **CONFIGS[model_type],
+        **(CONFIGS[name] | options),
         vocab_size=340,
         num_labels=1,
         pad_token_id=pad_token_id,
