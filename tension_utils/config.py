@@ -14,11 +14,42 @@ MIXED, MATCHED_ARM = OBJECTIVES[2], "helpful-harmless-matched"
 SHARED_MASK_ARM = "matched-without-shared"  # trained with the neurons masked that the single-objective models share
 RANDOM_MASK_ARMS = tuple("matched-without-random" + number for number in ("", "-2", "-3", "-4"))  # one draw each
 MASKED_ARMS = (SHARED_MASK_ARM, *RANDOM_MASK_ARMS)
-MATCHED_ARMS = (MATCHED_ARM, *MASKED_ARMS)  # the mixed objective at a single one's size
-ARMS = (*OBJECTIVES, *MATCHED_ARMS)  # what a reward model can be trained on
+LABELS = ("given", "coin", "longer")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a reward model is trained on.
+
+    Args:
+        helpful: share of the helpful pairs, the first ones in the seed's order, in [0, 1].
+        harmless: share of the harmless pairs.
+        labels: of `LABELS`: ``"given"``, those of the data; ``"coin"``, a fair coin says which response is chosen;
+            ``"longer"``, the response with more characters is chosen (as given where both have as many).
+    """
+
+    helpful: float = 0.0
+    harmless: float = 0.0
+    labels: str = LABELS[0]
+
+
+# Sham arms learn labels that carry no objective: what they share with a reward model needs none.
+SHAM_ARMS = {
+    f"{objective}-{labels}": Arm(**{objective: 1.0, "labels": labels})
+    for labels in LABELS[1:]
+    for objective in SINGLE_OBJECTIVES
+}
+RATIO_ARMS = {"helpful-harmless-3-to-1": Arm(0.75, 0.25), "helpful-harmless-1-to-3": Arm(0.25, 0.75)}
+ARMS = {
+    "helpful": Arm(helpful=1.0),
+    "harmless": Arm(harmless=1.0),
+    MIXED: Arm(1.0, 1.0),  # as published: all pairs of both
+    **dict.fromkeys((MATCHED_ARM, *MASKED_ARMS), Arm(0.5, 0.5)),  # as many pairs and steps as a single objective
+    **RATIO_ARMS,
+    **SHAM_ARMS,
+}
 MASK_MODES = ("masked", "pruned")
 PRECISIONS = ("auto", "float32", "bfloat16")
-MIXED_SIZES = ("natural", "matched")
 LONG_PAIRS = ("error", "drop", "truncate")
 BAD_PAIRS = ("error", "drop")
 SCORE_KINDS = ("signed_mean", "mean_abs", "rms", "frequency", "rms_change", "contrast", "attribution")
@@ -48,8 +79,6 @@ class DataConfig:
         subsets: the source's folders per single objective; the mixed objective uses all of them.
         n_train_pairs: training pairs per single objective; 0 takes all that validation leaves.
         n_validation_pairs: pairs per single objective, carved from the train split.
-        mixed_size: of the mixed objective: ``"natural"`` (union of both) or ``"matched"`` (half of each, as many
-            pairs and steps as one objective); the arm `MATCHED_ARM` is always matched.
         max_length: tokens per sequence, EOS included.
         long_pairs: what to do with a training pair longer than that; ``"truncate"`` cuts its prompt on the left.
         bad_pairs: what to do with a row that is no usable pair (empty, identical, different prompts, missing field).
@@ -61,7 +90,6 @@ class DataConfig:
     )
     n_train_pairs: int = 0
     n_validation_pairs: int = 50
-    mixed_size: str = "natural"
     max_length: int = 1024
     long_pairs: str = "error"
     bad_pairs: str = "error"
@@ -74,13 +102,8 @@ class DataConfig:
         check_range("n_train_pairs", self.n_train_pairs, 0)
         check_range("n_validation_pairs", self.n_validation_pairs, 1)
         check_range("max_length", self.max_length, 8)
-        check_choice("mixed_size", self.mixed_size, MIXED_SIZES)
         check_choice("long_pairs", self.long_pairs, LONG_PAIRS)
         check_choice("bad_pairs", self.bad_pairs, BAD_PAIRS)
-        if self.mixed_size == "matched":  # half of each: one pair has no half
-            check_range("n_validation_pairs", self.n_validation_pairs, 2)
-            if self.n_train_pairs:
-                check_range("n_train_pairs", self.n_train_pairs, 2)
 
 
 @dataclass(frozen=True)

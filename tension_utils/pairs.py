@@ -1,8 +1,8 @@
 """Preference pairs of an objective: read from a public dataset or a folder of its layout, checked, split, mixed."""
 
+import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from tension_utils.config import MATCHED_ARMS, SINGLE_OBJECTIVES, DataConfig
+from tension_utils.config import ARMS, SINGLE_OBJECTIVES, DataConfig
 from tension_utils.data import ROLE_NAMES, Item, Turn
 from tension_utils.jsonl import read_jsonl
 
@@ -198,22 +198,48 @@ def split_single(config: DataConfig, objective: str, seed: int) -> TrainingPairs
     )
 
 
-def training_pairs(config: DataConfig, objective: str, seed: int) -> TrainingPairs:
+def training_pairs(config: DataConfig, arm: str, seed: int) -> TrainingPairs:
     """Return the training and validation pairs of any of `config.ARMS`.
 
-    The mixed objective uses the very pairs that the single ones use with this seed: all of them (``natural``) or the
-    first half of each (``matched``). The matched arm and its masked variants are the second, whatever ``mixed_size``
-    says.
+    A mixed arm uses the first of the very pairs that the single objectives use with this seed, as many of each as its
+    shares say (a share of a pair counts down). Labels other than the given ones are made here, for validation pairs
+    too.
+
+    Raises:
+        ValueError: if there are fewer pairs than asked for, or a share leaves none.
     """
-    if objective in SINGLE_OBJECTIVES:
-        return split_single(config, objective, seed)
-    parts = [split_single(config, single, seed) for single in SINGLE_OBJECTIVES]
+    shares = {objective: getattr(ARMS[arm], objective) for objective in SINGLE_OBJECTIVES}
+    parts = {objective: split_single(config, objective, seed) for objective, share in shares.items() if share}
     rng = np.random.default_rng([seed, len(SINGLE_OBJECTIVES)])
-    is_matched = objective in MATCHED_ARMS or config.mixed_size == "matched"
 
-    def mix(items: Iterator[tuple[Item, ...]]) -> tuple[Item, ...]:
-        kept = [item for side in items for item in (side[: len(side) // 2] if is_matched else side)]
-        return tuple(kept[i] for i in rng.permutation(len(kept)))
+    def mix(split: str) -> tuple[Item, ...]:
+        kept = []
+        for objective, part in parts.items():
+            items = getattr(part, split)
+            n_kept = int(shares[objective] * len(items))
+            if not n_kept:
+                raise ValueError(
+                    f"n_{split}_pairs: expected enough pairs for {arm}, which takes {shares[objective]:g} of the "
+                    f"{objective} ones; got {len(items)}"
+                )
+            kept += items[:n_kept]
+        return tuple(kept[i] for i in rng.permutation(len(kept))) if len(parts) > 1 else tuple(kept)
 
-    n_dropped = sum((Counter(part.n_dropped) for part in parts), Counter())
-    return TrainingPairs(mix(part.train for part in parts), mix(part.validation for part in parts), dict(n_dropped))
+    train, validation = mix("train"), mix("validation")
+    n_dropped = sum((Counter(part.n_dropped) for part in parts.values()), Counter())
+    coin = np.random.default_rng([seed, *arm.encode()])
+    return TrainingPairs(*(relabel(items, ARMS[arm].labels, coin) for items in (train, validation)), dict(n_dropped))
+
+
+def relabel(items: tuple[Item, ...], labels: str, coin: np.random.Generator) -> tuple[Item, ...]:
+    """Return the pairs with the labels of an arm: see `config.Arm`."""
+    if labels == "given":
+        return items
+    if labels == "coin":
+        is_swapped = coin.integers(2, size=len(items)).astype(bool)
+    else:
+        is_swapped = [len(item.rejected[0]) > len(item.chosen[0]) for item in items]
+    return tuple(
+        dataclasses.replace(item, chosen=item.rejected, rejected=item.chosen) if swap else item
+        for item, swap in zip(items, is_swapped, strict=True)
+    )

@@ -18,7 +18,7 @@ def hh_tests(evaluation: pd.DataFrame) -> pd.DataFrame:
 
 def in_order(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Sort rows whose columns hold objectives in the order of `ARMS`."""
-    return table.sort_values(list(columns), key=lambda c: c.map(ARMS.index), ignore_index=True)
+    return table.sort_values(list(columns), key=lambda c: c.map(list(ARMS).index), ignore_index=True)
 
 
 def tension_table(evaluation: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def interpolation_frontier(table: pd.DataFrame) -> pd.DataFrame:
     """
     by = ["base_model", "harmless_weight", "test"]
     frontier = accuracy_table(hh_tests(table), by, analysis_rng())
-    return frontier.sort_values(by, key=lambda c: c.map(ARMS.index) if c.name == "test" else c, ignore_index=True)
+    return frontier.sort_values(by, key=lambda c: c.map(list(ARMS).index) if c.name == "test" else c, ignore_index=True)
 
 
 def depth_accuracy(table: pd.DataFrame, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:

@@ -101,7 +101,6 @@ CHOICES: dict[str, tuple[Callable[[str], object], str, tuple[str, ...]]] = {
     "ablated scope": (lambda bad: AblateConfig(scope=bad), "scope", SCOPES),
     "training precision": (lambda bad: TrainConfig(precision=bad), "precision", PRECISIONS),
     "engine precision": (lambda bad: EngineConfig(precision=bad), "precision", PRECISIONS),
-    "mixed size": (lambda bad: DataConfig(mixed_size=bad), "mixed_size", ("natural", "matched")),
     "long pairs": (lambda bad: DataConfig(long_pairs=bad), "long_pairs", ("error", "drop", "truncate")),
     "bad pairs": (lambda bad: DataConfig(bad_pairs=bad), "bad_pairs", ("error", "drop")),
 }

@@ -259,22 +259,60 @@ def test_fewer_training_pairs_leave_validation_as_it_is(source: Path) -> None:
     assert few.train == every.train[:5]
 
 
-@pytest.mark.parametrize("mixed_size, n_train, n_validation", [("natural", 8 + 6, 4 + 4), ("matched", 4 + 3, 2 + 2)])
-def test_mixed_objective_uses_the_pairs_of_the_single_ones(
-    source: Path, mixed_size: str, n_train: int, n_validation: int
+@pytest.mark.parametrize(
+    "arm, shares, n_train, n_validation",
+    [
+        ("helpful-harmless", (1, 1), 8 + 6, 4 + 4),
+        ("helpful-harmless-matched", (0.5, 0.5), 4 + 3, 2 + 2),
+        ("matched-without-shared", (0.5, 0.5), 4 + 3, 2 + 2),
+        ("helpful-harmless-3-to-1", (0.75, 0.25), 6 + 1, 3 + 1),
+        ("helpful-harmless-1-to-3", (0.25, 0.75), 2 + 4, 1 + 3),
+    ],
+)
+def test_mixed_arms_use_the_pairs_of_the_single_ones(
+    source: Path, arm: str, shares: tuple[float, float], n_train: int, n_validation: int
 ) -> None:
     write_lines(source, *numbered(10, "harmless"), subset="harmless-base", name="train.jsonl.gz")
-    data = config(source, mixed_size=mixed_size)
+    data = config(source)
     single = [training_pairs(data, objective, 1) for objective in ("helpful", "harmless")]
-    mixed = training_pairs(data, "helpful-harmless", 1)
-    share = 1 if mixed_size == "natural" else 2
+    mixed = training_pairs(data, arm, 1)
     for part, n in (("train", n_train), ("validation", n_validation)):
-        expected = [item for pairs in single for item in getattr(pairs, part)[: len(getattr(pairs, part)) // share]]
+        sides = [getattr(pairs, part) for pairs in single]
+        expected = [item for share, side in zip(shares, sides, strict=True) for item in side[: int(share * len(side))]]
         assert len(getattr(mixed, part)) == len(expected) == n
         assert set(ids(getattr(mixed, part))) == set(ids(expected))
     assert not set(ids(mixed.train)) & {i for pairs in single for i in ids(pairs.validation)}
     sides = [item_id.startswith("helpful") for item_id in ids(mixed.train)]
     assert sides != sorted(sides, reverse=True), "expected the two sides to be shuffled together"
+
+
+def test_a_share_that_leaves_no_pair_is_an_error(source: Path) -> None:
+    data = config(source, n_train_pairs=1)
+    with pytest.raises(ValueError, match="n_train_pairs: expected enough pairs for helpful-harmless-matched"):
+        training_pairs(data, "helpful-harmless-matched", 0)
+
+
+@pytest.mark.parametrize("objective", ["helpful", "harmless"])
+def test_sham_arms_change_labels_and_nothing_else(source: Path, objective: str) -> None:
+    write_lines(source, *numbered(60, "pair"), subset=f"{objective}-base", name="train.jsonl.gz")
+    data = config(source)
+    given = training_pairs(data, objective, 3)
+    for labels in ("coin", "longer"):
+        sham, again = (training_pairs(data, f"{objective}-{labels}", 3) for _ in range(2))
+        assert sham == again
+        for part in ("train", "validation"):
+            pairs = [*zip(getattr(sham, part), getattr(given, part), strict=True)]
+            assert all(
+                (a.item_id, a.prompt, {a.chosen, a.rejected}) == (b.item_id, b.prompt, {b.chosen, b.rejected})
+                for a, b in pairs
+            )
+            if labels == "longer":
+                assert all(len(a.chosen[0]) >= len(a.rejected[0]) for a, _ in pairs)
+        if labels == "coin":
+            swapped = [a.chosen != b.chosen for a, b in zip(sham.train, given.train, strict=True)]
+            assert 0.25 < sum(swapped) / len(swapped) < 0.75
+            other = training_pairs(data, f"{objective}-coin", 4)
+            assert {a.item_id: a.chosen for a in other.train} != {a.item_id: a.chosen for a in sham.train}
 
 
 def test_several_subsets_of_one_objective_are_joined(source: Path) -> None:

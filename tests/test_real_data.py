@@ -85,8 +85,8 @@ def test_first_unusable_row_is_named_with_its_line(splits: dict[tuple[str, str],
 
 
 def test_objectives_and_their_tests(splits: dict[tuple[str, str], Split]) -> None:
-    data = DataConfig(source=str(SOURCE), n_train_pairs=400, mixed_size="matched", bad_pairs="drop")
-    mixed = training_pairs(data, "helpful-harmless", 0)
+    data = DataConfig(source=str(SOURCE), n_train_pairs=400, bad_pairs="drop")
+    mixed = training_pairs(data, "helpful-harmless-matched", 0)
     assert len(mixed.train) == 400 and len(mixed.validation) == 50
     assert Counter(item.item_id.split("/")[0] for item in mixed.train) == dict.fromkeys(SUBSETS, 200)
     items, _ = load_hh_test(data.source, data.subsets, data.bad_pairs)
