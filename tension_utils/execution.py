@@ -16,6 +16,8 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
 
+from tension_utils.accelerators import own_accelerator
+
 KERNEL_NAME = "python3"
 KERNEL_TITLE = "Python 3 (ipykernel)"
 START_SECONDS = 180  # for a kernel to answer; generous, as every core may be training
@@ -29,9 +31,9 @@ def own_kernel() -> Iterator[None]:
 
     A private kernel specification comes first in the search path; a private IPython folder keeps the user's start-up
     files out and history locks away. Log level 40 hides ipykernel's warning about unencrypted loopback sockets.
-    A fixed hash seed keeps the order of sets the same from run to run.
+    A fixed hash seed keeps the order of sets the same from run to run. Of several accelerators the kernel sees one.
     """
-    with tempfile.TemporaryDirectory(prefix="tension-kernel-") as folder:
+    with own_accelerator() as accelerator, tempfile.TemporaryDirectory(prefix="tension-kernel-") as folder:
         spec_folder = Path(folder) / "kernels" / KERNEL_NAME
         spec_folder.mkdir(parents=True)
         spec = {
@@ -45,7 +47,7 @@ def own_kernel() -> Iterator[None]:
             ],
             "display_name": KERNEL_TITLE,
             "language": "python",
-            "env": {"IPYTHONDIR": str(Path(folder) / "ipython"), "PYTHONHASHSEED": "0"},
+            "env": {"IPYTHONDIR": str(Path(folder) / "ipython"), "PYTHONHASHSEED": "0"} | accelerator,
         }
         (spec_folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
         before = os.environ.get("JUPYTER_PATH")

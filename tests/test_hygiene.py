@@ -43,6 +43,7 @@ ORDER = (
 )
 # These run, show and publish notebooks; they know nothing of models.
 APART = (
+    "accelerators",
     "parameters",
     "execution",
     "provenance",

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import yaml
 
+from tension_utils.accelerators import own_accelerator
 from tension_utils.config import (
     ARMS,
     LABELS,
@@ -236,7 +237,9 @@ def main() -> int:
     def log(text: str) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{os.getpid()}] {text}", flush=True)
 
-    return min(1, run_steps(study, steps, log))
+    with own_accelerator() as accelerator:  # before any library looks for one
+        os.environ.update(accelerator)
+        return min(1, run_steps(study, steps, log))
 
 
 if __name__ == "__main__":
