@@ -120,7 +120,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         missing, unknown = sorted(set(columns) - set(table)), sorted(set(table) - set(columns))
         raise ValueError(f"{path.name}: missing columns {missing}, unknown columns {unknown}")
     with atomic_path(path) as temporary:
-        table[list(columns)].to_parquet(temporary, index=False)
+        table[list(columns)].to_parquet(temporary, index=False, compression="zstd")
 
 
 def read_table(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> pd.DataFrame:

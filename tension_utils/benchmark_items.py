@@ -1,5 +1,6 @@
 """The record type of a benchmark item, and the checks that every benchmark's rows pass."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ def find_folder(name: str, source: str, example: str) -> Path:
     return folder
 
 
+def prompt_key(prompt: Sequence[Turn]) -> str:
+    """Return 16 hex digits that name a prompt, so that tables of results hold no text of the data."""
+    return hashlib.sha256(render_prompt(prompt).encode()).hexdigest()[:16]
+
+
 def make_item(
     item_id: str,
     prompt: Sequence[Turn],
@@ -74,9 +80,9 @@ def make_item(
     place: tuple[str, str],
     style: str = "",
 ) -> BenchmarkItem:
-    """Return an item whose cluster is its prompt; ``place`` is (group, direction)."""
+    """Return an item whose cluster is a hash of its prompt; ``place`` is (group, direction)."""
     group, direction = place
-    cluster = render_prompt(prompt)
+    cluster = prompt_key(prompt)
     return BenchmarkItem(
         item_id, tuple(prompt), tuple(chosen), tuple(rejected), benchmark, subset, group, direction, cluster, style
     )

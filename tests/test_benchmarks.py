@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from hashlib import sha256
 from math import comb
 from pathlib import Path
 
@@ -110,10 +111,14 @@ def test_toy_item_keeps_turns_lists_and_place(tmp_path: Path) -> None:
         subset="best-of-3",
         group="helpful",
         direction="none",
-        cluster="\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant:",
+        cluster=sha256(b"\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant:").hexdigest()[:16],
     )
     assert first.chance == pytest.approx(1 / 3)
-    assert (second.item_id, second.group, second.cluster) == ("toy/other/2", "other", "\n\nHuman: Hi\n\nAssistant:")
+    assert (second.item_id, second.group, second.cluster) == (
+        "toy/other/2",
+        "other",
+        sha256(b"\n\nHuman: Hi\n\nAssistant:").hexdigest()[:16],
+    )
 
 
 @pytest.mark.parametrize(

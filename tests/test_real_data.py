@@ -91,5 +91,5 @@ def test_objectives_and_their_tests(splits: dict[tuple[str, str], Split]) -> Non
     assert Counter(item.item_id.split("/")[0] for item in mixed.train) == dict.fromkeys(SUBSETS, 200)
     items, _ = load_hh_test(data.source, data.subsets, data.bad_pairs)
     assert len(items) == sum(len(splits[subset, "test"].items) for subset in SUBSETS)
-    tested = {item.cluster + item.chosen[0] for item in items}
+    tested = {render_prompt(item.prompt) + item.chosen[0] for item in items}
     assert not [item for item in mixed.train if render_prompt(item.prompt) + item.chosen[0] in tested]
