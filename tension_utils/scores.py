@@ -1,6 +1,8 @@
 """Scores of all neurons of a model: the record, its file, and where a run keeps its views."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +45,30 @@ class NeuronScores:
             raise KeyError(f"no scores {kind}/{side}/{scope}; there are {there}. Compute them with neuron_scores")
         return self.tensors[kind, side, scope]
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file with the keys "kind/side/scope"."""
+    def only(self, kinds: Container[str], sides: Container[str], scopes: Container[str]) -> "NeuronScores":
+        """Return the scores of some kinds, sides and scopes."""
+        kept = {
+            key: t
+            for key, t in self.tensors.items()
+            if all(k in c for k, c in zip(key, (kinds, sides, scopes), strict=True))
+        }
+        return replace(self, tensors=kept)
+
+    def save(self, path: str | Path, *, is_half: bool = False) -> None:
+        """Write a safetensors file with the keys "kind/side/scope".
+
+        Args:
+            path: where to.
+            is_half: write float16, each tensor over its largest absolute value, which the metadata keeps. Ranks that
+                float16 does not tell apart become ties.
+        """
+        tensors = {"/".join(key): np.ascontiguousarray(t) for key, t in self.tensors.items()}
         metadata = {"site": self.site, "n_items": str(self.n_items), "n_tokens": str(self.n_tokens)}
-        save_file({"/".join(key): np.ascontiguousarray(t) for key, t in self.tensors.items()}, path, metadata)
+        if is_half:
+            scales = {key: float(np.abs(t).max()) or 1.0 for key, t in tensors.items()}
+            tensors = {key: (t / scales[key]).astype(np.float16) for key, t in tensors.items()}
+            metadata["scales"] = json.dumps(scales, sort_keys=True)
+        save_file(tensors, path, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "NeuronScores":
@@ -60,6 +82,8 @@ class NeuronScores:
             tensors = {tuple(key.split("/")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if "site" not in metadata or any(len(key) != 3 for key in tensors):
             raise ValueError(f"{path}: expected neuron scores as NeuronScores.save writes, got {sorted(tensors)[:3]}")
+        for key, scale in json.loads(metadata.get("scales", "{}")).items():
+            tensors[tuple(key.split("/"))] = tensors[tuple(key.split("/"))].astype(np.float32) * np.float32(scale)
         return cls(tensors, metadata["site"], int(metadata["n_items"]), int(metadata["n_tokens"]))
 
 

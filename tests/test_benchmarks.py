@@ -79,7 +79,7 @@ def test_hh_test_gives_every_subset_to_its_objective(source: Path) -> None:
 def test_items_with_one_prompt_share_a_cluster(source: Path) -> None:
     items = load_hh_test(str(source), SUBSETS, "error")[0]
     clusters = [item.cluster for item in items]
-    assert clusters == [render_prompt(item.prompt) for item in items]
+    assert clusters == [sha256(render_prompt(item.prompt).encode()).hexdigest()[:16] for item in items]
     assert clusters[0] == clusters[2] == clusters[4] != clusters[1]
 
 

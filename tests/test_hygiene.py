@@ -27,6 +27,7 @@ ORDER = (
     ("resampling", "ablation"),
     ("evaluation", "stages", "identification", "conditions", "ablation_stage", "variants"),
     ("interpolation", "depth", "geometry", "gradients", "weight_changes"),
+    ("export",),
     ("own_pair",),
     ("bootstrap", "statistics"),
     ("comparisons", "effects", "ties", "planted_tables"),

@@ -1,0 +1,115 @@
+"""Export what finished runs found, item by item and without weights: small enough to commit, and run folders still."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tension_utils.artifacts import TABLES, atomic_path, file_hash, read_manifest
+from tension_utils.config import SCORE_KINDS, SINGLE_OBJECTIVES
+from tension_utils.neurons import jaccard, top_neurons
+from tension_utils.runs import Run, SinglePair
+from tension_utils.scores import OWN_SCORES, VIEWS, NeuronScores
+
+SCHEMA_VERSION = 1
+TOP = 0.1  # share of neurons in the sets that float16 must still tell
+# Views whose scores are kept, with their kinds; of the run's own text all kinds are. One side and one scope of each.
+VIEW_KINDS = {
+    **{f"text-{objective}": ("signed_mean", "rms_change", "attribution") for objective in SINGLE_OBJECTIVES},
+    **{f"base-text-{objective}": ("signed_mean", "mean_abs") for objective in SINGLE_OBJECTIVES},
+    "base-generic": ("mean_abs",),
+    "gate": ("signed_mean",),
+}
+STAGE_OF = {
+    "train": "train_log.parquet",
+    "evaluate": "evaluation.parquet",
+    "identify": OWN_SCORES,
+    "ablate": "ablation.parquet",
+    "depth": "depth.parquet",
+    "gradients": "gradients.parquet",
+    "interpolate": "interpolation.parquet",
+    "weight_changes": "weight_changes.parquet",
+}
+
+
+def export_run(run: Run | SinglePair, target: Path) -> list[str]:
+    """Write the artifacts of a run's finished stages to its folder below ``target``; replace what is there.
+
+    Tables are copied as they are; of the neuron scores those of `VIEW_KINDS` are kept, as float16. The manifest is
+    the run's own, with the hash of every exported file and the schema's version.
+
+    Args:
+        run: a reward model, or a pair of single-objective ones.
+        target: root of the exported runs, such as ``results``.
+
+    Returns:
+        The stages that were exported; none if no stage is finished, and nothing is written then.
+
+    Raises:
+        ValueError: if an artifact is not what its stage wrote; names the file and how to make it again.
+    """
+    manifest = read_manifest(run.folder)
+    stages = [stage for stage in STAGE_OF if stage in manifest and (run.folder / STAGE_OF[stage]).exists()]
+    if not stages:
+        return []
+    for stage in stages:
+        _require_whole(run.folder, stage, manifest[stage])
+    folder = target / run.folder.relative_to(run.root)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir(parents=True)
+        for name in TABLES:
+            if (run.folder / f"{name}.parquet").exists():
+                shutil.copyfile(run.folder / f"{name}.parquet", temporary / f"{name}.parquet")
+        told_apart = _export_scores(run.folder, temporary) if "identify" in stages else {}
+        exported = {
+            p.relative_to(temporary).as_posix(): file_hash(p) for p in sorted(temporary.rglob("*")) if p.is_file()
+        }
+        about = {"schema_version": SCHEMA_VERSION, "files": exported, "top_tenth_jaccard_of_float16": told_apart}
+        text = json.dumps({**{stage: manifest[stage] for stage in stages}, "export": about}, indent=1, sort_keys=True)
+        (temporary / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    return stages
+
+
+def export_runs(runs: Iterable[tuple[Run | SinglePair, Sequence[str]]], target: Path) -> tuple[int, list[str]]:
+    """Export runs and say what is missing.
+
+    Args:
+        runs: each with the stages that are expected of it.
+        target: root of the exported runs.
+
+    Returns:
+        How many runs were exported, and a line for every run that lacks a stage.
+    """
+    n_exported, missing = 0, []
+    for run, expected in runs:
+        stages = export_run(run, target)
+        n_exported += bool(stages)
+        if lacking := [stage for stage in expected if stage not in stages]:
+            missing.append(f"{run.folder}: {', '.join(lacking)} not finished")
+    return n_exported, missing
+
+
+def _require_whole(folder: Path, stage: str, section: dict) -> None:
+    """Check a stage's artifact against its manifest; weights are too large to be hashed again, and are not exported."""
+    if section["artifact"] == STAGE_OF[stage] and file_hash(folder / STAGE_OF[stage]) != section["artifact_hash"]:
+        raise ValueError(
+            f"{folder / STAGE_OF[stage]}: expected the file that the {stage} stage wrote; its content is another; "
+            "remove it and run the stage again"
+        )
+
+
+def _export_scores(source: Path, target: Path) -> dict[str, float]:
+    """Write the kept scores as float16; return how well they tell the top neurons: Jaccard with those of float32."""
+    told_apart = {}
+    wanted = {OWN_SCORES: SCORE_KINDS} | {f"{VIEWS}/{view}.safetensors": kinds for view, kinds in VIEW_KINDS.items()}
+    for name, kinds in wanted.items():
+        if not (source / name).exists():
+            continue
+        kept = NeuronScores.load(source / name).only(kinds, ("both",), ("all",))
+        (target / name).parent.mkdir(exist_ok=True)
+        kept.save(target / name, is_half=True)
+        halves = NeuronScores.load(target / name)
+        for key, values in kept.tensors.items():
+            sets = (top_neurons(each, TOP) for each in (values, halves.tensors[key]))
+            told_apart[f"{name}/{'/'.join(key)}"] = round(jaccard(*sets), 5)
+    return told_apart

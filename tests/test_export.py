@@ -1,0 +1,91 @@
+"""Exported runs: the same tables, scores that still tell the top neurons, no weights and no text of the data."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_measurement_stages import DEPTH, INTERPOLATE, runs  # noqa: F401
+
+from tension_utils.artifacts import file_hash, read_manifest, read_table
+from tension_utils.config import EngineConfig, IdentifyConfig
+from tension_utils.depth import depth_run
+from tension_utils.export import export_run, export_runs
+from tension_utils.identification import identify_run
+from tension_utils.interpolation import interpolate_run
+from tension_utils.runs import Run, list_pairs
+from tension_utils.scores import NeuronScores, load_view, own_scores
+
+pytestmark = pytest.mark.xdist_group("measurement-stages")
+IDENTIFY = IdentifyConfig(engine=EngineConfig(n_items=6, tokens_per_batch=512, precision="float32"))
+
+
+@pytest.fixture(scope="module")
+def finished(runs: list[Run]) -> list:  # noqa: F811
+    """Three evaluated reward models, the helpful one with scores and depth, and their pair."""
+    assert identify_run(runs[0], IDENTIFY) and depth_run(runs[0], DEPTH)
+    (pair,) = list_pairs(runs)
+    interpolate_run(pair, INTERPOLATE)
+    return [*runs, pair]
+
+
+def test_an_export_is_a_run_folder_with_the_same_tables(finished: list, tmp_path: Path) -> None:
+    target = tmp_path / "results"
+    n_exported, missing = export_runs([(run, ("train", "evaluate")) for run in finished[:3]], target)
+    assert (n_exported, missing) == (3, [])
+    exported = [Run(target, run.base_model, run.objective, run.seed) for run in finished[:3]]
+    for name, chapter in (("evaluation", "02_evaluate"), ("train_log", "01_train")):
+        pd.testing.assert_frame_equal(read_table(exported, name, chapter), read_table(finished[:3], name, chapter))
+    for path in target.rglob("*.parquet"):
+        for column in pd.read_parquet(path).select_dtypes(exclude="number"):
+            values = pd.read_parquet(path)[column].astype(str)
+            assert not values.str.contains("Human|Assistant| ").any(), f"{path}: {column} holds text of the data"
+    assert not [*target.rglob("model.safetensors"), *target.rglob("tokenizer*")]
+
+
+def test_exported_scores_tell_the_same_top_neurons(finished: list, tmp_path: Path) -> None:
+    run = finished[0]
+    assert export_run(run, tmp_path) == ["train", "evaluate", "identify", "depth"]
+    exported = Run(tmp_path, run.base_model, run.objective, run.seed)
+    whole, half = own_scores(run), own_scores(exported)
+    for (kind, side, scope), values in half.tensors.items():
+        expected = whole.get(kind, side, scope)
+        assert (side, scope) == ("both", "all") and values.dtype == np.float32
+        assert np.abs(values - expected).max() <= 2**-11 * np.abs(expected).max()
+    assert {kind for kind, _, _ in half.tensors} == {kind for kind, _, _ in whole.tensors}
+    assert load_view(exported, "base-text-helpful").n_items == 6
+    about = read_manifest(exported.folder)["export"]
+    assert about["schema_version"] == 1 and min(about["top_tenth_jaccard_of_float16"].values()) > 0.9
+    for name, digest in about["files"].items():
+        assert file_hash(exported.folder / name) == digest
+
+
+def test_an_unfinished_run_says_what_is_missing(finished: list, tmp_path: Path) -> None:
+    other = Run(finished[0].root, finished[0].base_model, "helpful-coin", 1)
+    expected = [(finished[1], ("train", "evaluate", "ablate")), (other, ("train",)), (finished[3], ("interpolate",))]
+    n_exported, missing = export_runs(expected, tmp_path)
+    assert n_exported == 2
+    assert missing == [f"{finished[1].folder}: ablate not finished", f"{other.folder}: train not finished"]
+
+
+def test_a_damaged_table_is_not_exported(finished: list, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(finished[1].root / finished[1].base_model_name, root / finished[1].base_model_name)
+    run = Run(root, finished[1].base_model, finished[1].objective, 1)
+    path = run.folder / "evaluation.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="evaluation.parquet: expected the file that the evaluate stage wrote"):
+        export_run(run, tmp_path / "results")
+    assert not (tmp_path / "results").exists() or not [*(tmp_path / "results").rglob("*.parquet")]
+
+
+def test_half_precision_keeps_small_and_large_scores(tmp_path: Path) -> None:
+    values = {("attribution", "both", "all"): np.array([[1e-9, -3e-9, 0.0]], np.float32)}
+    scores = NeuronScores(
+        values | {("rms", "both", "all"): np.array([[7e5, 2.0, 0.0]], np.float32)}, "down_input", 1, 2
+    )
+    scores.save(tmp_path / "half.safetensors", is_half=True)
+    again = NeuronScores.load(tmp_path / "half.safetensors")
+    assert again.get("attribution") == pytest.approx(scores.get("attribution"), rel=1e-3)
+    assert again.get("rms") == pytest.approx(scores.get("rms"), rel=1e-3, abs=1)
