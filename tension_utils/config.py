@@ -21,7 +21,10 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 MIXED_SIZES = ("natural", "matched")
 LONG_PAIRS = ("error", "drop", "truncate")
 BAD_PAIRS = ("error", "drop")
-SCORE_KINDS = ("signed_mean", "mean_abs", "rms", "frequency", "rms_change", "contrast", "attribution")
+SCORE_KINDS = (
+    *("signed_mean", "mean_abs", "rms", "frequency", "rms_change", "relative_change"),
+    *("contrast", "absolute_contrast", "attribution"),
+)
 SCOPES = ("all", "response", "last")
 ABLATION_KINDS = ("zero", "mean", "resample")
 TOY = "toy"

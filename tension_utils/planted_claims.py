@@ -11,13 +11,13 @@ from tension_utils.conditions import CONTROL, EQUAL, ONLY, SHARED, mixed_sets
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.effects import ablation_effects
 from tension_utils.overlap import compare_sets, shared_count_p_value
-from tension_utils.planted_finders import FRACTION, PLACE, RELATIVE, PlantedWorld, credits
+from tension_utils.planted_finders import FRACTION, PLACE, WORLD_KINDS, PlantedWorld, credits
 from tension_utils.planted_worlds import true_neurons
 from tension_utils.statements import WAYS, verdict_of
 from tension_utils.statistics import analysis_rng, mean_table
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
-TEST_KINDS = ("signed_mean", "mean_abs", "rms_change")  # scores behind the tested sets; the first is the published one
+TEST_KINDS = WORLD_KINDS[:3]  # scores behind the tested sets; the first is the published one
 PLANT = "the plant"  # in the place of a score: the true neurons, as a perfect finder would give them
 MANY = 1 / 3  # the Jaccard index of two sets of one size that share half of their neurons
 P_LEVEL = 0.05
@@ -119,10 +119,10 @@ def decide_overlap(world: PlantedWorld, n_seeds: int) -> Iterator[Decision]:
     """Yield C4: the helpful and the harmless reward model share many neurons; with several seeds, in every one."""
     sets = {
         kind: [[world.top(kind, objective, seed) for objective in SINGLE_OBJECTIVES] for seed in range(n_seeds)]
-        for kind in (*TEST_KINDS, RELATIVE, "base")
+        for kind in (*WORLD_KINDS, "base")
     }
     floor = np.array([compare_sets(*pair)["jaccard"] for pair in sets["base"]])
-    for kind in (*TEST_KINDS, RELATIVE):
+    for kind in WORLD_KINDS:
         overlap = pd.DataFrame([compare_sets(*pair) for pair in sets[kind]])
         quiet = [
             shared_count_p_value(*pair, loud[0] | loud[1]) for pair, loud in zip(sets[kind], sets["base"], strict=True)

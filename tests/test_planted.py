@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from tension_utils import planted_study
 from tension_utils.ablation import ablated
+from tension_utils.activations import KINDS
 from tension_utils.conditions import EQUAL, ONLY, SHARED
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES
 from tension_utils.neurons import NeuronSet
@@ -34,7 +35,7 @@ from tension_utils.planted_claims import (
     decide_world,
     removal_changes,
 )
-from tension_utils.planted_finders import FINDERS, PlantedWorld, credits, finder_table, ranking_quality
+from tension_utils.planted_finders import PlantedWorld, credits, finder_table, ranking_quality
 from tension_utils.planted_study import StudyConfig, claim_rates, finder_rates, mean_interval, run_worlds
 from tension_utils.planted_tables import error_rates, ledger_rates, read_study
 from tension_utils.planted_worlds import (
@@ -239,10 +240,10 @@ def test_ranking_quality_against_a_slow_count(scores: np.ndarray, mask: np.ndarr
 def test_finders_rank_loud_plants_and_random_scores_do_not() -> None:
     loud = PlantedWorld(WorldConfig(9, loudness=8.0, drift=0.05))
     table = finder_table(loud)
-    assert len(table) == len(OBJECTIVES) * 2 * len(FINDERS) and set(table.score_kind) == set(FINDERS)
+    assert len(table) == len(OBJECTIVES) * 2 * len(KINDS) and set(table.score_kind) == set(KINDS)
     by_kind = table[table.site == "down_input"].groupby("score_kind").precision.mean()
     assert by_kind["rms_change"] > 0.9 and by_kind["relative_change"] > 0.9 and by_kind["mean_abs"] > 0.6
-    assert by_kind["contrast"] < 0.8 < by_kind["absolute contrast"], "some neurons support by being less active"
+    assert by_kind["contrast"] < 0.8 < by_kind["absolute_contrast"], "some neurons support by being less active"
     generator, truth = np.random.default_rng(0), true_neurons(loud.config, MIXED)
     random = [ranking_quality(generator.normal(size=SHAPE), truth)["precision"] for _ in range(200)]
     assert np.mean(random) == pytest.approx(truth.fraction, abs=0.03)
@@ -414,7 +415,7 @@ def test_command_writes_tables_that_read_back(tmp_path: Path, monkeypatch: pytes
     assert manifest["n_worlds"] == 1 and manifest["config"] == asdict(SMALL)
     assert set(tables["claims"].claim) == set(SCENARIOS["planted"].truth) and len(tables["worlds"]) == 1
     assert tables["claims"].n_worlds.eq(1).all() and tables["claims"].rate.isin([0, 1]).all()
-    assert set(tables["finders"].score_kind) == set(FINDERS)
+    assert set(tables["finders"].score_kind) == set(KINDS)
 
 
 # Bad input.
@@ -467,7 +468,7 @@ def test_committed_study_has_a_hundred_worlds() -> None:
     assert (claims.n_worlds == manifest["n_worlds"]).all() and claims.rate.between(claims.ci_low, claims.ci_high).all()
     truths = {(claim, is_true) for rules in SCENARIOS.values() for claim, is_true in rules.truth.items()}
     assert set(zip(claims.claim, claims.is_true, strict=True)) == truths
-    assert set(tables["finders"].score_kind) == set(FINDERS)
+    assert set(tables["finders"].score_kind) == set(KINDS)
 
 
 def test_ledger_rates_pool_worlds_of_one_truth() -> None:
