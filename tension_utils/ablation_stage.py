@@ -55,7 +55,7 @@ class _Ablation:
         stage, kind = self.stage, condition.ablation_kind
         options = self.replacement(kind, number)
         start = time.perf_counter()
-        with ablated(stage.model, condition.neurons, kind=kind, **options):
+        with ablated(stage.model, condition.neurons, kind=kind, scale=condition.scale, **options):
             table = score_groups(stage.model, stage.tokenizer, self.groups, **self.options)
         self.seconds.append(time.perf_counter() - start)
         return table.assign(**stage.run.label, **condition.label)
@@ -71,7 +71,7 @@ def ablate_run(run: Run, config: AblateConfig) -> bool:
         True if it computed, False if it found the artifact.
     """
     stage = Stage(run, "ablate", "ablation.parquet", config)
-    sources = score_sources(run)
+    sources = score_sources(run, config)
     hashes = {each.objective: read_manifest(each.folder)["identify"]["artifact_hash"] for each in sources}
     if not stage.start(**hashes):
         return False

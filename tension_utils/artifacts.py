@@ -33,7 +33,8 @@ TABLES = {
     "evaluation": EVALUATION,
     "template_check": EVALUATION,  # some prompts again, in the published template
     "ablation": (
-        ("base_model", "objective", "seed", "set", "matched_to", "fraction", "ablation_kind", "draw", "n_neurons")
+        ("base_model", "objective", "seed", "set", "family", "matched_to", "control", "fraction", "ablation_kind")
+        + ("scale", "draw", "n_neurons")
         + ("benchmark", "subset", "item_id", "cluster", "margin", "credit", "chance")
     ),
 }

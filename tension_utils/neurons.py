@@ -1,6 +1,6 @@
 """Sets of neurons: exact-count selection, set algebra, overlap with its chance level, random draws matched to them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,6 +178,28 @@ class NeuronSet:
         if self.shape != other.shape:
             raise ValueError(f"neuron sets of different models: shapes (layers, neurons) {self.shape}, {other.shape}")
         return other.mask
+
+
+def equalized(sets: Sequence[NeuronSet], bins: np.ndarray, generator: np.random.Generator) -> list[NeuronSet]:
+    """Return random parts of sets, all with the same count in every bin of every layer: the least of them there.
+
+    Args:
+        sets: of one model.
+        bins: (L, N), int, the bin of each neuron within its layer, such as `activity_bins`.
+        generator: draws the parts.
+
+    >>> one, other = (NeuronSet(np.array([mask], bool)) for mask in ([1, 1, 1, 0], [1, 0, 0, 1]))
+    >>> [part.neurons for part in equalized([one, other], np.array([[0, 1, 1, 0]]), np.random.default_rng(0))]
+    [[(0, 0)], [(0, 0)]]
+    """
+    masks = [np.zeros(bins.shape, dtype=bool) for _ in sets]
+    for layer, layer_bins in enumerate(bins):
+        for number in np.unique(layer_bins):
+            members = [np.flatnonzero(each.mask[layer] & (layer_bins == number)) for each in sets]
+            size = min(map(len, members))
+            for mask, own in zip(masks, members, strict=True):
+                mask[layer, generator.choice(own, size, replace=False)] = True
+    return [NeuronSet(mask) for mask in masks]
 
 
 def _from_flat(flat: np.ndarray, shape: tuple[int, int]) -> NeuronSet:

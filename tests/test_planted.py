@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from tension_utils import planted_study
 from tension_utils.ablation import ablated
 from tension_utils.activations import KINDS
-from tension_utils.conditions import EQUAL, ONLY, SHARED
+from tension_utils.conditions import EQUAL_SIZE, NATURAL, ONLY, SHARED
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES
 from tension_utils.neurons import NeuronSet
 from tension_utils.overlap import shared_count_p_value
@@ -284,12 +284,13 @@ def test_objectives_share_carriers_exactly_where_c4_says_so(scenario: str) -> No
 def test_a_shared_neuron_weighs_more_exactly_where_c5_says_so(scenario: str) -> None:
     world = PlantedWorld(WorldConfig(12, scenario, conflict=0.8), n_items=200)
     changes = removal_changes(world, PLANT, 1)
-    means = changes.groupby(["group", "set"]).margin.mean()
-    ratios = [means[single, SHARED + EQUAL] / means[single, ONLY[single] + EQUAL] for single in SINGLE_OBJECTIVES]
+    means = changes.groupby(["family", "group", "set"]).margin.mean()
+    natural, equal = means[NATURAL], means[EQUAL_SIZE]
+    ratios = [equal[single, SHARED] / equal[single, ONLY[single]] for single in SINGLE_OBJECTIVES]
     assert (min(ratios) > 1.3) == world.config.rules.truth["C5"]
     if not world.config.rules.truth["C5"]:
         assert max(ratios) < 1.3
-        assert means["helpful", SHARED] / means["helpful", ONLY["helpful"]] > 1.5, "there are more of them"
+        assert natural["helpful", SHARED] / natural["helpful", ONLY["helpful"]] > 1.5, "there are more of them"
 
 
 def test_effects_decide_by_the_sign_that_the_claim_names(world: PlantedWorld) -> None:
@@ -326,10 +327,10 @@ def changes_by_hand(shared: float, only: float) -> pd.DataFrame:
     for test in SINGLE_OBJECTIVES:
         for number in range(4):
             for name in (SHARED, *ONLY.values()):
-                for suffix in ("", EQUAL):
+                for family in (NATURAL, EQUAL_SIZE):
                     value = (shared if name == SHARED else only * (ONLY[test] == name)) + 0.01 * number
                     place = {"benchmark": "b", "subset": test, "item_id": f"{test}{number}", "group": test}
-                    place |= {"cluster": f"{test}{number}", "base_model": "m", "seed": 0, "set": name + suffix}
+                    place |= {"cluster": f"{test}{number}", "base_model": "m", "seed": 0, "set": name, "family": family}
                     rows.append(place | {"accuracy": value, "margin": value})
     return pd.DataFrame(rows)
 
@@ -345,7 +346,9 @@ def test_on_both_tests_a_shared_neuron_seems_heavier_than_one_of_the_same_weight
 
 def test_an_empty_set_supports_no_claim_on_weight() -> None:
     changes = changes_by_hand(-0.5, -0.1)
-    decisions = list(decide_weight(changes[changes.set != ONLY["harmless"] + EQUAL], "hand"))
+    decisions = list(
+        decide_weight(changes[~((changes.set == ONLY["harmless"]) & (changes.family == EQUAL_SIZE))], "hand")
+    )
     assert len(decisions) == 5 and not any(each.is_supported for each in decisions)
     assert all(np.isnan(each.value) for each in decisions)
 

@@ -14,19 +14,18 @@ from tension_utils.ablation_tables import cost_table, effect_table
 from tension_utils.activations import neuron_scores
 from tension_utils.artifacts import read_manifest
 from tension_utils.claims import CLAIMS
-from tension_utils.conditions import Condition, list_conditions, mixed_sets, score_sources
+from tension_utils.conditions import Condition, list_conditions
 from tension_utils.config import AblateConfig, DataConfig, EngineConfig, EvaluateConfig, IdentifyConfig, TrainConfig
 from tension_utils.data import render_prompt, render_response
 from tension_utils.evidence import Evidence
 from tension_utils.identification import identify_run
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
-from tension_utils.neurons import NeuronSet, top_neurons
 from tension_utils.overlap import overlap_table
 from tension_utils.pages import answer
 from tension_utils.pairs import training_pairs
 from tension_utils.results import export_results, read_results
 from tension_utils.runs import Run, list_runs
-from tension_utils.scores import NeuronScores, load_view, own_scores
+from tension_utils.scores import load_view, own_scores
 from tension_utils.stages import evaluate_run, load_items
 from tension_utils.training import train_run
 
@@ -124,37 +123,6 @@ def test_every_condition_is_listed_once(runs: list[Run]) -> None:
     assert sorted(found) == sorted(expected)
     counted = pd.read_parquet(runs[2].folder / "ablation.parquet").groupby(["set", "matched_to", "fraction"]).draw
     assert (counted.nunique().loc["random"] == 2).all()
-
-
-def test_the_mixed_model_has_the_sets_of_the_single_ones(tmp_path: Path) -> None:
-    runs = list_runs(tmp_path, ["toy"], ["helpful", "harmless", "helpful-harmless"], [0])
-    for number, run in enumerate(runs):
-        values = np.random.default_rng(number).random((2, 50), dtype=np.float32)
-        run.folder.mkdir(parents=True)
-        NeuronScores({("rms_change", "both", "all"): values}, "down_input", 1, 1).save(
-            run.folder / "neuron_scores.safetensors"
-        )
-    config = AblateConfig(("rms_change",), fraction=0.4, fractions=(0.2,), n_draws=3)
-    found = {c.set: c for c in list_conditions(runs[2], config) if c.set != "random" and c.fraction == 0.4}
-    helpful, harmless = (top_neurons(own_scores(run).get("rms_change"), 0.4) for run in runs[:2])
-    assert found["shared"].neurons == helpful & harmless and found["only-helpful"].neurons == helpful - harmless
-    assert found["rms_change"].neurons == top_neurons(own_scores(runs[2]).get("rms_change"), 0.4)
-    assert len(found["shared, equal size"].neurons) == len(found["only-helpful, equal size"].neurons)
-    assert len(found) == 7 and {c.set for c in list_conditions(runs[0], config)} == {"rms_change", "random"}
-    (runs[1].folder / "neuron_scores.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"harmless.*03_identify"):
-        score_sources(runs[2])
-
-
-def test_mixed_sets_by_hand() -> None:
-    helpful, harmless = (NeuronSet.of((1, 6), [(0, i) for i in indices]) for indices in ((0, 1, 2, 3), (2, 3, 4)))
-    sets = mixed_sets(helpful, harmless, np.random.default_rng(0))
-    assert sets["shared"].neurons == [(0, 2), (0, 3)] and sets["only-helpful"].neurons == [(0, 0), (0, 1)]
-    assert sets["only-harmless"].neurons == [(0, 4)]
-    assert {len(sets[name]) for name in sets if name.endswith("equal size")} == {1}
-    assert sets["shared, equal size"].neurons[0] in sets["shared"].neurons
-    alone = mixed_sets(helpful, helpful, np.random.default_rng(0))
-    assert list(alone) == ["shared"]  # nothing is only helpful, so nothing has an equal size
 
 
 def test_views_equal_scores_taken_directly(runs: list[Run]) -> None:
