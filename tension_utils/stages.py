@@ -28,12 +28,15 @@ class Stage:
     name: str
     artifact: str
     config: EvaluateConfig | IdentifyConfig | AblateConfig
+    further: tuple[AblateConfig, ...] = ()  # configurations whose rows are in the same table
 
     def __post_init__(self) -> None:
         self.trained = read_manifest(require(self.run.folder / "reward_model", "01_train").parent)["train"]
         data = DataConfig(**self.trained["config"]["data"])
         self.data = dataclasses.replace(data, source=resolve_source(data.source, self.run.root, "hh-rlhf"))
         self.settings = {self.name: dataclasses.asdict(self.config), **self.run.label}
+        if self.further:
+            self.settings["further"] = [dataclasses.asdict(config) for config in self.further]
         self.inputs = {"reward_model": self.run.folder / "reward_model", **local_inputs(data_source=self.data.source)}
 
     def start(self, **upstream: str) -> bool:
