@@ -10,8 +10,8 @@ from tension_utils.artifacts import read_manifest
 from tension_utils.bootstrap import N_RESAMPLES, crossed_bootstrap
 from tension_utils.comparisons import benjamini_hochberg
 from tension_utils.conditions import CONTROL, EVERYTHING
-from tension_utils.config import MIXED
-from tension_utils.effects import METRICS, ablation_changes, ablation_effects
+from tension_utils.config import CONTROLS, MIXED, REMOVAL
+from tension_utils.effects import METRICS, ablation_changes, ablation_effects, compared_rows
 from tension_utils.runs import Run
 from tension_utils.statistics import (
     ITEM_COLUMNS,
@@ -23,7 +23,7 @@ from tension_utils.statistics import (
     mean_table,
 )
 
-MATCH = ("matched_to", "fraction", "ablation_kind")
+MATCH = ("matched_to", "family", "fraction", "ablation_kind")
 SETTING = ("set", *MATCH)
 TEST = ("test",)  # the HH-RLHF tests; the alternative is PLACE
 PLACE = ("benchmark", "subset")
@@ -75,6 +75,8 @@ def effect_table(
     evaluation: pd.DataFrame,
     place: Sequence[str] = TEST,
     n_resamples: int = N_RESAMPLES,
+    control: str = CONTROLS[0],
+    scale: float = REMOVAL,
 ) -> pd.DataFrame:
     """Return the effect of removing neuron sets: ablation minus matched random sets.
 
@@ -83,13 +85,16 @@ def effect_table(
         evaluation: rows of evaluation.parquet of the same reward models.
         place: where it is measured: ("test",) for the HH-RLHF tests, or ("benchmark", "subset") for all.
         n_resamples: bootstrap draws.
+        control: which random sets, of `config.CONTROLS`.
+        scale: what the activations were multiplied by; 0 is a removal.
 
     Returns:
-        objective, ``place``, set, fraction, ablation_kind, n_neurons (mean over reward models) and the columns of
-        `effects.ablation_effects`, for accuracy and margin; p_value is that of `exchange_p_value`, q_value the same
+        objective, ``place``, set, family, fraction, ablation_kind, n_neurons (mean over reward models) and the columns
+        of `effects.ablation_effects`, for accuracy and margin; p_value is that of `exchange_p_value`, q_value the same
         after Benjamini-Hochberg over the table.
     """
-    rows, rng = placed(ablation[ablation.set != EVERYTHING], evaluation, place), analysis_rng()
+    rows = compared_rows(ablation, control, scale)
+    rows, rng = placed(rows[rows.set != EVERYTHING], evaluation, place), analysis_rng()
     by = ["objective", *place, *SETTING]
     table = ablation_effects(rows, evaluation, by, rng, CONTROL, MATCH, n_resamples)
     targeted = rows[rows.set != CONTROL]
@@ -112,7 +117,11 @@ def effect_table(
 
 
 def effects_by_seed(
-    ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str] = TEST, n_resamples: int = N_RESAMPLES
+    ablation: pd.DataFrame,
+    evaluation: pd.DataFrame,
+    place: Sequence[str] = TEST,
+    n_resamples: int = N_RESAMPLES,
+    control: str = CONTROLS[0],
 ) -> pd.DataFrame:
     """Return `effect_table` of every seed by itself: does another training run give the same?
 
@@ -123,7 +132,7 @@ def effects_by_seed(
     """
     parts = []
     for seed, rows in ablation.groupby("seed"):
-        table = effect_table(rows, evaluation[evaluation.seed == seed], place, n_resamples)
+        table = effect_table(rows, evaluation[evaluation.seed == seed], place, n_resamples, control)
         parts.append(table.drop(columns="q_value").assign(seed=seed))
     table = pd.concat(parts, ignore_index=True)
     return table[["seed", *(column for column in table if column != "seed")]]
@@ -131,7 +140,7 @@ def effects_by_seed(
 
 def kinds_table(effects: pd.DataFrame) -> pd.DataFrame:
     """Return the conditions of `effect_table` that were ablated in more than one way, the ways side by side."""
-    same = [c for c in ("objective", *TEST, *PLACE, "set", "fraction", "metric") if c in effects]
+    same = [c for c in ("objective", *TEST, *PLACE, "set", "family", "fraction", "metric") if c in effects]
     is_compared = effects.groupby(same).ablation_kind.transform("nunique") > 1
     return effects[is_compared].sort_values([*same, "ablation_kind"], ignore_index=True)
 
@@ -153,13 +162,14 @@ def published_scores(
         n_resamples: bootstrap draws.
 
     Returns:
-        objective, ``place``, set, matched_to, fraction, ablation_kind, intact_accuracy, and accuracy, drop and
+        objective, ``place``, set, matched_to, family, fraction, ablation_kind, intact_accuracy, and accuracy, drop and
         normalized, each with _ci_low and _ci_high; is_undefined (an intact accuracy of 50 %: normalized is NaN),
         is_near_chance (its interval holds 50 %: normalized has no interval), n_draws, n_items, n_clusters, n_seeds.
 
     Source: METHOD section 1, "Ablation"; also where chance is not 50 %, as published. Intervals are ours.
     """
-    rows, rng = placed(ablation_changes(ablation, evaluation), evaluation, place), analysis_rng()
+    changes = ablation_changes(compared_rows(ablation), evaluation)
+    rows, rng = placed(changes, evaluation, place), analysis_rng()
     rows = rows.assign(intact_credit=rows.credit - rows.accuracy_change)
     by, records = ["objective", *place, *SETTING], []
     for key, part in conditions(rows, by):
@@ -197,9 +207,11 @@ def total_ablation(ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequ
     Raises:
         ValueError: there are no rows with the set "all".
     """
-    if not (ablation.set == EVERYTHING).any():
+    removed = compared_rows(ablation)
+    whole = removed[removed.set == EVERYTHING]
+    if whole.empty:
         raise ValueError(f"expected rows with set = {EVERYTHING!r}; got none; add 1.0 to the ablated fractions")
-    rows = placed(ablation_changes(ablation[ablation.set == EVERYTHING], evaluation), evaluation, place)
+    rows = placed(ablation_changes(whole, evaluation), evaluation, place)
     rows = rows.assign(accuracy=rows.credit, above_chance=rows.credit - rows.chance, chance_accuracy=rows.chance)
     rows = rows.assign(intact_accuracy=rows.credit - rows.accuracy_change)
     by, values = ["objective", *place, "ablation_kind"], ["accuracy", "above_chance"]

@@ -9,23 +9,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from tension_utils.architectures import reward_head
 from tension_utils.data import Item
 from tension_utils.engine import run_batches, token_budget
-from tension_utils.moments import CHANGE_MOMENT, site_shape
+from tension_utils.moments import BASE_MOMENT, CHANGE_MOMENT, site_shape
 from tension_utils.observation import Observation, PassSums
 from tension_utils.packing import SCOPES, SIDES, PreparedItem, prepare_items
 from tension_utils.scores import NeuronScores
 
-MOMENT_OF = {
-    "signed_mean": "sum",
-    "mean_abs": "absolute",
-    "rms": "square",
-    "frequency": "positive",
-    "rms_change": CHANGE_MOMENT,
-    "contrast": "sum",
+MOMENTS_OF = {
+    "signed_mean": ("sum",),
+    "mean_abs": ("absolute",),
+    "rms": ("square",),
+    "frequency": ("positive",),
+    "rms_change": (CHANGE_MOMENT,),
+    "relative_change": (CHANGE_MOMENT, BASE_MOMENT),
+    "contrast": ("sum",),
+    "absolute_contrast": ("sum",),
 }
-KINDS = (*MOMENT_OF, "attribution")
+KINDS = (*MOMENTS_OF, "attribution")
 DEFAULT_KINDS = ("signed_mean", "mean_abs", "rms", "frequency", "contrast")
-UNSIDED_KINDS = ("contrast", "attribution")  # differences of the sides, stored as side "both"
-ROOT_KINDS = ("rms", "rms_change")
+UNSIDED_KINDS = ("contrast", "absolute_contrast", "attribution")  # differences of the sides, stored as side "both"
+ROOT_KINDS = ("rms", "rms_change", "relative_change")
+BASED_KINDS = ("rms_change", "relative_change")  # they compare with the model before training
 
 
 def neuron_scores(
@@ -84,7 +87,11 @@ def neuron_scores_many(
     * ``signed_mean``: sum w a / sum w; ``mean_abs``: of abs(a); ``rms``: root of the mean of a^2
     * ``frequency``: share of tokens with a > 0
     * ``rms_change``: root of the mean of (a - a_base)^2
-    * ``contrast``: signed_mean of the chosen side minus that of the rejected one
+    * ``relative_change``: rms_change / mean_abs of the base model at the same tokens, for every side and for both
+      together; 0 where the base model's activation is 0 at all of them, because such a neuron has no size to compare
+      with
+    * ``contrast``: signed_mean of the chosen side minus that of the rejected one; ``absolute_contrast``: abs(contrast),
+      because a neuron may also support a response by being less active
     * ``attribution``: mean over items of the sum over tokens of a * d margin / d a, with the margin
       min r(chosen) - max r(rejected); to first order what the neuron adds to the margin. A shared token is in scope
       where it is in the scope of any response
@@ -93,7 +100,7 @@ def neuron_scores_many(
         models: reward models of one shape; a base model without head works for all kinds but attribution.
         tokenizer: theirs.
         items: items, or what `prepare_items` made of them.
-        base_model: for ``rms_change``: the model before training.
+        base_model: for ``rms_change`` and ``relative_change``: the model before training.
         kinds: one or several of `KINDS`.
         site: "down_input" (the neuron), "gate" (the output of the activation function) or "heads" (the channels of
             the attention heads; `head_scores` puts them together).
@@ -105,8 +112,8 @@ def neuron_scores_many(
         progress: show a bar with tokens/s.
 
     Raises:
-        ValueError: if a choice is unknown, there are no items, ``rms_change`` lacks its base model, or the models
-            do not fit together.
+        ValueError: if a choice is unknown, there are no items, a change lacks its base model, or the models do not
+            fit together.
 
     Source: section 1 of METHOD.md, "Neuron scores"; section 2, facts 2, 3 and 18; attribution is ours.
     """
@@ -154,12 +161,21 @@ class _Tally:
     def _sides(self, kind: str, scope: int) -> dict[str, torch.Tensor]:
         if kind == "attribution":
             return {"both": self.sums.attribution[scope] / self.n_items}
-        weight = self.sums.weights[scope][:, None, None]  # (2, 1, 1)
-        mean = self.sums.moments[self.observation.moments.index(MOMENT_OF[kind]), scope] / weight  # (2, L, N)
+        mean, *size = (self._mean(moment, scope) for moment in MOMENTS_OF[kind])  # (2, L, N) each
         if kind in UNSIDED_KINDS:
-            return {"both": mean[0] - mean[1]}
+            contrast = mean[0] - mean[1]
+            return {"both": contrast.abs() if kind == "absolute_contrast" else contrast}
         mean = mean.sqrt() if kind in ROOT_KINDS else mean
-        return dict(zip(SIDES, mean, strict=True)) | {"both": mean.mean(dim=0)}
+        sides = torch.cat([mean, mean.mean(dim=0, keepdim=True)])  # (3, L, N)
+        for base in size:
+            base = torch.cat([base, base.mean(dim=0, keepdim=True)])
+            sides = torch.where(base > 0, sides / base, 0.0)
+        return dict(zip((*SIDES, "both"), sides, strict=True))
+
+    def _mean(self, moment: str, scope: int) -> torch.Tensor:
+        """Return a moment per counted token (2, L, N)."""
+        weight = self.sums.weights[scope][:, None, None]  # (2, 1, 1)
+        return self.sums.moments[self.observation.moments.index(moment), scope] / weight
 
 
 def _tallies(
@@ -185,7 +201,7 @@ def _tallies(
     _require_models(models, base_model, kinds, site)
     for each in (*models, *([base_model] if base_model is not None else [])):
         each.to(device or each.device)
-    moments = tuple(dict.fromkeys(MOMENT_OF[kind] for kind in kinds if kind in MOMENT_OF))
+    moments = tuple(dict.fromkeys(moment for kind in kinds for moment in MOMENTS_OF.get(kind, ())))
     observation = Observation(tuple(models), base_model, site, scopes, moments, "attribution" in kinds, tokenizer)
     shape = site_shape(models[0], site)
     tallies = [_Tally(observation, kinds, PassSums.zeros(observation, shape), len(items)) for _ in models]
@@ -213,8 +229,9 @@ def _require_choices(name: str, chosen: Sequence[str], valid: Sequence[str]) -> 
 def _require_models(
     models: Sequence[PreTrainedModel], base: PreTrainedModel | None, kinds: Sequence[str], site: str
 ) -> None:
-    if "rms_change" in kinds and base is None:
-        raise ValueError("kinds: 'rms_change' compares with the model before training; pass it as base_model")
+    based = [kind for kind in kinds if kind in BASED_KINDS]
+    if based and base is None:
+        raise ValueError(f"kinds: {based} compare with the model before training; pass it as base_model")
     if "attribution" in kinds:
         for model in models:
             reward_head(model)

@@ -35,7 +35,8 @@ TABLES = {
     "evaluation": EVALUATION,
     "template_check": EVALUATION,  # some prompts again, in the published template
     "ablation": (
-        ("base_model", "objective", "seed", "set", "matched_to", "fraction", "ablation_kind", "draw", "n_neurons")
+        ("base_model", "objective", "seed", "set", "family", "matched_to", "control", "fraction", "ablation_kind")
+        + ("scale", "draw", "n_neurons")
         + ITEM_RESULT
     ),
     "interpolation": (*(column for column in EVALUATION if column != "objective"), "harmless_weight"),

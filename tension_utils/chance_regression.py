@@ -8,7 +8,7 @@ import pandas as pd
 from tension_utils.ablation_tables import PLACE, SETTING, placed
 from tension_utils.bootstrap import N_RESAMPLES, contrast_draws
 from tension_utils.conditions import CONTROL, EVERYTHING
-from tension_utils.effects import ablation_changes
+from tension_utils.effects import ablation_changes, compared_rows
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     MODEL_COLUMNS,
@@ -30,7 +30,8 @@ def _is_toward(distance: pd.Series, change: pd.Series) -> pd.Series:
 
 def _moves(ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str]) -> pd.DataFrame:
     """Return the item-level rows with distance (intact credit - chance), change and is_targeted."""
-    rows = placed(ablation_changes(ablation[ablation.set != EVERYTHING], evaluation), evaluation, place)
+    rows = compared_rows(ablation[ablation.set != EVERYTHING])
+    rows = placed(ablation_changes(rows, evaluation), evaluation, place)
     distance = rows.credit - rows.accuracy_change - rows.chance
     return rows.assign(distance=distance, change=rows.accuracy_change, is_targeted=rows.set != CONTROL)
 
@@ -49,8 +50,8 @@ def regression_to_chance(
         place: columns within which accuracies are taken; ("test",) for the HH-RLHF tests.
 
     Returns:
-        objective, ``place``, set, matched_to, fraction, ablation_kind, draw, is_targeted, distance and change (shares,
-        means over reward models and items), is_toward_chance, n_items, n_seeds.
+        objective, ``place``, set, matched_to, family, fraction, ablation_kind, draw, is_targeted, distance and change
+        (shares, means over reward models and items), is_toward_chance, n_items, n_seeds.
 
     Source: METHOD section 2, fact 5.
     """

@@ -25,6 +25,8 @@ def check_choices(name: str, values: Collection[str], choices: Collection[str]) 
     Raises:
         ValueError: names the parameter and what is wrong with it.
     """
+    if isinstance(values, str):
+        raise ValueError(f"{name}: expected a list of values; got the text {values!r}")
     if not values or len(set(values)) != len(values):
         raise ValueError(f"{name}: expected at least one value and none twice; got {list(values)!r}")
     for value in values:
@@ -39,6 +41,18 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
         raise ValueError(f"{name}: expected a number from {low} to {high}; got {value!r}")
+
+
+def check_values(name: str, values: Collection[float], low: float, high: float = float("inf")) -> None:
+    """Check a non-empty collection of numbers without repeats, each from ``low`` to ``high``.
+
+    Raises:
+        ValueError: names the parameter and what is wrong with it.
+    """
+    if not values or len(set(values)) != len(values):
+        raise ValueError(f"{name}: expected at least one value and none twice; got {list(values)!r}")
+    for value in values:
+        check_range(name, value, low, high)
 
 
 def check_fields(name: str, values: Mapping[str, object], config_class: type) -> Mapping[str, object]:

@@ -1,104 +1,174 @@
 """Every ablation of one reward model by name: targeted neuron sets, each with the random sets that match it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isclose
 
 import numpy as np
 
 from tension_utils.artifacts import require
-from tension_utils.config import MIXED, SINGLE_OBJECTIVES, AblateConfig
-from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.checks import check_choice
+from tension_utils.config import FAMILIES, MIXED_ARMS, REMOVAL, SINGLE_OBJECTIVES, AblateConfig
+from tension_utils.neurons import NeuronSet, activity_bins, equalized, top_neurons
 from tension_utils.runs import Run
 from tension_utils.scores import OWN_SCORES, own_scores
 
 CONTROL, EVERYTHING = "random", "all"  # names of sets
 SHARED = "shared"
 ONLY = {objective: f"only-{objective}" for objective in SINGLE_OBJECTIVES}
-EQUAL = ", equal size"  # suffix of a set drawn down to the size of the smallest of its family
+MIXED_SETS = (SHARED, *ONLY.values())
+NATURAL, EQUAL_SIZE, EQUAL_ACTIVITY = FAMILIES
+FAMILY_WORDS = {EQUAL_SIZE: ", equal size", EQUAL_ACTIVITY: ", equal size and activity"}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One neuron set and how it is removed.
+    """One neuron set and how it is removed or scaled.
 
     Args:
-        set: a score kind, a name of `mixed_sets`, `EVERYTHING`, or `CONTROL`.
-        matched_to: the targeted set whose count in every layer a random set has; a targeted set's own name.
+        set: a score kind, a name of `MIXED_SETS`, `EVERYTHING`, or `CONTROL`.
+        family: of `config.FAMILIES` where the set, or the one it matches, is of `MIXED_SETS`; else "".
+        matched_to: the targeted set that a random set matches; a targeted set's own name.
+        control: of `config.CONTROLS`, how a random set matches; "" for a targeted set.
         fraction: share of all neurons in the scored set, or in the sets that the shared and only sets came from.
         ablation_kind: of `config.ABLATION_KINDS`.
+        scale: what is left of the activation; 0 removes it.
         draw: number of the random set; 0 for a targeted one.
         neurons: the set.
     """
 
     set: str
+    family: str
     matched_to: str
+    control: str
     fraction: float
     ablation_kind: str
+    scale: float
     draw: int
     neurons: NeuronSet = field(repr=False)
 
     @property
+    def key(self) -> dict[str, str | float | int]:
+        """The columns of ablation.parquet that tell conditions of one reward model apart."""
+        names = ("set", "family", "matched_to", "control", "fraction", "ablation_kind", "scale", "draw")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def label(self) -> dict[str, str | float | int]:
         """The columns of ablation.parquet that name the condition."""
-        names = ("set", "matched_to", "fraction", "ablation_kind", "draw")
-        return {name: getattr(self, name) for name in names} | {"n_neurons": len(self.neurons)}
+        return self.key | {"n_neurons": len(self.neurons)}
 
 
-def mixed_sets(helpful: NeuronSet, harmless: NeuronSet, generator: np.random.Generator) -> dict[str, NeuronSet]:
-    """Return what two sets share and what only one has, and random parts of these of one size.
+def set_label(name: str, family: str) -> str:
+    """Return what figures call a set.
+
+    >>> set_label("shared", "equal-size"), set_label("shared", "natural"), set_label("rms", "")
+    ('shared, equal size', 'shared', 'rms')
+    """
+    return name + FAMILY_WORDS.get(family, "")
+
+
+def set_generator(run: Run, name: str, family: str, fraction: float, control: str) -> np.random.Generator:
+    """Return the source of a set's random draws, the same wherever in a list of conditions they stand."""
+    text = "/".join((run.objective, name, family, f"{fraction:.9g}", control))
+    return np.random.default_rng([run.seed, *text.encode()])
+
+
+def mixed_sets(
+    helpful: NeuronSet,
+    harmless: NeuronSet,
+    family: str = NATURAL,
+    generator: np.random.Generator | None = None,
+    bins: np.ndarray | None = None,
+) -> dict[str, NeuronSet]:
+    """Return what two sets share and what only one has, whole or drawn down to be alike.
 
     Args:
         helpful: top neurons of the helpful reward model.
         harmless: those of the harmless one.
+        family: "natural", the sets themselves; "equal-size", random parts of the size of the smallest; or
+            "equal-activity", random parts that have the same count in every bin of every layer.
         generator: draws the parts.
+        bins: (L, N), of `neurons.activity_bins`, for "equal-activity".
 
     Returns:
-        "shared", "only-helpful", "only-harmless"; the same with ", equal size". Empty sets are left out, and with
-        them the equal sizes.
+        "shared", "only-helpful", "only-harmless". Empty sets are left out; parts of which one would be empty, all.
 
-    Source: section 1 of METHOD.md, "Ablation"; equal sizes are ours (section 2, fact 8).
+    Raises:
+        ValueError: if the family is unknown, or lacks its generator or bins.
+
+    Source: section 1 of METHOD.md, "Ablation"; equal sizes and activities are ours (section 2, fact 8).
     """
-    whole = {
-        SHARED: helpful & harmless,
-        ONLY[SINGLE_OBJECTIVES[0]]: helpful - harmless,
-        ONLY[SINGLE_OBJECTIVES[1]]: harmless - helpful,
-    }
-    size = min(map(len, whole.values()))
-    equal = {name + EQUAL: neurons.sample(size, generator) for name, neurons in whole.items()} if size else {}
-    return {name: neurons for name, neurons in whole.items() if len(neurons)} | equal
+    whole = dict(zip(MIXED_SETS, (helpful & harmless, helpful - harmless, harmless - helpful), strict=True))
+    check_choice("family", family, FAMILIES)
+    if family == NATURAL:
+        return {name: neurons for name, neurons in whole.items() if len(neurons)}
+    if generator is None or (family == EQUAL_ACTIVITY and bins is None):
+        raise ValueError(f"family {family!r}: expected a generator, and bins for {EQUAL_ACTIVITY!r}; pass them")
+    if family == EQUAL_SIZE:
+        size = min(map(len, whole.values()))
+        parts = [neurons.sample(size, generator) for neurons in whole.values()]
+    else:
+        parts = equalized(list(whole.values()), bins, generator)
+    return dict(zip(whole, parts, strict=True)) if len(parts[0]) else {}
 
 
 def list_conditions(run: Run, config: AblateConfig) -> list[Condition]:
     """Return every condition of a run, targeted sets followed by their random draws.
 
-    Scored sets at every fraction with the first ablation kind; at the main fraction the set of the main kind with the
-    other ablation kinds, and, for the mixed reward model, the shared and only sets of the single ones of its seed.
+    In the block "scored": sets at every fraction with the first ablation kind, and at the main fraction the set of the
+    main kind with the other ablation kinds. In the block "mixed", for a mixed reward model: the shared and only sets of
+    the single ones of its base model and seed. All at every scale.
 
     Raises:
         FileNotFoundError: names the missing score file and the chapter to run.
+        KeyError: if a score kind was not computed.
     """
-    generator = np.random.default_rng([run.seed, *run.objective.encode()])
-    first, *others = config.ablation_kinds
+    needs_bins = "activity" in config.controls or (_is_mixed(run, config) and EQUAL_ACTIVITY in config.families)
+    bins = activity_bins(own_scores(run).get("mean_abs"), config.n_activity_bins) if needs_bins else None
     found: list[Condition] = []
-
-    def add(name: str, neurons: NeuronSet, fraction: float, kind: str) -> None:
-        found.append(Condition(name, name, fraction, kind, 0, neurons))
-        for draw, control in enumerate(neurons.matched_random(generator, config.n_draws)):
-            found.append(Condition(CONTROL, name, fraction, kind, draw, control))
-
-    for name, fraction, neurons in _scored(run, config):
-        if fraction < 1:
-            add(name, neurons, fraction, first)
-        elif name == config.score_kinds[0]:  # every neuron is the same set by any score
-            found.append(Condition(EVERYTHING, EVERYTHING, 1.0, first, 0, neurons))
-    main = top_neurons(own_scores(run).get(config.main_kind, "both", config.scope), config.fraction)
-    for kind in others:
-        add(config.main_kind, main, config.fraction, kind)
-    if run.objective == MIXED:
-        for name, neurons in mixed_sets(*_single_sets(run, config), generator).items():
-            add(name, neurons, config.fraction, first)
+    for target in _targets(run, config, bins):
+        found.append(target)
+        for control in config.controls if target.set != EVERYTHING else ():
+            generator = set_generator(run, target.set, target.family, target.fraction, control)
+            draws = target.neurons.matched_random(generator, config.n_draws, bins if control == "activity" else None)
+            found += [
+                replace(target, set=CONTROL, control=control, draw=draw, neurons=neurons)
+                for draw, neurons in enumerate(draws)
+            ]
     return found
+
+
+def _is_mixed(run: Run, config: AblateConfig) -> bool:
+    """Say whether shared and only sets are wanted of this run."""
+    return run.objective in MIXED_ARMS and "mixed" in config.blocks
+
+
+def _targets(run: Run, config: AblateConfig, bins: np.ndarray | None) -> Iterator[Condition]:
+    """Yield the targeted conditions in order."""
+    first, *others = config.ablation_kinds
+
+    def of(name: str, family: str, fraction: float, neurons: NeuronSet) -> Iterator[Condition]:
+        for scale in config.scales:
+            kind = first if scale == REMOVAL else "zero"
+            yield Condition(name, family, name, "", fraction, kind, scale, 0, neurons)
+
+    if "scored" in config.blocks:
+        for name, fraction, neurons in _scored(run, config):
+            if fraction < 1:
+                yield from of(name, "", fraction, neurons)
+            elif name == config.score_kinds[0] and REMOVAL in config.scales:  # by any score it is the same set
+                yield Condition(EVERYTHING, "", EVERYTHING, "", 1.0, first, REMOVAL, 0, neurons)
+        if others and REMOVAL in config.scales:
+            name, fraction = config.main_kind, config.fraction
+            main = top_neurons(own_scores(run).get(name, "both", config.scope), fraction)
+            yield from (Condition(name, "", name, "", fraction, kind, REMOVAL, 0, main) for kind in others)
+    if _is_mixed(run, config):
+        singles = _single_sets(run, config)
+        for family in config.families:
+            generator = set_generator(run, "", family, config.fraction, "")
+            for name, neurons in mixed_sets(*singles, family, generator, bins).items():
+                yield from of(name, family, config.fraction, neurons)
 
 
 def _scored(run: Run, config: AblateConfig) -> Iterator[tuple[str, float, NeuronSet]]:
@@ -124,13 +194,18 @@ def _single_sets(run: Run, config: AblateConfig) -> list[NeuronSet]:
     return [top_neurons(values, config.fraction) for values in scores]
 
 
-def score_sources(run: Run) -> list[Run]:
-    """Return the runs whose neuron scores name the run's sets.
+def score_sources(run: Run, *configs: AblateConfig) -> list[Run]:
+    """Return the runs whose neuron scores name the run's sets or say what replaces their activations.
 
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    sources = [run, *(_single_runs(run) if run.objective == MIXED else [])]
+    mixed = [config for config in configs if _is_mixed(run, config)]
+    needs_own = any(
+        "scored" in config.blocks or "activity" in config.controls or "mean" in config.ablation_kinds
+        for config in configs
+    ) or any(EQUAL_ACTIVITY in config.families for config in mixed)
+    sources = [run] * needs_own + (_single_runs(run) if mixed else [])
     for source in sources:
         require(source.folder / OWN_SCORES, "03_identify")
     return sources

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tension_utils.checks import check_choice, check_choices, check_range
+from tension_utils.checks import check_choice, check_choices, check_range, check_values
 
 OBJECTIVES = ("helpful", "harmless", "helpful-harmless")
 SINGLE_OBJECTIVES = OBJECTIVES[:2]
 MIXED, MATCHED_ARM = OBJECTIVES[2], "helpful-harmless-matched"
 SHARED_MASK_ARM = "matched-without-shared"  # trained with the neurons masked that the single-objective models share
 RANDOM_MASK_ARMS = tuple("matched-without-random" + number for number in ("", "-2", "-3", "-4"))  # one draw each
+MIXED_ARMS = (MIXED, MATCHED_ARM)
 MASKED_ARMS = (SHARED_MASK_ARM, *RANDOM_MASK_ARMS)
 LABELS = ("given", "coin", "longer")
 
@@ -52,9 +53,17 @@ MASK_MODES = ("masked", "pruned")
 PRECISIONS = ("auto", "float32", "bfloat16")
 LONG_PAIRS = ("error", "drop", "truncate")
 BAD_PAIRS = ("error", "drop")
-SCORE_KINDS = ("signed_mean", "mean_abs", "rms", "frequency", "rms_change", "contrast", "attribution")
+SCORE_KINDS = (
+    *("signed_mean", "mean_abs", "rms", "frequency", "rms_change", "relative_change"),
+    *("contrast", "absolute_contrast", "attribution"),
+)
 SCOPES = ("all", "response", "last")
 ABLATION_KINDS = ("zero", "mean", "resample")
+BLOCKS = ("scored", "mixed")  # of conditions: top sets by score; shared and only sets of the single-objective models
+FAMILIES = ("natural", "equal-size", "equal-activity")  # how the shared and only sets are drawn down
+CONTROLS = ("layer", "activity")  # what a random set has in common with its target, besides its size
+REMOVAL = 0.0  # the scale of a removed set
+MOST_SCALE = 10.0
 TOY = "toy"
 
 
@@ -223,17 +232,24 @@ class AblateConfig:
     """Which neuron sets are removed, and on which items the effect is measured.
 
     Args:
-        score_kinds: each gives one targeted set per fraction.
+        score_kinds: each gives one targeted set per fraction, in the block "scored".
         scope: token scope of the scores.
         fraction: share of all neurons at which the shared and only sets and the further kinds are compared.
         fractions: shares of the curves, in (0, 1]; 1 removes every neuron, which has no control.
         ablation_kinds: of `ABLATION_KINDS`; the first is used everywhere, the others for ``main_kind`` at ``fraction``.
         main_kind: score kind of the shared and only sets.
-        n_draws: random sets per targeted set, with the same number of neurons in every layer.
+        n_draws: random sets per targeted set and kind of control.
         benchmarks: keys of `benchmarks.BENCHMARKS`.
         engine: how; ``n_items`` counts prompts per (benchmark, subset).
         sources: benchmark -> public name or folder, as in `EvaluateConfig`.
         max_length: tokens per sequence; 0 is that of training.
+        blocks: of `BLOCKS`; "mixed" adds something for the arms of `MIXED_ARMS` alone.
+        families: of `FAMILIES`, in the block "mixed".
+        controls: of `CONTROLS`: random sets with the target's count in every layer, or in every bin of every layer.
+        n_activity_bins: bins of equal count per layer, by the mean absolute activation of the reward model itself on
+            its own training text.
+        scales: what the activations of every targeted set and its random sets are multiplied by; 0 removes them. Sets
+            that are scaled by anything else use the kind "zero", which alone scales the activation itself.
     """
 
     score_kinds: tuple[str, ...] = ("signed_mean", "rms_change")
@@ -247,16 +263,26 @@ class AblateConfig:
     engine: EngineConfig = EngineConfig()
     sources: Mapping[str, str] = field(default_factory=dict)
     max_length: int = 0
+    blocks: tuple[str, ...] = BLOCKS
+    families: tuple[str, ...] = FAMILIES[:2]
+    controls: tuple[str, ...] = CONTROLS[:1]
+    n_activity_bins: int = 20
+    scales: tuple[float, ...] = (REMOVAL,)
 
     def __post_init__(self) -> None:
         check_range("max_length", self.max_length, 0)
+        check_choices("blocks", self.blocks, BLOCKS)
+        check_choices("families", self.families, FAMILIES)
+        check_choices("controls", self.controls, CONTROLS)
+        check_range("n_activity_bins", self.n_activity_bins, 1)
+        check_values("scales", self.scales, REMOVAL, MOST_SCALE)
+        if 1 in self.scales:
+            raise ValueError(f"scales: expected no 1, which changes nothing; got {list(self.scales)!r}")
         check_choices("score_kinds", self.score_kinds, SCORE_KINDS)
         check_choice("scope", self.scope, SCOPES)
         check_choices("ablation_kinds", self.ablation_kinds, ABLATION_KINDS)
         check_choice("main_kind", self.main_kind, SCORE_KINDS)
         check_range("n_draws", self.n_draws, 1)
         check_sources(self.sources, self.benchmarks)
-        if not self.fractions or len(set(self.fractions)) != len(self.fractions):
-            raise ValueError(f"fractions: expected at least one value and none twice; got {list(self.fractions)!r}")
-        for name, fraction in (("fraction", self.fraction), *(("fractions", value) for value in self.fractions)):
-            check_range(name, fraction, 1e-9, 1)
+        check_values("fractions", self.fractions, 1e-9, 1)
+        check_range("fraction", self.fraction, 1e-9, 1)

@@ -6,10 +6,28 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.bootstrap import N_RESAMPLES
+from tension_utils.checks import check_choice
+from tension_utils.config import CONTROLS, REMOVAL
 from tension_utils.statistics import ITEM_COLUMNS, MODEL_COLUMNS, mean_table, require_columns
 
 RM_COLUMNS = ("objective", *MODEL_COLUMNS)
 METRICS = {"accuracy": "credit", "margin": "margin"}  # name in tables -> item-level column
+
+
+def compared_rows(ablation: pd.DataFrame, control: str = CONTROLS[0], scale: float = REMOVAL) -> pd.DataFrame:
+    """Return the rows that one comparison with random sets is about; every analysis takes its rows through here.
+
+    Args:
+        ablation: rows of ablation.parquet.
+        control: of `config.CONTROLS`: the random sets that are kept; those that match otherwise are left out.
+        scale: of the activations; 0, a removal, leaves out sets that were only scaled.
+
+    Raises:
+        ValueError: if the control is unknown, or the rows are of an earlier table that names neither.
+    """
+    require_columns(ablation, ["family", "control", "scale"])
+    check_choice("control", control, CONTROLS)
+    return ablation[ablation.control.isin(["", control]) & (ablation["scale"] == scale)]
 
 
 def ablation_changes(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
@@ -32,14 +50,14 @@ def ablation_changes(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> pd.Dat
     keys = [*RM_COLUMNS, *ITEM_COLUMNS]
     require_columns(ablation, [*keys, "margin", "credit"])
     require_columns(evaluation, [*keys, "margin", "credit", "cluster"])
-    scale = evaluation.groupby([*RM_COLUMNS, "benchmark"]).margin.transform("std").astype(float)
+    spread = evaluation.groupby([*RM_COLUMNS, "benchmark"]).margin.transform("std").astype(float)
     extra = [
         column
         for column in ("cluster", "group", "direction")
         if column not in ablation.columns and column in evaluation.columns
     ]
     intact = evaluation[[*keys, *extra]].assign(
-        intact_credit=evaluation.credit, intact_margin=evaluation.margin.astype(float), scale=scale
+        intact_credit=evaluation.credit, intact_margin=evaluation.margin.astype(float), intact_std=spread
     )
     joined = ablation.merge(intact, on=keys, how="left", validate="many_to_one")
     lost = joined.intact_credit.isna()
@@ -49,8 +67,8 @@ def ablation_changes(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> pd.Dat
             f"such as {joined.loc[lost, keys].iloc[0].to_dict()}; evaluate the same items first"
         )
     joined["accuracy_change"] = joined.credit - joined.intact_credit
-    joined["margin_change"] = (joined.margin.astype(float) - joined.intact_margin) / joined.scale
-    return joined.drop(columns=["intact_credit", "intact_margin", "scale"])
+    joined["margin_change"] = (joined.margin.astype(float) - joined.intact_margin) / joined.intact_std
+    return joined.drop(columns=["intact_credit", "intact_margin", "intact_std"])
 
 
 def item_effects(

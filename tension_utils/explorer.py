@@ -8,15 +8,14 @@ import pandas as pd
 
 from tension_utils.ablation_tables import effect_table, placed
 from tension_utils.bootstrap import N_RESAMPLES
-from tension_utils.conditions import CONTROL, EQUAL, EVERYTHING, ONLY, SHARED
+from tension_utils.conditions import CONTROL, EQUAL_SIZE, EVERYTHING, MIXED_SETS, NATURAL
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
-from tension_utils.effects import ablation_changes
+from tension_utils.effects import ablation_changes, compared_rows
 from tension_utils.explorer_pictures import PIXELS, curve_picture, family_picture, few
 from tension_utils.statements import seeds_text
 from tension_utils.statistics import analysis_rng, mean_table
 
 OWN = "top by score"
-FAMILY = (SHARED, *ONLY.values())
 BOUNDS = {"change": ("", "_ci_low", "_ci_high"), "control": ("", "_low", "_high")}
 NOT_MEASURED = "Not measured in this run. Chapter 4 lists what was; it ablates more if its parameters say so."
 ONLY_MIXED = f"The shared and only sets are removed from the {MIXED} model alone: choose that model."
@@ -55,23 +54,25 @@ def explorer_effects(
         n_resamples: bootstrap draws.
 
     Returns:
-        objective, test, set, fraction, n_neurons, change and control with their intervals, effect, ci_low, ci_high,
-        n_draws, n_items, n_seeds, as `effect_table` has them; in rows of the set "all" control and effect are NaN.
+        objective, test, set, family, fraction, n_neurons, change and control with their intervals, effect, ci_low,
+        ci_high, n_draws, n_items, n_seeds, as `effect_table` has them; in rows of the set "all" control and effect are
+        NaN.
 
     Raises:
         ValueError: nothing was ablated in this way on the HH-RLHF tests.
     """
     rows = ablation[(ablation.ablation_kind == ablation_kind) & (ablation.benchmark == "hh-rlhf")]
-    whole, tables = rows[rows.set == EVERYTHING], []
     if rows.empty:
         kinds = ", ".join(sorted(ablation.ablation_kind.unique())) or "none"
         raise ValueError(f"expected HH-RLHF rows with ablation_kind = {ablation_kind!r}; the kinds there are: {kinds}")
-    if (~rows.set.isin([EVERYTHING, CONTROL])).any():
+    removed, tables = compared_rows(rows), []
+    whole = removed[removed.set == EVERYTHING]
+    if (~removed.set.isin([EVERYTHING, CONTROL])).any():
         effects = effect_table(rows, evaluation, n_resamples=n_resamples)
         tables.append(effects[effects.metric == "accuracy"])
     if len(whole):
         changes = placed(ablation_changes(whole, evaluation), evaluation)
-        by = ["objective", "test", "set", "fraction", "ablation_kind"]
+        by = ["objective", "test", "set", "family", "fraction", "ablation_kind"]
         means = mean_table(changes, ["accuracy_change"], by, analysis_rng(), n_resamples)
         means = means.rename(columns=lambda name: name.replace("accuracy_change", "change"))
         means = means.merge(changes.groupby(by, as_index=False).n_neurons.mean(), on=by)
@@ -141,11 +142,10 @@ class Explorer:
         self, effects: pd.DataFrame, objectives: Sequence[str], family_from: str = "", max_pictures: int = 36
     ) -> None:
         self.effects, self.objectives, self.family_from = effects, list(objectives), family_from
-        of_family = effects.set.isin([name + ending for name in FAMILY for ending in ("", EQUAL)])
-        curves = effects[~of_family]
+        curves = effects[effects.family == ""]
         self.score_kinds = [name for name in dict.fromkeys(curves.set) if name != EVERYTHING]
         self.fractions = few(curves.fraction, max_pictures // (len(self.objectives) * max(1, len(self.score_kinds))))
-        self.sets = [OWN, *(name for name in FAMILY if name in set(effects.set))]
+        self.sets = [OWN, *(name for name in MIXED_SETS if name in set(effects.set))]
         drawn = 100 * effects[[f"{name}{end}" for name, ends in BOUNDS.items() for end in ends]].to_numpy()
         low, high = min(0.0, float(np.nanmin(drawn))), max(0.0, float(np.nanmax(drawn)))
         margin = 1 + 0.05 * (high - low)
@@ -184,7 +184,7 @@ class Explorer:
     def family_frame(self, objective: str, name: str) -> Frame:
         """Return the shared and only sets side by side, with one of them marked."""
         rows = self.effects[self.effects.objective == objective]
-        at, equal = rows[rows.set == name], rows[rows.set == name + EQUAL]
+        at, equal = (rows[(rows.set == name) & (rows.family == family)] for family in (NATURAL, EQUAL_SIZE))
         title = f"The {objective} model without its {name} neurons"
         if at.empty:
             return Frame(title, (NOT_MEASURED if objective == MIXED else ONLY_MIXED,))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from tension_utils.conditions import EQUAL
+from tension_utils.conditions import EQUAL_SIZE, NATURAL
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.neuron_plots import ablation_curves
 from tension_utils.plot_style import CONTROL_COLOR, STYLE, control_handle, objective_color
@@ -131,14 +131,14 @@ def family_picture(rows: pd.DataFrame, marked: str, names: Sequence[str], limits
     color = objective_color(MIXED)
     with _panels(limits) as (figure, panels):
         for test, ax in panels.items():
-            for ending, shift, fill in (("", -0.12, color), (EQUAL, 0.12, "white")):
-                places = {name + ending: index + shift for index, name in enumerate(names)}
-                part = rows[(rows.test == test) & rows.set.isin(places)]
+            for family, shift, fill in ((NATURAL, -0.12, color), (EQUAL_SIZE, 0.12, "white")):
+                places = {name: index + shift for index, name in enumerate(names)}
+                part = rows[(rows.test == test) & (rows.family == family) & rows.set.isin(places)]
                 x = part.set.map(places)
                 ax.vlines(x, 100 * part.control_low, 100 * part.control_high, CONTROL_COLOR, alpha=0.3, linewidth=9)
                 ax.vlines(x, 100 * part.change_ci_low, 100 * part.change_ci_high, color)
                 ax.plot(x, 100 * part.change, "o", color=color, markerfacecolor=fill)
-                _mark(ax, x, part, (part.set == marked).to_numpy())
+                _mark(ax, x, part, (part.set == marked).to_numpy() & (family == NATURAL))
             ax.axhline(0, color="black", linewidth=0.8)
         ax.set_xticks(range(len(names)), names)
         ax.set_xlim(-0.5, len(names) - 0.5)

@@ -7,31 +7,30 @@ import pandas as pd
 
 from tension_utils.ablation_tables import MATCH, SETTING, SIZES, TEST, placed
 from tension_utils.bootstrap import N_RESAMPLES, crossed_bootstrap
+from tension_utils.checks import check_choice
 from tension_utils.comparisons import pair_differences
-from tension_utils.conditions import CONTROL, EQUAL, ONLY, SHARED
-from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES
-from tension_utils.effects import METRICS, ablation_changes, item_effects
+from tension_utils.conditions import CONTROL, EQUAL_SIZE, MIXED_SETS, ONLY, SHARED
+from tension_utils.config import CONTROLS, FAMILIES, MIXED, OBJECTIVES, SINGLE_OBJECTIVES
+from tension_utils.effects import METRICS, ablation_changes, compared_rows, item_effects
 from tension_utils.statistics import ITEM_COLUMNS, MODEL_COLUMNS, analysis_rng, conditions, mean_table, require_columns
 from tension_utils.transferability import cluster_sums, measure_sets, right_sets
 
-MIXED_SETS = (SHARED, *ONLY.values())
 N_NEURONS = 100  # effects are given per this many neurons
-NATURAL_SIZE, EQUAL_SIZE = "natural", "equal"
 EFFECTS = [f"{metric}_effect" for metric in METRICS]  # item-level columns
 PER_NEURON = [f"{metric}_per_neurons" for metric in METRICS]
 
 
-def _sized(ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str]) -> pd.DataFrame:
-    """Return the item effects of the shared and only sets, whole and per `N_NEURONS`, with set and size apart."""
-    names = [*MIXED_SETS, *(name + EQUAL for name in MIXED_SETS)]
-    own = ablation[ablation.matched_to.isin(names) & (ablation.n_neurons > 0)]
+def _family_effects(
+    ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str], control: str
+) -> pd.DataFrame:
+    """Return the item effects of the shared and only sets, whole and per `N_NEURONS`."""
+    own = compared_rows(ablation[ablation.matched_to.isin(MIXED_SETS) & (ablation.n_neurons > 0)], control)
     require_columns(own, list(SETTING))
     rows, _ = item_effects(ablation_changes(own, evaluation), MATCH)
     rows = placed(rows, evaluation, place)
     for effect, name in zip(EFFECTS, PER_NEURON, strict=True):
         rows[name] = rows[effect] / rows.n_neurons * N_NEURONS
-    size = np.where(rows.set.str.endswith(EQUAL), EQUAL_SIZE, NATURAL_SIZE)
-    return rows.assign(set=rows.set.str.removesuffix(EQUAL), size=size)
+    return rows
 
 
 def _by_metric(rows: pd.DataFrame, by: list[str], n_resamples: int) -> pd.DataFrame:
@@ -49,9 +48,13 @@ def _by_metric(rows: pd.DataFrame, by: list[str], n_resamples: int) -> pd.DataFr
 
 
 def per_neuron(
-    ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str] = TEST, n_resamples: int = N_RESAMPLES
+    ablation: pd.DataFrame,
+    evaluation: pd.DataFrame,
+    place: Sequence[str] = TEST,
+    n_resamples: int = N_RESAMPLES,
+    control: str = CONTROLS[0],
 ) -> pd.DataFrame:
-    """Return the effects of the shared and only sets, whole and per 100 neurons, at natural and at equal size.
+    """Return the effects of the shared and only sets, whole and per 100 neurons, of every family.
 
     Effects are divided by the set's size in each reward model before they are averaged.
 
@@ -60,9 +63,10 @@ def per_neuron(
         evaluation: rows of evaluation.parquet of the same reward models.
         place: see `ablation_tables.effect_table`.
         n_resamples: bootstrap draws.
+        control: which random sets, of `config.CONTROLS`.
 
     Returns:
-        objective, ``place``, set, size ("natural" or "equal"), fraction, ablation_kind, metric, n_neurons (mean),
+        objective, ``place``, set, family (of `config.FAMILIES`), fraction, ablation_kind, metric, n_neurons (mean),
         effect, ci_low, ci_high, per_neurons, per_neurons_ci_low, per_neurons_ci_high, n_draws, n_items, n_clusters,
         n_seeds.
 
@@ -71,13 +75,18 @@ def per_neuron(
 
     Source: METHOD section 2, fact 8.
     """
-    by = ["objective", *place, "set", "size", "fraction", "ablation_kind"]
-    table = _by_metric(_sized(ablation, evaluation, place), by, n_resamples)
+    by = ["objective", *place, "set", "family", "fraction", "ablation_kind"]
+    table = _by_metric(_family_effects(ablation, evaluation, place, control), by, n_resamples)
     return table.sort_values(by, key=_in_order, ignore_index=True, kind="stable")
 
 
 def per_neuron_differences(
-    ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str] = TEST, n_resamples: int = N_RESAMPLES
+    ablation: pd.DataFrame,
+    evaluation: pd.DataFrame,
+    place: Sequence[str] = TEST,
+    n_resamples: int = N_RESAMPLES,
+    control: str = CONTROLS[0],
+    family: str = EQUAL_SIZE,
 ) -> pd.DataFrame:
     """Return the effect of the shared set minus that of each only set, all of one size, paired over items and seeds.
 
@@ -86,15 +95,18 @@ def per_neuron_differences(
         evaluation: likewise.
         place: likewise.
         n_resamples: likewise.
+        control: likewise.
+        family: of sets of one size: "equal-size", or "equal-activity".
 
     Returns:
-        The columns of `per_neuron` without size; set is "shared - only-helpful" or "shared - only-harmless". No rows
+        The columns of `per_neuron` without family; set is "shared - only-helpful" or "shared - only-harmless". No rows
         where an empty set left no sets of equal size.
     """
-    sized = _sized(ablation, evaluation, place)
+    check_choice("family", family, FAMILIES[1:])
+    effects = _family_effects(ablation, evaluation, place, control)
     by = ["objective", *place, "fraction", "ablation_kind"]
     parts = []
-    for key, rows in conditions(sized[sized["size"] == EQUAL_SIZE], by):
+    for key, rows in conditions(effects[effects.family == family], by):
         for only in ONLY.values():
             if {SHARED, only} <= set(rows.set):
                 part = pair_differences(rows, "set", (SHARED, only), [*EFFECTS, *PER_NEURON])
@@ -107,8 +119,9 @@ def per_neuron_differences(
 
 
 def _in_order(column: pd.Series) -> pd.Series:
-    """Sort sets as in `MIXED_SETS`."""
-    return column.map(MIXED_SETS.index) if column.name == "set" else column
+    """Sort sets as in `MIXED_SETS`, and families as in `config.FAMILIES`."""
+    orders = {"set": MIXED_SETS, "family": FAMILIES}
+    return column.map(orders[column.name].index) if column.name in orders else column
 
 
 def transferability_after_ablation(
@@ -128,29 +141,32 @@ def transferability_after_ablation(
         n_resamples: bootstrap draws.
 
     Returns:
-        ``group``, set, fraction, ablation_kind, n_neurons, intact (T of the intact model), transferability, control
-        (mean over random draws), control_low, control_high (2.5 % and 97.5 % of the draws), change (transferability -
-        intact), change_ci_low, change_ci_high, effect (transferability - control), ci_low, ci_high, n_draws, n_items,
-        n_clusters, n_seeds. Controls are NaN for the set "all". Means over seeds.
+        ``group``, set, family, fraction, ablation_kind, n_neurons, intact (T of the intact model), transferability,
+        control (mean over random draws), control_low, control_high (2.5 % and 97.5 % of the draws), change
+        (transferability - intact), change_ci_low, change_ci_high, effect (transferability - control), ci_low, ci_high,
+        n_draws, n_items, n_clusters, n_seeds. Controls are NaN for the set "all". Means over seeds; a condition's items
+        are those that it was measured on.
 
     Raises:
         ValueError: an objective or one of its items is missing.
 
     Source: METHOD section 1 and section 2, fact 9; controls and intervals are ours.
     """
-    mixed = ablation[ablation.objective == MIXED]
+    mixed = compared_rows(ablation[ablation.objective == MIXED])
     sizes = mixed[mixed.set != CONTROL].groupby(list(SETTING)).n_neurons.mean()
     columns = [*SETTING, "draw", *MODEL_COLUMNS]
     items = [*ITEM_COLUMNS, "cluster"]
-    ablated = (
-        mixed.assign(right=mixed.margin > 0).pivot(index=items, columns=columns, values="right").sort_index(axis=1)
-    )
-    is_there = pd.MultiIndex.from_frame(evaluation[items]).isin(ablated.index)
+    ablated = mixed.assign(right=mixed.margin > 0).pivot(index=items, columns=columns, values="right")
+    matched = [key[1 : len(SETTING)] for key in ablated.columns]  # what a set and its random draws have in common
     rng, records = analysis_rng(), []
-    for name, rows in evaluation[is_there].groupby(group):
-        right = right_sets(rows)
-        intact, cells = _cells(right, ablated.loc[right.index])
+    for name, rows in evaluation.groupby(group):
         for setting, n_neurons in sizes.items():
+            own = ablated.loc[:, [match == setting[1:] for match in matched]].dropna().astype(bool).sort_index(axis=1)
+            is_there = pd.MultiIndex.from_frame(rows[items]).isin(own.index)
+            if not is_there.any():
+                continue  # a condition may be measured on some groups alone
+            right = right_sets(rows[is_there])
+            intact, cells = _cells(right, own.loc[right.index])
             controls = [own for key, own in cells.items() if key[:-1] == (CONTROL, *setting[1:])]
             record = {group: name} | dict(zip(SETTING, setting, strict=True)) | {"n_neurons": n_neurons}
             record |= _transferability_row(intact, cells[*setting, 0], controls, rng, n_resamples)

@@ -18,6 +18,8 @@ MOMENTS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "positive": lambda x, out: torch.gt(x, 0, out=out),
 }
 CHANGE_MOMENT = "square_change"  # of the difference from the base model
+BASE_MOMENT = "base_absolute"  # of the base model's own activation
+BASED_MOMENTS = (CHANGE_MOMENT, BASE_MOMENT)  # those that need the base model
 
 
 @contextmanager
@@ -73,8 +75,8 @@ def weighted_moments(
     Args:
         activations: (T, N), of any float dtype.
         weights: (W, T), float32.
-        moments: keys of `MOMENTS`, or `CHANGE_MOMENT`.
-        base: (T, N), the base model's activations at the same tokens; for `CHANGE_MOMENT`.
+        moments: keys of `MOMENTS`, or of `BASED_MOMENTS`.
+        base: (T, N), the base model's activations at the same tokens; for `BASED_MOMENTS`.
 
     Returns:
         (moments, W, N), float32.
@@ -91,6 +93,8 @@ def weighted_moments(
             if moment == CHANGE_MOMENT:
                 change = torch.sub(x, base[rows], out=out).square_()
                 sums[number].addmm_(weights[:, rows], change)
+            elif moment == BASE_MOMENT:
+                sums[number].addmm_(weights[:, rows], out.copy_(base[rows]).abs_())
             else:
                 sums[number].addmm_(weights[:, rows], MOMENTS[moment](x, out))
     return sums

@@ -8,10 +8,10 @@ import pandas as pd
 from scipy import stats
 
 from tension_utils.ablation_tables import effect_table
-from tension_utils.conditions import ONLY, SHARED
+from tension_utils.conditions import MIXED_SETS, NATURAL, ONLY, SHARED
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.evidence import Evidence
-from tension_utils.mixed_ablation import MIXED_SETS, per_neuron_differences
+from tension_utils.mixed_ablation import per_neuron_differences
 from tension_utils.overlap import overlap_table
 from tension_utils.overlap_controls import floor_table, quiet_table
 from tension_utils.scores import ACTIVATION_KINDS
@@ -148,6 +148,7 @@ def weight_as_published(evidence: Evidence) -> list[Statement]:
     if evidence.ablation is None:
         return [not_run("C5", WAYS[0], "change without the shared set minus without an only set", NO_ABLATION)]
     rows = evidence.removed(list(MIXED_SETS), from_mixed=True)
+    rows = rows[rows.family == NATURAL]
     if not set(MIXED_SETS) <= set(rows.set):
         return [not_run("C5", WAYS[0], "change without the shared set minus without an only set", "a set is empty")]
     table = effect_table(rows, evidence.evaluation)

@@ -1,6 +1,6 @@
-"""Sets of neurons: exact-count selection, set algebra, overlap with its chance level, matched random draws."""
+"""Sets of neurons: exact-count selection, set algebra, overlap with its chance level, random draws matched to them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.stats import hypergeom
 
 FILE_KEY = "neurons"
+N_ACTIVITY_BINS = 20  # per layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,15 +108,55 @@ class NeuronSet:
             raise ValueError(f"sample size: expected 0 to {len(self)}, got {size}")
         return _from_flat(generator.choice(np.flatnonzero(self.mask), size, replace=False), self.shape)
 
-    def matched_random(self, generator: np.random.Generator, draws: int) -> list["NeuronSet"]:
-        """Return independent random sets with the same count in every layer, uniform within a layer."""
-        return [self._matched_draw(generator) for _ in range(draws)]
+    def matched_random(
+        self, generator: np.random.Generator, draws: int, bins: np.ndarray | None = None
+    ) -> list["NeuronSet"]:
+        """Return independent random sets with the same count in every layer, or in every bin of every layer.
 
-    def _matched_draw(self, generator: np.random.Generator) -> "NeuronSet":
-        mask = np.zeros(self.shape, dtype=bool)
-        for layer, count in enumerate(self.counts_by_layer()):
-            mask[layer, generator.choice(self.shape[1], count, replace=False)] = True
-        return NeuronSet(mask)
+        They are uniform within a layer or bin, so they may hold neurons of this set: `expected_overlap` tells how many.
+        More draws start with the same ones.
+
+        Args:
+            generator: draws the sets.
+            draws: how many.
+            bins: (L, N), int, the bin of each neuron within its layer, such as `activity_bins`; None matches layers.
+
+        Raises:
+            ValueError: if the bins are of another model.
+        """
+        cells = list(self._cells(bins))
+        masks = np.zeros((draws, *self.shape), dtype=bool)
+        for mask in masks:
+            for layer, members, count in cells:
+                mask[layer, generator.choice(members, count, replace=False)] = True
+        return [NeuronSet(mask) for mask in masks]
+
+    def expected_overlap(self, bins: np.ndarray | None = None) -> float:
+        r"""Return the share of this set that a draw of `matched_random` holds on average, in [0, 1]; NaN if empty.
+
+        .. math:: \sum_c k_c^2 / n_c \, / \sum_c k_c
+
+        with k_c of the n_c neurons of a cell c (a layer, or a bin of it) in the set. In a cell that the set fills, the
+        random set is the set itself, and comparing the two says nothing on its neurons there.
+
+        Args:
+            bins: as for `matched_random`.
+
+        >>> NeuronSet(np.array([[True, True, False, False]])).expected_overlap(np.array([[1, 1, 0, 0]]))
+        1.0
+        """
+        both = sum(count**2 / len(members) for _, members, count in self._cells(bins))
+        return float(both / len(self)) if len(self) else float("nan")
+
+    def _cells(self, bins: np.ndarray | None) -> Iterator[tuple[int, np.ndarray, int]]:
+        """Yield (layer, indices of a cell's neurons, how many of them are in the set) where any is."""
+        bins = np.zeros(self.shape, dtype=int) if bins is None else np.asarray(bins)
+        if bins.shape != self.shape:
+            raise ValueError(f"bins: expected shape (layers, neurons) = {self.shape}, got {bins.shape}")
+        for layer in range(self.shape[0]):
+            for number in np.unique(bins[layer, self.mask[layer]]):
+                members = np.flatnonzero(bins[layer] == number)
+                yield layer, members, int(self.mask[layer, members].sum())
 
     def save(self, path: str | Path) -> None:
         """Write the set as a safetensors file."""
@@ -139,6 +180,28 @@ class NeuronSet:
         return other.mask
 
 
+def equalized(sets: Sequence[NeuronSet], bins: np.ndarray, generator: np.random.Generator) -> list[NeuronSet]:
+    """Return random parts of sets, all with the same count in every bin of every layer: the least of them there.
+
+    Args:
+        sets: of one model.
+        bins: (L, N), int, the bin of each neuron within its layer, such as `activity_bins`.
+        generator: draws the parts.
+
+    >>> one, other = (NeuronSet(np.array([mask], bool)) for mask in ([1, 1, 1, 0], [1, 0, 0, 1]))
+    >>> [part.neurons for part in equalized([one, other], np.array([[0, 1, 1, 0]]), np.random.default_rng(0))]
+    [[(0, 0)], [(0, 0)]]
+    """
+    masks = [np.zeros(bins.shape, dtype=bool) for _ in sets]
+    for layer, layer_bins in enumerate(bins):
+        for number in np.unique(layer_bins):
+            members = [np.flatnonzero(each.mask[layer] & (layer_bins == number)) for each in sets]
+            size = min(map(len, members))
+            for mask, own in zip(masks, members, strict=True):
+                mask[layer, generator.choice(own, size, replace=False)] = True
+    return [NeuronSet(mask) for mask in masks]
+
+
 def _from_flat(flat: np.ndarray, shape: tuple[int, int]) -> NeuronSet:
     mask = np.zeros(shape[0] * shape[1], dtype=bool)
     mask[flat] = True
@@ -149,6 +212,16 @@ def _count(shape: tuple[int, int], fraction: float) -> int:
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: expected a number in (0, 1], got {fraction}")
     return round(fraction * shape[0] * shape[1])
+
+
+def _checked(name: str, values: np.ndarray) -> np.ndarray:
+    """Return values (L, N) without NaN as an array."""
+    values = np.asarray(values)
+    if values.ndim != 2:
+        raise ValueError(f"{name}: expected shape (layers, neurons), got {values.shape}")
+    if np.isnan(values).any():
+        raise ValueError(f"{name}: {int(np.isnan(values).sum())} of {values.size} are NaN; mend what computed them")
+    return values
 
 
 def top_neurons(scores: np.ndarray, fraction: float) -> NeuronSet:
@@ -166,13 +239,35 @@ def top_neurons(scores: np.ndarray, fraction: float) -> NeuronSet:
     >>> top_neurons(np.array([[1.0, 3.0], [3.0, 0.0]]), 0.25).neurons
     [(0, 1)]
     """
-    scores = np.asarray(scores)
-    if scores.ndim != 2:
-        raise ValueError(f"scores: expected shape (layers, neurons), got {scores.shape}")
-    if np.isnan(scores).any():
-        raise ValueError(f"scores: {int(np.isnan(scores).sum())} of {scores.size} are NaN; mend what computed them")
+    scores = _checked("scores", scores)
     order = np.argsort(-scores.ravel().astype(np.float64), kind="stable")
     return _from_flat(order[: _count(scores.shape, fraction)], scores.shape)
+
+
+def activity_bins(activity: np.ndarray, n_bins: int = N_ACTIVITY_BINS) -> np.ndarray:
+    """Return the bin of each neuron within its layer (L, N), int, from 0, the quietest, to ``n_bins`` - 1.
+
+    The neurons of a layer are sorted by activity and cut into bins of equal count, up to one neuron.
+
+    Args:
+        activity: (L, N), float, such as the "mean_abs" of a model on its own text; ties go to the lower index.
+        n_bins: from 1 to N.
+
+    Raises:
+        ValueError: if a value is NaN, the shape is not (L, N), or there are more bins than neurons in a layer.
+
+    Source: ours: large activations enter most sets and do damage wherever they are removed, so a random set that is
+        matched in depth alone is no control for them.
+
+    >>> activity_bins(np.array([[0.3, 0.1, 0.9, 0.2]]), 2).tolist()
+    [[1, 0, 1, 0]]
+    """
+    activity = _checked("activity", activity)
+    n_neurons = activity.shape[1]
+    if not 1 <= n_bins <= n_neurons:
+        raise ValueError(f"n_bins: expected 1 to {n_neurons}, the neurons of a layer; got {n_bins}")
+    ranks = np.argsort(np.argsort(activity, axis=1, kind="stable"), axis=1)
+    return ranks * n_bins // n_neurons
 
 
 def random_neurons(shape: tuple[int, int], fraction: float, generator: np.random.Generator) -> NeuronSet:

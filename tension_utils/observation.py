@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tension_utils.moments import CHANGE_MOMENT, observed, weighted_moments
+from tension_utils.moments import BASED_MOMENTS, observed, weighted_moments
 from tension_utils.packed_attention import packed_attention
 from tension_utils.packing import PackedBatch, PreparedItem, pack_items
 from tension_utils.rewards import batch_rewards
@@ -65,7 +65,7 @@ class Observation:
         pad_token_id = self.tokenizer.pad_token_id if head_pad is None else head_pad
         with ExitStack() as stack:
             forwards = [stack.enter_context(packed_attention(model)) for model in self.models]
-            needs_base = CHANGE_MOMENT in self.moments
+            needs_base = not set(BASED_MOMENTS).isdisjoint(self.moments)
             base_forward = stack.enter_context(packed_attention(self.base)) if needs_base else None
 
             def step(group: list[PreparedItem]) -> list[PassSums]:

@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from tension_utils.ablation import ablated
 from tension_utils.artifacts import read_manifest, require
-from tension_utils.conditions import EQUAL, mixed_sets
+from tension_utils.conditions import mixed_sets
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.data import Item, Turn
 from tension_utils.models import load_reward_model, load_tokenizer
@@ -160,8 +160,7 @@ def pair_sets(run: Run, score_kind: str, fraction: float) -> dict[str, NeuronSet
     found = {f"top {100 * fraction:g} % by {score_kind}": top(run.objective)}
     singles = [Run(run.root, run.base_model, objective, run.seed) for objective in SINGLE_OBJECTIVES]
     if run.objective == MIXED and all((single.folder / OWN_SCORES).exists() for single in singles):
-        family = mixed_sets(*map(top, SINGLE_OBJECTIVES), np.random.default_rng(run.seed))
-        found |= {name: neurons for name, neurons in family.items() if not name.endswith(EQUAL)}
+        found |= mixed_sets(*map(top, SINGLE_OBJECTIVES))
     return found
 
 

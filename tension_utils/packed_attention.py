@@ -62,6 +62,7 @@ def _attend_blocks(
 ) -> torch.Tensor:
     """Attend block by block, without any padding; the fastest way on a CPU."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary embeddings make them float32
     return _BlockAttention.apply(query, key, value, blocks, scaling)
 
 

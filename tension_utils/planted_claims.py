@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.ablation import ablated
-from tension_utils.conditions import CONTROL, EQUAL, ONLY, SHARED, mixed_sets
+from tension_utils.conditions import CONTROL, EQUAL_SIZE, NATURAL, ONLY, SHARED, mixed_sets
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.effects import ablation_effects
 from tension_utils.overlap import compare_sets, shared_count_p_value
-from tension_utils.planted_finders import FRACTION, PLACE, RELATIVE, PlantedWorld, credits
+from tension_utils.planted_finders import FRACTION, PLACE, WORLD_KINDS, PlantedWorld, credits
 from tension_utils.planted_worlds import true_neurons
 from tension_utils.statements import WAYS, verdict_of
 from tension_utils.statistics import analysis_rng, mean_table
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
-TEST_KINDS = ("signed_mean", "mean_abs", "rms_change")  # scores behind the tested sets; the first is the published one
+TEST_KINDS = WORLD_KINDS[:3]  # scores behind the tested sets; the first is the published one
 PLANT = "the plant"  # in the place of a score: the true neurons, as a perfect finder would give them
 MANY = 1 / 3  # the Jaccard index of two sets of one size that share half of their neurons
 P_LEVEL = 0.05
@@ -119,10 +119,10 @@ def decide_overlap(world: PlantedWorld, n_seeds: int) -> Iterator[Decision]:
     """Yield C4: the helpful and the harmless reward model share many neurons; with several seeds, in every one."""
     sets = {
         kind: [[world.top(kind, objective, seed) for objective in SINGLE_OBJECTIVES] for seed in range(n_seeds)]
-        for kind in (*TEST_KINDS, RELATIVE, "base")
+        for kind in (*WORLD_KINDS, "base")
     }
     floor = np.array([compare_sets(*pair)["jaccard"] for pair in sets["base"]])
-    for kind in (*TEST_KINDS, RELATIVE):
+    for kind in WORLD_KINDS:
         overlap = pd.DataFrame([compare_sets(*pair) for pair in sets[kind]])
         quiet = [
             shared_count_p_value(*pair, loud[0] | loud[1]) for pair, loud in zip(sets[kind], sets["base"], strict=True)
@@ -148,26 +148,28 @@ def removal_changes(world: PlantedWorld, kind: str, n_seeds: int) -> pd.DataFram
         n_seeds: training runs.
 
     Returns:
-        Item columns, base_model, seed, set, accuracy, margin: changes, margins in intact standard deviations of that
-        test, the parts of equal size averaged.
+        Item columns, base_model, seed, set, family, accuracy, margin: changes, margins in intact standard deviations of
+        that test, the parts of equal size averaged.
     """
     found, generator = [], world.config.generator("parts", kind)
     for seed in range(n_seeds):
         tops = [true_neurons(world.config, each) if kind == PLANT else world.top(kind, each, seed)
                 for each in SINGLE_OBJECTIVES]  # fmt: skip
-        parts = [mixed_sets(*tops, generator) for _ in range(N_PARTS)]
-        chosen = [*parts[0].items(), *((n, s) for part in parts[1:] for n, s in part.items() if n.endswith(EQUAL))]
+        families = [NATURAL, *[EQUAL_SIZE] * N_PARTS]
+        chosen = [(name, family, neurons) for family in families
+                  for name, neurons in mixed_sets(*tops, family, generator).items()]  # fmt: skip
         model, margins = world.model(MIXED, seed), []
         intact = world.margins(model)
-        for _, neurons in chosen:
+        for *_, neurons in chosen:
             with ablated(model, neurons):
                 margins.append(world.margins(model))
-        rows = item_rows(world, margins, [{"seed": seed, "set": name} for name, _ in chosen])
+        labels = [{"seed": seed, "set": name, "family": family} for name, family, _ in chosen]
+        rows = item_rows(world, margins, labels)
         rows["accuracy"] = rows.credit - np.tile(credits(intact), len(chosen))
         scale = world.place.assign(margin=intact).groupby("group").margin.std()
         rows["margin"] = (rows.margin - np.tile(intact, len(chosen))) / rows.group.map(scale)
         found.append(rows)
-    columns = ["base_model", "seed", "set", *PLACE]
+    columns = ["base_model", "seed", "set", "family", *PLACE]
     return pd.concat(found).groupby(columns)[["accuracy", "margin"]].mean().reset_index()
 
 
@@ -177,22 +179,22 @@ def decide_weight(changes: pd.DataFrame, kind: str) -> Iterator[Decision]:
     Where a set is empty there is nothing to compare, and the claim is not supported.
     """
     n_seeds, metrics = changes.seed.nunique(), ["accuracy", "margin"]
-    equal = {only: only + EQUAL for only in ONLY.values()}
-    is_complete = {SHARED, SHARED + EQUAL, *equal, *equal.values()} <= set(changes.set)
-    if not is_complete:
+    sets, onlys = {SHARED, *ONLY.values()}, list(ONLY.values())
+    of = {family: changes[changes.family == family].set_index("set") for family in (NATURAL, EQUAL_SIZE)}
+    if not all(sets <= set(rows.index) for rows in of.values()):
         readings = [(WAYS[0], RAW, "accuracy"), *((WAYS[1], way, each) for way in (INTERVAL, BOTH) for each in metrics)]
         for way, reading, metric in readings:
             yield Decision("C5", way, reading, metric, kind, n_seeds, np.nan, False)
         return
-    whole = changes.groupby("set").accuracy.mean()
-    gap = whole[SHARED] - whole[list(equal)].min()
+    whole = of[NATURAL].groupby("set").accuracy.mean()
+    gap = whole[SHARED] - whole[onlys].min()
     yield Decision("C5", WAYS[0], RAW, "accuracy", kind, n_seeds, gap, bool(gap < 0))
     keys = ["base_model", "seed", *PLACE]
-    shared = changes[changes.set == SHARED + EQUAL].set_index(keys)[metrics]
-    rests = {only: shared - changes[changes.set == name].set_index(keys)[metrics] for only, name in equal.items()}
+    shared, *rests = (of[EQUAL_SIZE].loc[name].set_index(keys)[metrics] for name in (SHARED, *onlys))
+    rests = {only: shared - rest for only, rest in zip(onlys, rests, strict=True)}
     rests = pd.concat(rests, names=["only"]).reset_index()
     own = rests[rests.only == rests.group.map(ONLY)]
-    for reading, parts in ((INTERVAL, [own]), (BOTH, [rests[rests.only == only] for only in equal])):
+    for reading, parts in ((INTERVAL, [own]), (BOTH, [rests[rests.only == only] for only in onlys])):
         table = pd.concat([mean_table(part, metrics, [], analysis_rng(), N_RESAMPLES) for part in parts])
         for metric in metrics:
             low, high = table[f"{metric}_ci_low"], table[f"{metric}_ci_high"]

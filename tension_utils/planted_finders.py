@@ -8,18 +8,15 @@ import torch
 from transformers import PreTrainedModel
 
 from tension_utils.activations import KINDS, neuron_scores, neuron_scores_many
-from tension_utils.checks import check_choice, check_range
+from tension_utils.checks import check_range
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES
 from tension_utils.data import Item, tokenize_item
 from tension_utils.neurons import NeuronSet, top_neurons
 from tension_utils.planted import base_model, reward_model
 from tension_utils.planted_worlds import MAX_LENGTH, WorldConfig, planted_tokenizer, preference_items, true_neurons
-from tension_utils.scores import NeuronScores
 
 SITES = ("down_input", "gate")
-RELATIVE = "relative_change"  # rms_change / mean_abs of the base model: what changed, whatever its activation's size
-ABSOLUTE = "absolute contrast"  # abs(contrast): a neuron may also support a response by being less active
-FINDERS = (*KINDS, RELATIVE, ABSOLUTE)
+WORLD_KINDS = ("signed_mean", "mean_abs", "rms_change", "relative_change")  # of which claim tests make sets
 FRACTION = 0.1  # of all neurons in a set, as in the study
 PLACE = ("benchmark", "subset", "item_id", "cluster", "group")  # columns of an item
 OPTIONS = {"max_length": MAX_LENGTH, "progress": False}
@@ -54,11 +51,10 @@ class PlantedWorld:
 
     def _scores(self, objective: str, seed: int = 0) -> dict[str, np.ndarray]:
         """Return scores (L, N) of a reward model on its own text; "base" is mean_abs of the base model on it."""
-        models, kinds = (self.model(objective, seed), self.base), ("signed_mean", "mean_abs", "rms_change")
+        models, kinds = (self.model(objective, seed), self.base), WORLD_KINDS
         text = self.text(objective, seed)
         own, base = neuron_scores_many(models, self.tokenizer, text, base_model=self.base, kinds=kinds, **OPTIONS)
-        found = {kind: own.get(kind) for kind in kinds} | {"base": base.get("mean_abs")}
-        return found | {RELATIVE: found["rms_change"] / found["base"]}
+        return {kind: own.get(kind) for kind in kinds} | {"base": base.get("mean_abs")}
 
     def top(self, kind: str, objective: str, seed: int = 0) -> NeuronSet:
         """Return the top neurons by one of the scores above."""
@@ -77,23 +73,6 @@ class PlantedWorld:
 def credits(margins: np.ndarray) -> np.ndarray:
     """Return 1 for a positive margin, 0 for a negative one, 1/2 for a tie."""
     return (margins > 0) + 0.5 * (margins == 0)
-
-
-def finder_score(scores: NeuronScores, kind: str, base: NeuronScores) -> np.ndarray:
-    """Return a score (L, N) of `FINDERS`, those of `activations.KINDS` or made from them.
-
-    Args:
-        scores: of the reward model, all kinds.
-        kind: of `FINDERS`.
-        base: of the base model on the same text at the same site, with mean_abs.
-
-    Raises:
-        ValueError: for an unknown kind.
-    """
-    check_choice("kind", kind, FINDERS)
-    if kind == RELATIVE:
-        return scores.get("rms_change") / base.get("mean_abs")
-    return np.abs(scores.get("contrast")) if kind == ABSOLUTE else scores.get(kind)
 
 
 def ranking_quality(scores: np.ndarray, truth: NeuronSet) -> dict[str, float | int]:
@@ -131,7 +110,7 @@ def ranking_quality(scores: np.ndarray, truth: NeuronSet) -> dict[str, float | i
 
 
 def finder_table(world: PlantedWorld) -> pd.DataFrame:
-    """Score every finder on every reward model of a world, on its own training text.
+    """Score every kind of `activations.KINDS` on every reward model of a world, on its own training text.
 
     Returns:
         objective, site, score_kind, and the columns of `ranking_quality`.
@@ -146,8 +125,7 @@ def finder_table(world: PlantedWorld) -> pd.DataFrame:
             options = OPTIONS | {"site": site}
             text, model = world.text(objective), world.model(objective)
             scores = neuron_scores(model, world.tokenizer, text, base_model=world.base, kinds=KINDS, **options)
-            base = neuron_scores(world.base, world.tokenizer, text, kinds="mean_abs", **options)
-            for kind in FINDERS:
+            for kind in KINDS:
                 name = {"objective": objective, "site": site, "score_kind": kind}
-                rows.append(name | ranking_quality(finder_score(scores, kind, base), truth))
+                rows.append(name | ranking_quality(scores.get(kind), truth))
     return pd.DataFrame(rows)

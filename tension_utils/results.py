@@ -14,6 +14,7 @@ from tension_utils.artifacts import atomic_path, read_manifest, read_table
 from tension_utils.benchmark_tables import benchmark_table
 from tension_utils.chance_regression import chance_slopes, regression_to_chance
 from tension_utils.claims import ledger_table
+from tension_utils.conditions import EQUAL_SIZE, FAMILY_WORDS, MIXED_SETS, NATURAL
 from tension_utils.config import SINGLE_OBJECTIVES
 from tension_utils.evidence import Evidence
 from tension_utils.mixed_ablation import per_neuron, per_neuron_differences
@@ -138,7 +139,22 @@ def read_results(folder: Path) -> tuple[dict[str, pd.DataFrame], dict]:
     if not (folder / "manifest.json").is_file():
         raise FileNotFoundError(f"no results in {folder}; write them with python -m tension_utils.results --help")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}, manifest
+    return {path.stem: _with_family(pd.read_csv(path)) for path in sorted(folder.glob("*.csv"))}, manifest
+
+
+def _with_family(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with a family per set, also one that was written when names of sets or a size told it."""
+    if "family" in table:
+        return table.fillna({"family": ""})  # a CSV file has no empty text
+    if "size" in table:
+        names = {"natural": NATURAL, "equal": EQUAL_SIZE}
+        return table.assign(size=table["size"].map(names)).rename(columns={"size": "family"})
+    if "set" not in table or "fraction" not in table:
+        return table
+    ending, matched = FAMILY_WORDS[EQUAL_SIZE], table.get("matched_to", table["set"])
+    family = matched.map(lambda name: EQUAL_SIZE if name.endswith(ending) else NATURAL * (name in MIXED_SETS))
+    bare = {name: table[name].str.removesuffix(ending) for name in ("set", "matched_to") if name in table}
+    return table.assign(**bare, family=family)
 
 
 def main() -> None:

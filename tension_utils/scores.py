@@ -23,7 +23,8 @@ class NeuronScores:
 
     Args:
         tensors: (kind, side, scope) -> (L, N), float32. Side is "chosen", "rejected" or "both", the mean of the two;
-            "contrast" and "attribution" have "both" alone.
+            "relative_change" is the ratio of two such means, "contrast", "absolute_contrast" and "attribution" have
+            "both" alone.
         site: where activations were read, "down_input" or "gate".
         n_items: items seen.
         n_tokens: tokens of their sequences, the shared ones once per sequence.

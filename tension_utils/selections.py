@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.special import entr
 from transformers import AutoConfig
 
+from tension_utils.activations import UNSIDED_KINDS
 from tension_utils.artifacts import require
 from tension_utils.neurons import NeuronSet, top_neurons
 from tension_utils.overlap import compare_sets, comparison_table
@@ -16,7 +17,6 @@ from tension_utils.scores import head_scores, load_view, own_scores
 
 LAPE_QUANTILE = 0.95  # of all activation probabilities: the bar above which a neuron counts as active on a text
 LAPE_FRACTION = 0.01  # share of all neurons that the method's paper selects
-UNSIDED = ("contrast", "attribution")  # differences of the sides
 SIDES = ("chosen", "rejected")
 GATE = " (gate)"  # suffix of a score kind read at the gate
 THIRDS = ("first_third", "middle_third", "last_third")
@@ -165,7 +165,7 @@ def side_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope
     """
     own = {run: own_scores(run) for run in runs}
     parts = [comparison_table([], ["score_kind", "base_model", "objective", "seed", "first", "second"])]
-    for kind in (kind for kind in kinds if kind not in UNSIDED):
+    for kind in (kind for kind in kinds if kind not in UNSIDED_KINDS):
         variants = {side: lambda run, kind=kind, side=side: own[run].get(kind, side, scope) for side in SIDES}
         parts.append(variant_table(runs, variants, fraction).assign(score_kind=kind))
     return pd.concat(parts[1:] or parts, ignore_index=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tension_utils.artifacts import StageRecord, is_current, read_manifest, require, write_table
 from tension_utils.benchmarks import LoadedBenchmarks, first_prompts, load_benchmarks
 from tension_utils.checks import check_choice, check_range
-from tension_utils.config import DataConfig, EngineConfig, EvaluateConfig, check_sources, config_hash
+from tension_utils.config import AblateConfig, DataConfig, EngineConfig, EvaluateConfig, check_sources, config_hash
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.models import load_reward_model, load_tokenizer
 from tension_utils.runs import Run, SinglePair
@@ -57,6 +57,7 @@ class Stage:
         config: a configuration with the field ``engine``.
         place: whose folder and label the artifact gets; None is the run's own.
         is_autocast: keep float32 weights, also where the precision is bfloat16.
+        further: configurations whose rows are in the same table.
     """
 
     run: Run
@@ -65,6 +66,7 @@ class Stage:
     config: object
     place: Run | SinglePair | None = None
     is_autocast: bool = False
+    further: tuple[AblateConfig, ...] = ()
 
     def __post_init__(self) -> None:
         self.place = self.place or self.run
@@ -72,6 +74,8 @@ class Stage:
         data = DataConfig(**self.trained["config"]["data"])
         self.data = dataclasses.replace(data, source=resolve_source(data.source, self.run.root, "hh-rlhf"))
         self.settings = {self.name: dataclasses.asdict(self.config), **self.place.label}
+        if self.further:
+            self.settings["further"] = [dataclasses.asdict(config) for config in self.further]
         self.inputs = {"reward_model": self.run.folder / "reward_model", **local_inputs(data_source=self.data.source)}
 
     def start(self, **upstream: str) -> bool:

@@ -21,13 +21,15 @@ from tension_utils.ablation_tables import (
 from tension_utils.artifacts import TABLES
 from tension_utils.chance_regression import chance_slopes, regression_to_chance
 from tension_utils.comparisons import benjamini_hochberg
-from tension_utils.config import OBJECTIVES
+from tension_utils.conditions import MIXED_SETS
+from tension_utils.config import FAMILIES, OBJECTIVES
+from tension_utils.explorer import explorer_effects
 from tension_utils.mixed_ablation import per_neuron, per_neuron_differences, transferability_after_ablation
 from tension_utils.transferability import transferability_table
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 N_ITEMS = {("hh-rlhf", "helpful-base"): 8, ("hh-rlhf", "harmless-base"): 6, ("toy", "best-of-4"): 5}
-NAMES = ["set", "matched_to", "fraction", "ablation_kind", "draw"]
+NAMES = ["set", "matched_to", "fraction", "ablation_kind", "draw", "family", "control", "scale"]
 
 
 def evaluation_of(seeds: tuple[int, ...] = (0, 1), random_seed: int = 0) -> pd.DataFrame:
@@ -64,11 +66,16 @@ def ablated(
     n_neurons: object = 4,
     fraction: float = 0.1,
     ablation_kind: str = "zero",
+    family: str = "",
+    control: str = "layer",
+    scale: float = 0.0,
 ) -> pd.DataFrame:
     """Rows of ablation.parquet with these margins (or with what a function makes of the intact rows)."""
     margin = np.asarray(margin(evaluation) if callable(margin) else margin, np.float32)
     rows = evaluation.assign(margin=margin, credit=np.where(margin == 0, evaluation.chance, margin > 0))
-    columns = dict(zip(NAMES, (name, matched_to or name, fraction, ablation_kind, draw), strict=True))
+    control = control if name == "random" else ""
+    values = (name, matched_to or name, fraction, ablation_kind, draw, family, control, scale)
+    columns = dict(zip(NAMES, values, strict=True))
     return rows.assign(**columns, n_neurons=n_neurons)[list(TABLES["ablation"])]
 
 
@@ -261,14 +268,17 @@ def mixed_ablation(evaluation: pd.DataFrame) -> pd.DataFrame:
     sizes = {"shared": (10, 30), "only-helpful": (20, 8), "only-harmless": (4, 6)}  # of seeds 0 and 1
     parts = []
     for number, (name, size) in enumerate(sizes.items()):
-        parts.append(with_draws(mixed, name, number, n_neurons=mixed.seed.map(dict(enumerate(size)))))
-        equal = {"n_neurons": mixed.seed.map({0: 4, 1: 6})}
-        parts.append(with_draws(mixed, f"{name}, equal size", 10 + number, **equal))
+        natural = {"n_neurons": mixed.seed.map(dict(enumerate(size))), "family": "natural"}
+        parts.append(with_draws(mixed, name, number, **natural))
+        for place, family in enumerate(("equal-size", "equal-activity")):
+            equal = {"n_neurons": mixed.seed.map({0: 4 - place, 1: 6 - place}), "family": family}
+            parts.append(with_draws(mixed, name, 10 * (1 + place) + number, **equal))
     return pd.concat([*parts, ablated(mixed, "all", -mixed.margin, fraction=1.0)], ignore_index=True)
 
 
-def slow_effect(ablation: pd.DataFrame, evaluation: pd.DataFrame, name: str, subset: str, seed: int) -> float:
+def slow_effect(ablation: pd.DataFrame, name: str, subset: str, seed: int, family: str = "natural") -> float:
     """The effect on accuracy of one model, from sums over plain loops."""
+    ablation = ablation[ablation.family == family]
     rows = ablation[(ablation.matched_to == name) & (ablation.subset == subset) & (ablation.seed == seed)]
     targeted, draws = rows[rows.set == name], rows[rows.set == "random"]
     total = 0.0
@@ -280,28 +290,30 @@ def slow_effect(ablation: pd.DataFrame, evaluation: pd.DataFrame, name: str, sub
 def test_effects_are_divided_by_each_models_own_size(evaluation: pd.DataFrame) -> None:
     ablation = mixed_ablation(evaluation)
     table = per_neuron(ablation, evaluation, n_resamples=100)
-    assert len(table) == 3 * 2 * 3 * 2 and set(table.objective) == {MIXED} and set(table.n_draws) == {3}
-    rows = table[(table.test == HELPFUL) & (table.metric == "accuracy")].set_index(["set", "size"])
-    effects = [slow_effect(ablation, evaluation, "shared", "helpful-base", seed) for seed in (0, 1)]
+    assert len(table) == 3 * 3 * 3 * 2 and set(table.objective) == {MIXED} and set(table.n_draws) == {3}
+    rows = table[(table.test == HELPFUL) & (table.metric == "accuracy")].set_index(["set", "family"])
+    effects = [slow_effect(ablation, "shared", "helpful-base", seed) for seed in (0, 1)]
     row = rows.loc["shared", "natural"]
     assert row.effect == pytest.approx(np.mean(effects)) and row.n_neurons == 20
     assert row.per_neurons == pytest.approx(100 * np.mean([effects[0] / 10, effects[1] / 30]))
     assert row.per_neurons_ci_low <= row.per_neurons <= row.per_neurons_ci_high
-    assert set(rows.xs("equal", level="size").n_neurons) == {5}
+    assert set(rows.xs("equal-size", level="family").n_neurons) == {5}
+    assert set(rows.xs("equal-activity", level="family").n_neurons) == {4}
     assert list(dict.fromkeys(table.set)) == ["shared", "only-helpful", "only-harmless"]
 
 
-def test_differences_are_between_sets_of_one_size(evaluation: pd.DataFrame) -> None:
+@pytest.mark.parametrize("family, sizes", [("equal-size", [4, 6]), ("equal-activity", [3, 5])])
+def test_differences_are_between_sets_of_one_size(evaluation: pd.DataFrame, family: str, sizes: list[int]) -> None:
     ablation = mixed_ablation(evaluation)
-    table = per_neuron_differences(ablation, evaluation, n_resamples=100)
+    table = per_neuron_differences(ablation, evaluation, n_resamples=100, family=family)
     assert set(table.set) == {"shared - only-helpful", "shared - only-harmless"} and len(table) == 2 * 3 * 2
     row = table[(table.set == "shared - only-harmless") & (table.test == HARMLESS) & (table.metric == "accuracy")]
     first, second = (
-        [slow_effect(ablation, evaluation, f"{name}, equal size", "harmless-base", seed) for seed in (0, 1)]
+        [slow_effect(ablation, name, "harmless-base", seed, family) for seed in (0, 1)]
         for name in ("shared", "only-harmless")
     )
     assert row.effect.item() == pytest.approx(np.mean(np.subtract(first, second)))
-    expected = 100 * np.mean(np.subtract(first, second) / np.array([4, 6]))
+    expected = 100 * np.mean(np.subtract(first, second) / np.array(sizes))
     assert row.per_neurons.item() == pytest.approx(expected)
 
 
@@ -309,7 +321,8 @@ def test_equal_effects_differ_by_nothing(evaluation: pd.DataFrame) -> None:
     """The same margins under all three sets and their draws: the paired difference has no spread at all."""
     mixed = evaluation[evaluation.objective == MIXED]
     parts = [
-        with_draws(mixed, f"{name}, equal size", 7, n_draws=2) for name in ("shared", "only-helpful", "only-harmless")
+        with_draws(mixed, name, 7, n_draws=2, family="equal-size")
+        for name in ("shared", "only-helpful", "only-harmless")
     ]
     table = per_neuron_differences(pd.concat(parts), evaluation, n_resamples=50)
     for column in ("effect", "ci_low", "ci_high", "per_neurons_ci_low", "per_neurons_ci_high"):
@@ -318,8 +331,10 @@ def test_equal_effects_differ_by_nothing(evaluation: pd.DataFrame) -> None:
 
 def test_without_equal_sizes_there_are_no_differences(evaluation: pd.DataFrame) -> None:
     mixed = evaluation[evaluation.objective == MIXED]
-    ablation = with_draws(mixed, "shared", 1)
+    ablation = with_draws(mixed, "shared", 1, family="natural")
     assert per_neuron_differences(ablation, evaluation).empty
+    with pytest.raises(ValueError, match="family: expected one of equal-size, equal-activity; got 'natural'"):
+        per_neuron_differences(ablation, evaluation, family="natural")
     with pytest.raises(ValueError, match="at least one row"):
         per_neuron(with_draws(mixed, "rms", 1), evaluation)
 
@@ -337,14 +352,14 @@ def replaced(evaluation: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 def test_transferability_equals_that_of_an_evaluation_with_ablated_rewards(evaluation: pd.DataFrame) -> None:
     ablation = mixed_ablation(evaluation)
     table = transferability_after_ablation(ablation, evaluation, n_resamples=100)
-    assert len(table) == 2 * 7 and "matched_to" not in table
+    assert len(table) == 2 * 10 and "matched_to" not in table
 
     def slow(rows: pd.DataFrame, group: str) -> float:
         whole = transferability_table(rows, np.random.default_rng(0), n_resamples=2)
         return whole[(whole.group == group) & (whole.pairings == "same seed")].transferability.item()
 
-    for row in table[table.set.isin(["shared", "only-harmless, equal size"])].itertuples():
-        own = ablation[ablation.matched_to == row.set]
+    for row in table[table.set.isin(["shared", "only-harmless"])].itertuples():
+        own = ablation[(ablation.matched_to == row.set) & (ablation.family == row.family)]
         expected = slow(replaced(evaluation, own[own.set == row.set]), row.group)
         draws = [slow(replaced(evaluation, part), row.group) for _, part in own[own.set == "random"].groupby("draw")]
         intact = slow(evaluation, row.group)
@@ -352,9 +367,63 @@ def test_transferability_equals_that_of_an_evaluation_with_ablated_rewards(evalu
         assert found == pytest.approx([intact, expected, np.mean(draws), expected - intact, expected - np.mean(draws)])
         assert row.control_low == pytest.approx(np.quantile(draws, 0.025)) and row.n_draws == 3
         assert row.change_ci_low <= row.change <= row.change_ci_high and row.ci_low <= row.effect <= row.ci_high
-    assert table.n_neurons[table.set == "shared"].tolist() == [20, 20]
+    assert table.n_neurons[(table.set == "shared") & (table.family == "natural")].tolist() == [20, 20]
     everything = table[table.set == "all"]
     assert everything.control.isna().all() and everything.effect.isna().all() and everything.change.notna().all()
+
+
+def test_transferability_of_a_condition_is_that_on_its_own_items(evaluation: pd.DataFrame) -> None:
+    """A set that was removed for half of the items has no say on the others, and none on other sets' items."""
+    mixed = evaluation[evaluation.objective == MIXED]
+    few = mixed[mixed.item_id.str.split("/").str[-1].astype(int) % 2 == 0]
+    parts = [with_draws(mixed, "rms", 1), with_draws(few, "mean_abs", 2)]
+    table = transferability_after_ablation(pd.concat(parts), evaluation, n_resamples=50)
+    alone = transferability_after_ablation(parts[1], evaluation, n_resamples=50)
+    columns = ["intact", "transferability", "control", "n_items"]
+    found = table.loc[table.set == "mean_abs", columns].to_numpy()
+    np.testing.assert_allclose(found, alone[columns].to_numpy())
+    assert (table.n_items[table.set == "rms"].to_numpy() > alone.n_items.to_numpy()).all()
+
+
+# which rows are compared ---------------------------------------------------------------------------------------------
+
+
+def test_analyses_compare_removed_sets_with_layer_matched_draws_unless_told_otherwise(evaluation: pd.DataFrame) -> None:
+    """Scaled sets and draws that match otherwise are in the table, and change no result."""
+    plain = pd.concat([with_draws(evaluation, "rms", 1), mixed_ablation(evaluation)], ignore_index=True)
+    rng = np.random.default_rng(9)
+    extra = [with_draws(evaluation, "rms", 5, scale=0.5)]
+    for name, family in (("rms", ""), *((s, f) for s in MIXED_SETS for f in FAMILIES)):
+        rows = evaluation if name == "rms" else evaluation[evaluation.objective == MIXED]
+        for draw in range(4):
+            margin = rng.normal(0, 1, len(rows))
+            extra.append(ablated(rows, "random", margin, name, draw, family=family, control="activity"))
+    everything = pd.concat([plain, *extra], ignore_index=True)
+    analyses = (
+        lambda rows: effect_table(rows, evaluation, n_resamples=20),
+        lambda rows: effects_by_seed(rows, evaluation, n_resamples=20),
+        lambda rows: published_scores(rows, evaluation, n_resamples=20),
+        lambda rows: total_ablation(rows, evaluation),
+        lambda rows: per_neuron(rows, evaluation, n_resamples=20),
+        lambda rows: per_neuron_differences(rows, evaluation, n_resamples=20),
+        lambda rows: transferability_after_ablation(rows, evaluation, n_resamples=20),
+        lambda rows: regression_to_chance(rows, evaluation),
+        lambda rows: chance_slopes(rows, evaluation, n_resamples=20),
+        lambda rows: explorer_effects(rows, evaluation, n_resamples=20),
+    )
+    for analysis in analyses:
+        pd.testing.assert_frame_equal(analysis(everything), analysis(plain))
+    for table in (
+        effect_table(everything, evaluation, n_resamples=20, control="activity"),
+        per_neuron(everything, evaluation, n_resamples=20, control="activity"),
+    ):
+        assert set(table.n_draws) == {4}
+    half = effect_table(everything, evaluation, n_resamples=20, scale=0.5)
+    assert set(half.set) == {"rms"} and set(half.n_draws) == {3}
+    with pytest.raises(ValueError, match="control: expected one of layer, activity; got 'size'"):
+        effect_table(everything, evaluation, control="size")
+    with pytest.raises(ValueError, match="family"):
+        effect_table(plain.drop(columns="family"), evaluation)
 
 
 def test_transferability_of_an_idle_set_does_not_change(evaluation: pd.DataFrame) -> None:

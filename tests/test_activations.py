@@ -63,17 +63,18 @@ def in_scope(tokens, index, scope, pad):
 
 def slow_scores(model, base, tokens_of_items, site, scope, pad):
     """Every kind but attribution, one sequence at a time, all activations kept."""
-    sides = {"chosen": [], "rejected": []}
-    changes = {"chosen": [], "rejected": []}
+    sides, before, changes = ({"chosen": [], "rejected": []} for _ in range(3))
     for tokens in tokens_of_items:
         for index, sequence in enumerate(tokens.sequences):
             side = "chosen" if index < tokens.n_chosen else "rejected"
             positions = list(in_scope(tokens, index, scope, pad))
             values = slow_activations(model, sequence, site)[:, positions]
             sides[side].append(values)
-            changes[side].append(values - slow_activations(base, sequence, site)[:, positions])
-    result = {}
+            before[side].append(slow_activations(base, sequence, site)[:, positions])
+            changes[side].append(values - before[side][-1])
+    result, sizes = {}, {}
     for side in sides:
+        sizes[side] = torch.cat(before[side], 1).double().abs().mean(1)
         values, change = torch.cat(sides[side], 1).double(), torch.cat(changes[side], 1).double()
         result["signed_mean", side] = values.mean(1)
         result["mean_abs", side] = values.abs().mean(1)
@@ -82,7 +83,11 @@ def slow_scores(model, base, tokens_of_items, site, scope, pad):
         result["rms_change", side] = (change**2).mean(1).sqrt()
     for kind in ("signed_mean", "mean_abs", "rms", "frequency", "rms_change"):
         result[kind, "both"] = (result[kind, "chosen"] + result[kind, "rejected"]) / 2
+    sizes["both"] = (sizes["chosen"] + sizes["rejected"]) / 2
+    for side, size in sizes.items():
+        result["relative_change", side] = result["rms_change", side] / size
     result["contrast", "both"] = result["signed_mean", "chosen"] - result["signed_mean", "rejected"]
+    result["absolute_contrast", "both"] = result["contrast", "both"].abs()
     return result
 
 
@@ -152,6 +157,7 @@ def test_every_kind_equals_the_slow_version(tokenizer, model_type, site):
         attribution = slow_attribution(model, tokens, site, scope, 0).numpy()
         tolerance = 1e-4 * np.abs(attribution).max()
         assert scores.get("attribution", "both", scope) == pytest.approx(attribution, rel=1e-3, abs=tolerance)
+        assert {kind for kind, _, _ in scores.tensors} == {kind for kind, _ in expected} | {"attribution"}
     assert scores.n_items == len(ITEMS) and scores.n_tokens == sum(len(s) for t in tokens for s in t.sequences)
 
 
@@ -247,6 +253,26 @@ def test_an_untrained_model_has_not_changed(tokenizer):
     assert not scores.get("rms_change").any()
 
 
+def test_a_neuron_that_was_silent_before_training_has_no_relative_change(tokenizer):
+    model, base = make_model("llama"), make_model("llama", seed=1).base_model
+    with torch.no_grad():
+        base.layers[1].mlp.up_proj.weight[5] = 0
+    kinds = ["relative_change", "rms_change"]
+    scores = neuron_scores(model, tokenizer, ITEMS, base_model=base, kinds=kinds, scope=SCOPES, **OPTIONS)
+    for (kind, side, scope), values in scores.tensors.items():
+        assert np.isfinite(values).all() and (values > 0).sum() == values.size - (kind == "relative_change"), side
+        assert values[1, 5] == 0 or kind == "rms_change", scope
+
+
+def test_relative_change_alone_makes_the_base_pass_it_needs(tokenizer):
+    model, base = make_model("llama"), make_model("llama", seed=1).base_model
+    every = neuron_scores(model, tokenizer, ITEMS, base_model=base, kinds=KINDS, **OPTIONS)
+    for kinds in ("relative_change", ("absolute_contrast",)):
+        alone = neuron_scores(model, tokenizer, ITEMS, base_model=base, kinds=kinds, **OPTIONS)
+        for key, values in alone.tensors.items():
+            assert values == pytest.approx(every.tensors[key], rel=1e-5, abs=1e-7), key
+
+
 def test_a_base_model_without_head_has_scores(tokenizer):
     model = make_model("llama")
     alone = neuron_scores(model.base_model, tokenizer, ITEMS, scope=SCOPES, **OPTIONS)
@@ -318,6 +344,7 @@ def test_bad_input_is_refused_with_what_was_expected(tokenizer, tmp_path):
         ({"scope": "prompt"}, "scope: expected at least one of .*'response'.*got \\['prompt'\\]"),
         ({"site": "up"}, "site: expected one of .*'gate'"),
         ({"kinds": ["rms_change"]}, "pass it as base_model"),
+        ({"kinds": ["relative_change"]}, "'relative_change'.*pass it as base_model"),
     ]:
         with pytest.raises(ValueError, match=message):
             neuron_scores(model, tokenizer, ITEMS, **options, **OPTIONS)

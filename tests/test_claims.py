@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tension_utils.claims import CLAIMS, ledger_table
-from tension_utils.conditions import EQUAL
+from tension_utils.conditions import MIXED_SETS
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES
 from tension_utils.evidence import Evidence
 from tension_utils.mixing_claims import mixing_as_published, mixing_under_control
@@ -170,16 +170,16 @@ def ablated(evaluation: pd.DataFrame, truth: str) -> pd.DataFrame:
     changes = CHANGES[truth] | {"only-harmless": CHANGES[truth]["only-helpful"]}
     for (objective, _), rows in evaluation.groupby(["objective", "seed"]):
         is_own = (rows.group == objective) | (objective == MIXED)
-        names = ["shared", "only-helpful", "only-harmless"]
-        names = [*names, *(name + EQUAL for name in names)] if objective == MIXED else ["rms_change"]
-        for name in names:
-            of_set = np.where(is_own, *changes[name.removesuffix(EQUAL)])
+        families = [(name, family) for name in MIXED_SETS for family in ("natural", "equal-size")]
+        for name, family in families if objective == MIXED else [("rms_change", "")]:
+            of_set = np.where(is_own, *changes[name])
             of_random = np.where(is_own, -0.1, 0.1)
             for draw, change in enumerate([of_set, of_random, of_random]):
                 flips = rng.random(len(rows)) < np.abs(change) / np.where(change < 0, rows.credit.mean(), 0.3)
                 credit = np.where(flips, change > 0, rows.credit).astype(float)
                 label = {"set": "random" if draw else name, "matched_to": name, "draw": max(0, draw - 1)}
-                setting = {"fraction": 0.1, "ablation_kind": "zero", "n_neurons": 50}
+                label |= {"family": family, "control": "layer" if draw else ""}
+                setting = {"fraction": 0.1, "ablation_kind": "zero", "scale": 0.0, "n_neurons": 50}
                 kept = rows.drop(columns=["group", "direction"])
                 parts.append(kept.assign(credit=credit, margin=2 * credit - 1, **label, **setting))
     return pd.concat(parts, ignore_index=True)

@@ -150,6 +150,17 @@ def test_different_values_have_different_hashes(a: dict, b: dict) -> None:
         (AblateConfig, {"main_kind": "size"}, "main_kind: expected one of"),
         (AblateConfig, {"sources": {"toy": "x"}}, "benchmark_sources: expected one of hh-rlhf; got 'toy'"),
         (AblateConfig, {"n_draws": 0}, "n_draws: expected a number from 1"),
+        (AblateConfig, {"blocks": ()}, "blocks: expected at least one value"),
+        (AblateConfig, {"blocks": "mixed"}, "blocks: expected a list of values; got the text 'mixed'"),
+        (AblateConfig, {"blocks": ("shared",)}, "blocks: expected one of scored, mixed; got 'shared'"),
+        (AblateConfig, {"families": ("equal",)}, "families: expected one of natural, equal-size, equal-activity"),
+        (AblateConfig, {"controls": ("none",)}, "controls: expected one of layer, activity; got 'none'"),
+        (AblateConfig, {"controls": ("layer", "layer")}, "controls: expected at least one value and none twice"),
+        (AblateConfig, {"n_activity_bins": 0}, "n_activity_bins: expected a number from 1"),
+        (AblateConfig, {"scales": ()}, "scales: expected at least one value and none twice"),
+        (AblateConfig, {"scales": (0.0, 1.0)}, "scales: expected no 1, which changes nothing; got .0.0, 1.0."),
+        (AblateConfig, {"scales": (-0.5,)}, "scales: expected a number from 0.0 to 10.0; got -0.5"),
+        (AblateConfig, {"scales": (float("nan"),)}, "scales: expected a number from 0.0"),
     ],
 )
 def test_impossible_values_are_named_with_the_possible_ones(config_class: type, values: dict, message: str) -> None:

@@ -32,7 +32,8 @@ def run_of(n_seeds: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
     parts += [ablated(evaluation, "all", lambda rows: -rows.margin, fraction=1.0, n_neurons=40)]
     parts += [with_draws(evaluation, "rms_change", 50, ablation_kind="mean")]
     for i, name in enumerate(("shared", "only-helpful", "only-harmless")):
-        parts += [with_draws(mixed, name, 60 + i), with_draws(mixed, name + ", equal size", 70 + i, n_neurons=2)]
+        parts += [with_draws(mixed, name, 60 + i, family="natural")]
+        parts += [with_draws(mixed, name, 70 + i, n_neurons=2, family="equal-size")]
     return pd.concat(parts, ignore_index=True), evaluation
 
 
@@ -63,7 +64,10 @@ def test_effects_are_those_of_chapter_four(run, effects):
     table = effect_table(ablation[ablation.ablation_kind == "zero"], evaluation, n_resamples=200)
     table = table[(table.metric == "accuracy") & table.test.isin([HELPFUL, HARMLESS])]
     own = effects[effects.set != "all"]
-    keys, values = ["objective", "test", "set", "fraction"], ["change", "control", "effect", "ci_low", "ci_high"]
+    keys, values = (
+        ["objective", "test", "set", "family", "fraction"],
+        ["change", "control", "effect", "ci_low", "ci_high"],
+    )
     both = own.merge(table, on=keys, suffixes=("", "_table"), validate="one_to_one")
     assert len(both) == len(own) == len(table) == 3 * 2 * 4 + 2 * 6
     for value in values:
@@ -153,6 +157,7 @@ def test_the_chosen_fraction_is_ringed(monkeypatch, effects, explorer):
     for figure, objective, name, x in ((drawn[0], HELPFUL, "rms_change", 30), (drawn[1], MIXED, "only-helpful", 0.88)):
         for ax, test in zip(figure.axes, (HELPFUL, HARMLESS), strict=True):
             rows = effects[(effects.objective == objective) & (effects.test == test) & (effects.set == name)]
+            rows = rows[rows.family != "equal-size"]
             row = rows[rows.fraction == (0.3 if name == "rms_change" else 0.1)].iloc[0]
             (ring,) = [line for line in ax.lines if line.get_markersize() == 11]
             assert ring.get_xdata() == pytest.approx([x]) and ring.get_ydata() == pytest.approx([100 * row.change])

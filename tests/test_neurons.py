@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from tension_utils.neurons import (
     NeuronSet,
+    activity_bins,
     jaccard,
     jaccard_chance,
     jaccard_chance_by_layer,
@@ -68,6 +69,50 @@ def test_matched_random_is_uniform_within_a_layer():
     neurons = NeuronSet.of((2, 4), [(0, 0), (0, 1), (1, 3)])
     draws = np.mean([draw.mask for draw in neurons.matched_random(np.random.default_rng(0), 4000)], axis=0)
     assert draws == pytest.approx(np.array([[0.5] * 4, [0.25] * 4]), abs=0.04)
+
+
+activities = hnp.arrays(np.float32, SHAPE, elements=st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 9, width=32))
+
+
+@given(activities, st.integers(1, 7))
+def test_activity_bins_cut_every_layer_into_equal_counts(activity, n_bins):
+    bins = activity_bins(activity, n_bins)
+    for layer in range(SHAPE[0]):
+        order = sorted(range(SHAPE[1]), key=lambda index: (activity[layer, index], index))
+        assert (np.diff(bins[layer, order]) >= 0).all(), "quieter neurons are in lower bins, ties by index"
+        counts = np.bincount(bins[layer], minlength=n_bins)
+        assert len(counts) == n_bins and counts.max() - counts.min() <= 1
+
+
+@given(sets, activities, st.integers(1, 7), st.integers(0, 2**31))
+def test_activity_matched_draws_keep_the_count_of_every_layer_and_bin(neurons, activity, n_bins, seed):
+    bins = activity_bins(activity, n_bins)
+    draws = neurons.matched_random(np.random.default_rng(seed), 3, bins)
+    for draw in draws:
+        for number in range(n_bins):
+            assert ((draw.mask & (bins == number)).sum(1) == (neurons.mask & (bins == number)).sum(1)).all()
+    assert draws[:2] == neurons.matched_random(np.random.default_rng(seed), 2, bins), "fewer draws are the first ones"
+    layers = neurons.matched_random(np.random.default_rng(seed), 2, np.zeros(SHAPE, int))
+    assert layers == neurons.matched_random(np.random.default_rng(seed), 2), "one bin matches layers"
+
+
+def test_activity_matched_draws_are_uniform_within_a_bin():
+    bins = activity_bins(np.arange(16.0).reshape(2, 8)[:, ::-1], 2)
+    neurons = NeuronSet.of((2, 8), [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 7)])
+    draws = np.mean([draw.mask for draw in neurons.matched_random(np.random.default_rng(0), 4000, bins)], axis=0)
+    expected = np.array([[1.0] * 4 + [0.25] * 4, [0.0] * 4 + [0.25] * 4])
+    assert draws == pytest.approx(expected, abs=0.04)
+    assert neurons.expected_overlap(bins) == pytest.approx((4 + 1 / 4 + 1 / 4) / 6)
+
+
+@settings(max_examples=5)
+@given(masks.filter(lambda mask: mask.any()), activities, st.sampled_from([None, 1, 3]))
+def test_expected_overlap_is_the_mean_over_draws(mask, activity, n_bins):
+    neurons, bins = NeuronSet(mask), None if n_bins is None else activity_bins(activity, n_bins)
+    draws = neurons.matched_random(np.random.default_rng(1), 2000, bins)
+    assert neurons.expected_overlap(bins) == pytest.approx(
+        np.mean([len(d & neurons) for d in draws]) / len(neurons), abs=0.03
+    )
 
 
 @settings(max_examples=20)
@@ -136,6 +181,17 @@ def test_bad_input_is_refused_with_what_was_expected(tmp_path):
         NeuronSet.of((2, 2), [(0, 2)])
     with pytest.raises(ValueError, match="expected a bool mask"):
         NeuronSet(np.ones((2, 2)))
+    for activity, n_bins, message in (
+        (np.zeros((2, 3)), 4, "n_bins: expected 1 to 3"),
+        (np.zeros((2, 3)), 0, "n_bins: expected 1 to 3"),
+        (np.zeros(3), 1, r"activity: expected shape \(layers, neurons\)"),
+        (np.full((1, 3), np.nan), 1, "activity: 3 of 3 are NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            activity_bins(activity, n_bins)
+    with pytest.raises(ValueError, match=r"bins: expected shape \(layers, neurons\) = \(2, 2\)"):
+        NeuronSet.of((2, 2), [(0, 1)]).matched_random(np.random.default_rng(0), 1, np.zeros((1, 2), int))
+    assert np.isnan(NeuronSet.of((2, 2), []).expected_overlap())
     with pytest.raises(ValueError, match="expected 0 to total=5"):
         jaccard_chance(6, 1, 5)
     save_file({"other": torch.ones(1)}, tmp_path / "other.safetensors")

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from tension_utils import planted_study
 from tension_utils.ablation import ablated
-from tension_utils.conditions import EQUAL, ONLY, SHARED
+from tension_utils.activations import KINDS
+from tension_utils.conditions import EQUAL_SIZE, NATURAL, ONLY, SHARED
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES
 from tension_utils.neurons import NeuronSet
 from tension_utils.overlap import shared_count_p_value
@@ -34,7 +35,7 @@ from tension_utils.planted_claims import (
     decide_world,
     removal_changes,
 )
-from tension_utils.planted_finders import FINDERS, PlantedWorld, credits, finder_table, ranking_quality
+from tension_utils.planted_finders import PlantedWorld, credits, finder_table, ranking_quality
 from tension_utils.planted_study import StudyConfig, claim_rates, finder_rates, mean_interval, run_worlds
 from tension_utils.planted_tables import error_rates, ledger_rates, read_study
 from tension_utils.planted_worlds import (
@@ -239,10 +240,10 @@ def test_ranking_quality_against_a_slow_count(scores: np.ndarray, mask: np.ndarr
 def test_finders_rank_loud_plants_and_random_scores_do_not() -> None:
     loud = PlantedWorld(WorldConfig(9, loudness=8.0, drift=0.05))
     table = finder_table(loud)
-    assert len(table) == len(OBJECTIVES) * 2 * len(FINDERS) and set(table.score_kind) == set(FINDERS)
+    assert len(table) == len(OBJECTIVES) * 2 * len(KINDS) and set(table.score_kind) == set(KINDS)
     by_kind = table[table.site == "down_input"].groupby("score_kind").precision.mean()
     assert by_kind["rms_change"] > 0.9 and by_kind["relative_change"] > 0.9 and by_kind["mean_abs"] > 0.6
-    assert by_kind["contrast"] < 0.8 < by_kind["absolute contrast"], "some neurons support by being less active"
+    assert by_kind["contrast"] < 0.8 < by_kind["absolute_contrast"], "some neurons support by being less active"
     generator, truth = np.random.default_rng(0), true_neurons(loud.config, MIXED)
     random = [ranking_quality(generator.normal(size=SHAPE), truth)["precision"] for _ in range(200)]
     assert np.mean(random) == pytest.approx(truth.fraction, abs=0.03)
@@ -283,12 +284,13 @@ def test_objectives_share_carriers_exactly_where_c4_says_so(scenario: str) -> No
 def test_a_shared_neuron_weighs_more_exactly_where_c5_says_so(scenario: str) -> None:
     world = PlantedWorld(WorldConfig(12, scenario, conflict=0.8), n_items=200)
     changes = removal_changes(world, PLANT, 1)
-    means = changes.groupby(["group", "set"]).margin.mean()
-    ratios = [means[single, SHARED + EQUAL] / means[single, ONLY[single] + EQUAL] for single in SINGLE_OBJECTIVES]
+    means = changes.groupby(["family", "group", "set"]).margin.mean()
+    natural, equal = means[NATURAL], means[EQUAL_SIZE]
+    ratios = [equal[single, SHARED] / equal[single, ONLY[single]] for single in SINGLE_OBJECTIVES]
     assert (min(ratios) > 1.3) == world.config.rules.truth["C5"]
     if not world.config.rules.truth["C5"]:
         assert max(ratios) < 1.3
-        assert means["helpful", SHARED] / means["helpful", ONLY["helpful"]] > 1.5, "there are more of them"
+        assert natural["helpful", SHARED] / natural["helpful", ONLY["helpful"]] > 1.5, "there are more of them"
 
 
 def test_effects_decide_by_the_sign_that_the_claim_names(world: PlantedWorld) -> None:
@@ -325,10 +327,10 @@ def changes_by_hand(shared: float, only: float) -> pd.DataFrame:
     for test in SINGLE_OBJECTIVES:
         for number in range(4):
             for name in (SHARED, *ONLY.values()):
-                for suffix in ("", EQUAL):
+                for family in (NATURAL, EQUAL_SIZE):
                     value = (shared if name == SHARED else only * (ONLY[test] == name)) + 0.01 * number
                     place = {"benchmark": "b", "subset": test, "item_id": f"{test}{number}", "group": test}
-                    place |= {"cluster": f"{test}{number}", "base_model": "m", "seed": 0, "set": name + suffix}
+                    place |= {"cluster": f"{test}{number}", "base_model": "m", "seed": 0, "set": name, "family": family}
                     rows.append(place | {"accuracy": value, "margin": value})
     return pd.DataFrame(rows)
 
@@ -344,7 +346,9 @@ def test_on_both_tests_a_shared_neuron_seems_heavier_than_one_of_the_same_weight
 
 def test_an_empty_set_supports_no_claim_on_weight() -> None:
     changes = changes_by_hand(-0.5, -0.1)
-    decisions = list(decide_weight(changes[changes.set != ONLY["harmless"] + EQUAL], "hand"))
+    decisions = list(
+        decide_weight(changes[~((changes.set == ONLY["harmless"]) & (changes.family == EQUAL_SIZE))], "hand")
+    )
     assert len(decisions) == 5 and not any(each.is_supported for each in decisions)
     assert all(np.isnan(each.value) for each in decisions)
 
@@ -414,7 +418,7 @@ def test_command_writes_tables_that_read_back(tmp_path: Path, monkeypatch: pytes
     assert manifest["n_worlds"] == 1 and manifest["config"] == asdict(SMALL)
     assert set(tables["claims"].claim) == set(SCENARIOS["planted"].truth) and len(tables["worlds"]) == 1
     assert tables["claims"].n_worlds.eq(1).all() and tables["claims"].rate.isin([0, 1]).all()
-    assert set(tables["finders"].score_kind) == set(FINDERS)
+    assert set(tables["finders"].score_kind) == set(KINDS)
 
 
 # Bad input.
@@ -467,7 +471,7 @@ def test_committed_study_has_a_hundred_worlds() -> None:
     assert (claims.n_worlds == manifest["n_worlds"]).all() and claims.rate.between(claims.ci_low, claims.ci_high).all()
     truths = {(claim, is_true) for rules in SCENARIOS.values() for claim, is_true in rules.truth.items()}
     assert set(zip(claims.claim, claims.is_true, strict=True)) == truths
-    assert set(tables["finders"].score_kind) == set(FINDERS)
+    assert set(tables["finders"].score_kind) == set(KINDS)
 
 
 def test_ledger_rates_pool_worlds_of_one_truth() -> None:

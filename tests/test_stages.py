@@ -1,6 +1,7 @@
 """The stages after training on a small toy world: rows, values against plain transformers, resume, errors."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,25 @@ import pytest
 import torch
 
 from tension_utils import ablation_stage
-from tension_utils.ablation_stage import ablate_run
+from tension_utils.ablation_stage import _Ablation, _items_of, ablate_run
 from tension_utils.ablation_tables import cost_table, effect_table
 from tension_utils.activations import neuron_scores
 from tension_utils.artifacts import read_manifest
 from tension_utils.claims import CLAIMS
-from tension_utils.conditions import Condition, list_conditions, mixed_sets, score_sources
+from tension_utils.conditions import Condition, list_conditions
 from tension_utils.config import AblateConfig, DataConfig, EngineConfig, EvaluateConfig, IdentifyConfig, TrainConfig
 from tension_utils.data import render_prompt, render_response
 from tension_utils.evidence import Evidence
 from tension_utils.identification import identify_run
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
-from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.neurons import NeuronSet
 from tension_utils.overlap import overlap_table
 from tension_utils.pages import answer
 from tension_utils.pairs import training_pairs
 from tension_utils.results import export_results, read_results
 from tension_utils.runs import Run, list_runs
-from tension_utils.scores import NeuronScores, load_view, own_scores
-from tension_utils.stages import evaluate_run, load_items
+from tension_utils.scores import load_view, own_scores
+from tension_utils.stages import Stage, evaluate_run, load_items
 from tension_utils.training import train_run
 
 pytestmark = pytest.mark.xdist_group("stages")
@@ -124,37 +125,6 @@ def test_every_condition_is_listed_once(runs: list[Run]) -> None:
     assert (counted.nunique().loc["random"] == 2).all()
 
 
-def test_the_mixed_model_has_the_sets_of_the_single_ones(tmp_path: Path) -> None:
-    runs = list_runs(tmp_path, ["toy"], ["helpful", "harmless", "helpful-harmless"], [0])
-    for number, run in enumerate(runs):
-        values = np.random.default_rng(number).random((2, 50), dtype=np.float32)
-        run.folder.mkdir(parents=True)
-        NeuronScores({("rms_change", "both", "all"): values}, "down_input", 1, 1).save(
-            run.folder / "neuron_scores.safetensors"
-        )
-    config = AblateConfig(("rms_change",), fraction=0.4, fractions=(0.2,), n_draws=3)
-    found = {c.set: c for c in list_conditions(runs[2], config) if c.set != "random" and c.fraction == 0.4}
-    helpful, harmless = (top_neurons(own_scores(run).get("rms_change"), 0.4) for run in runs[:2])
-    assert found["shared"].neurons == helpful & harmless and found["only-helpful"].neurons == helpful - harmless
-    assert found["rms_change"].neurons == top_neurons(own_scores(runs[2]).get("rms_change"), 0.4)
-    assert len(found["shared, equal size"].neurons) == len(found["only-helpful, equal size"].neurons)
-    assert len(found) == 7 and {c.set for c in list_conditions(runs[0], config)} == {"rms_change", "random"}
-    (runs[1].folder / "neuron_scores.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"harmless.*03_identify"):
-        score_sources(runs[2])
-
-
-def test_mixed_sets_by_hand() -> None:
-    helpful, harmless = (NeuronSet.of((1, 6), [(0, i) for i in indices]) for indices in ((0, 1, 2, 3), (2, 3, 4)))
-    sets = mixed_sets(helpful, harmless, np.random.default_rng(0))
-    assert sets["shared"].neurons == [(0, 2), (0, 3)] and sets["only-helpful"].neurons == [(0, 0), (0, 1)]
-    assert sets["only-harmless"].neurons == [(0, 4)]
-    assert {len(sets[name]) for name in sets if name.endswith("equal size")} == {1}
-    assert sets["shared, equal size"].neurons[0] in sets["shared"].neurons
-    alone = mixed_sets(helpful, helpful, np.random.default_rng(0))
-    assert list(alone) == ["shared"]  # nothing is only helpful, so nothing has an equal size
-
-
 def test_views_equal_scores_taken_directly(runs: list[Run]) -> None:
     helpful, harmless = runs[:2]
     data = DataConfig(source=str(helpful.root / "toy-world" / "hh-rlhf"), n_train_pairs=12, n_validation_pairs=4)
@@ -182,8 +152,8 @@ def test_views_equal_scores_taken_directly(runs: list[Run]) -> None:
         load_view(harmless, "base-text-helpful")
 
 
-def ablated_rewards(run: Run, condition: Condition, value: float) -> list[tuple[str, float]]:
-    """Margins of the first two items of each HH-RLHF test with the set's activations held at a value by hooks."""
+def ablated_rewards(run: Run, condition: Condition, value: float, scale: float = 0.0) -> list[tuple[str, float]]:
+    """Margins of the first two items of each HH-RLHF test, hooks having moved activations to a value or toward it."""
     model, tokenizer = (load(run.folder / "reward_model") for load in (load_reward_model, load_tokenizer))
 
     def hold(layer: int) -> object:
@@ -191,7 +161,8 @@ def ablated_rewards(run: Run, condition: Condition, value: float) -> list[tuple[
 
         def hook(module: torch.nn.Module, inputs: tuple) -> tuple:
             hidden = inputs[0].clone()
-            hidden[..., columns] = value if np.isscalar(value) else torch.as_tensor(value[layer])[columns]
+            held = torch.as_tensor(value if np.isscalar(value) else value[layer][columns.numpy()])
+            hidden[..., columns] = held + scale * (hidden[..., columns] - held)
             return (hidden,)
 
         return hook
@@ -219,32 +190,170 @@ def test_ablation_rows_equal_a_model_with_hooks(runs: list[Run], name: str, kind
         assert rows.loc[item_id].margin == pytest.approx(margin, rel=1e-3, abs=1e-5)
 
 
-def test_a_stopped_ablation_goes_on_where_it_was(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    run = runs[0]
-    before = (run.folder / "ablation.parquet").read_bytes()
-    (run.folder / "ablation.parquet").unlink()
+def counted(monkeypatch: pytest.MonkeyPatch, limit: int = 10**6) -> list[int]:
+    """Count the passes over all items from now on, and stop after some."""
     original, calls = ablation_stage.score_groups, []
 
-    def stop_after(limit: int) -> object:
-        def scored(*args: object, **kwargs: object) -> pd.DataFrame:
-            calls.append(1)
-            if len(calls) > limit:
-                raise KeyboardInterrupt
-            return original(*args, **kwargs)
+    def scored(*args: object, **kwargs: object) -> pd.DataFrame:
+        calls.append(1)
+        if len(calls) > limit:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
 
-        return scored
+    monkeypatch.setattr(ablation_stage, "score_groups", scored)
+    return calls
 
-    monkeypatch.setattr(ablation_stage, "score_groups", stop_after(1 + 5))
-    with pytest.raises(KeyboardInterrupt):
-        ablate_run(run, ABLATE)
-    assert len(list((run.folder / "ablation_parts").glob("*.parquet"))) == 5
-    assert not (run.folder / "ablation.parquet").exists()
+
+def parts_of(run: Run) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((run.folder / "ablation_parts").iterdir())}
+
+
+@pytest.fixture
+def copied(runs: list[Run], tmp_path: Path) -> Run:
+    """The helpful run in a folder of its own, ablated."""
+    shutil.copytree(runs[0].root / "toy-world", tmp_path / "toy-world")
+    run = dataclasses.replace(runs[0], root=tmp_path)
+    shutil.copytree(runs[0].folder, run.folder)
+    return run
+
+
+def test_a_stopped_ablation_goes_on_where_it_was(copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, parts = (copied.folder / "ablation.parquet").read_bytes(), parts_of(copied)
+    (copied.folder / "ablation.parquet").unlink()
+    shutil.rmtree(copied.folder / "ablation_parts")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counted(patch, 1 + 5)
+        ablate_run(copied, ABLATE)
+    assert len(parts_of(copied)) == 5 and parts_of(copied).items() <= parts.items()
+    assert not (copied.folder / "ablation.parquet").exists()
+    calls = counted(monkeypatch)
+    assert ablate_run(copied, ABLATE)
+    assert len(calls) == len(list_conditions(copied, ABLATE)) - 5 + 2  # an intact pass before and one after
+    assert (copied.folder / "ablation.parquet").read_bytes() == before and parts_of(copied) == parts
+
+
+def test_a_longer_list_computes_what_is_new(copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, parts = pd.read_parquet(copied.folder / "ablation.parquet"), parts_of(copied)
+    calls = counted(monkeypatch)
+    more = dataclasses.replace(ABLATE, n_draws=3, controls=("layer", "activity"), n_activity_bins=4)
+    assert ablate_run(copied, more)
+    n_targets = 2 * 2 + 2  # scores by fractions, and other kinds; all neurons have no draws
+    assert len(calls) == n_targets * (1 + 3) + 2
+    grown = pd.read_parquet(copied.folder / "ablation.parquet")
+    first = grown[grown.control.isin(["", "layer"]) & (grown.draw < 2)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, before)
+    assert parts.items() <= parts_of(copied).items()
+    assert read_manifest(copied.folder)["ablate"]["n_found"] == len(list_conditions(copied, ABLATE))
     calls.clear()
-    monkeypatch.setattr(ablation_stage, "score_groups", stop_after(10**6))
-    assert ablate_run(run, ABLATE)
-    assert len(calls) == len(list_conditions(run, ABLATE)) - 5 + 2  # an intact pass before and one after
-    assert (run.folder / "ablation.parquet").read_bytes() == before
-    assert not (run.folder / "ablation_parts").exists()
+    assert ablate_run(copied, ABLATE) and not calls, "the shorter list is found whole"
+    pd.testing.assert_frame_equal(pd.read_parquet(copied.folder / "ablation.parquet"), before)
+    assert cost_table([copied]).seconds_intact.isna().all()
+
+
+def test_several_configurations_make_one_table_each_on_its_own_items(
+    copied: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = dataclasses.replace(ENGINE, n_items=2)
+    scaled = AblateConfig(("rms_change",), scales=(0.5,), n_draws=1, benchmarks=("toy",), engine=fewer)
+    wider = dataclasses.replace(scaled, scales=(0.0,), benchmarks=("hh-rlhf", "toy"), engine=ENGINE)
+    calls = counted(monkeypatch)
+    assert ablate_run(copied, ABLATE, scaled, wider, scaled)
+    assert len(calls) == 2 + 2 + 2, (
+        "a scaled set and its draw, and the removed ones on new items, and two intact passes"
+    )
+    table = pd.read_parquet(copied.folder / "ablation.parquet")
+    keys = [*list_conditions(copied, ABLATE)[0].key, "benchmark", "subset", "item_id"]
+    assert not table.duplicated(keys).any()
+    half = table[table.scale == 0.5]
+    assert set(half.benchmark) == {"toy"} and half.groupby(["subset", "set"]).item_id.nunique().max() <= 2 * 9
+    removed = table[(table.set == "rms_change") & (table.scale == 0) & (table.fraction == 0.1)]
+    assert set(removed[removed.ablation_kind == "zero"].benchmark) == {"hh-rlhf", "toy"}
+    assert set(removed[removed.ablation_kind == "mean"].benchmark) == {"hh-rlhf"}
+    assert len(read_manifest(copied.folder)["ablate"]["config"]["further"]) == 3
+    assert not ablate_run(copied, ABLATE, scaled, wider, scaled)
+
+
+def test_scaled_rows_equal_a_model_with_hooks(copied: Run) -> None:
+    config = AblateConfig(("rms_change",), scales=(0.5, 2.0), n_draws=1, engine=ENGINE)
+    assert ablate_run(copied, config)
+    table = pd.read_parquet(copied.folder / "ablation.parquet")
+    for condition in list_conditions(copied, config):
+        is_it = (table.set == condition.set) & (table["scale"] == condition.scale)
+        for item_id, margin in ablated_rewards(copied, condition, 0.0, condition.scale):
+            assert table[is_it].set_index("item_id").margin[item_id] == pytest.approx(margin, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other rows", "other columns", "nothing"])
+def test_a_damaged_part_is_computed_again(copied: Run, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    before, parts = (copied.folder / "ablation.parquet").read_bytes(), parts_of(copied)
+    (copied.folder / "ablation.parquet").unlink()
+    part = sorted((copied.folder / "ablation_parts").iterdir())[3]
+    table = pd.read_parquet(part)
+    if damage == "cut":
+        part.write_bytes(part.read_bytes()[:-30])
+    elif damage == "nothing":
+        part.write_bytes(b"")
+    else:
+        (table[1:] if damage == "other rows" else table.rename(columns={"margin": "m"})).to_parquet(part, index=False)
+    calls = counted(monkeypatch)
+    assert ablate_run(copied, ABLATE) and len(calls) == 1
+    assert (copied.folder / "ablation.parquet").read_bytes() == before and parts_of(copied) == parts
+
+
+def test_parts_of_other_models_go_and_those_of_this_one_stay(copied: Run) -> None:
+    parts = parts_of(copied)
+    (copied.folder / "ablation.parquet").unlink()
+    for name in ("0001-0123456789abcdef.parquet", "f" * 16 + "-" + "0" * 24 + ".parquet"):
+        (copied.folder / "ablation_parts" / name).write_bytes(b"x")
+    (copied.folder / "ablation_parts" / "notes.txt").write_text("kept")
+    assert ablate_run(copied, ABLATE)
+    assert parts_of(copied) == parts | {"notes.txt": b"kept"}
+
+
+def test_a_part_is_named_by_all_that_its_rows_depend_on(copied: Run) -> None:
+    """Every change of what rows depend on gives another name, and a new place in the list does not."""
+    stage = Stage(copied, "ablate", "ablation.parquet", ABLATE)
+    (copied.folder / "ablation.parquet").unlink()
+    assert stage.start()
+    (items,), work = _items_of(stage, [ABLATE], 256), _Ablation(stage, 256)
+    few = _items_of(stage, [dataclasses.replace(ABLATE, engine=dataclasses.replace(ENGINE, n_items=2))], 256)[0]
+    zero, *_, mean, resample = (
+        next(c for c in list_conditions(copied, ABLATE) if (c.ablation_kind, c.fraction, c.set) == (kind, 0.1, name))
+        for kind, name in (("zero", "rms_change"), ("mean", "rms_change"), ("resample", "rms_change"))
+    )
+    other = NeuronSet(~zero.neurons.mask)
+    changed = [dataclasses.replace(zero, scale=0.5), dataclasses.replace(zero, neurons=other), mean, resample]
+    names = [work.part_name(each, items) for each in (zero, *changed)] + [work.part_name(zero, few)]
+    names.append(work.part_name(dataclasses.replace(resample, draw=1), items))
+    names.append(_Ablation(stage, 255).part_name(zero, items))
+    work.means = work.means + 1
+    names.append(work.part_name(mean, items))
+    stage.placement["dtype"] = "bfloat16"
+    names.append(work.part_name(zero, items))
+    stage.trained["artifact_hash"] = "0" * 64
+    names.append(work.part_name(zero, items))
+    assert len(set(names)) == len(names) == 11
+    renamed = dataclasses.replace(zero, set="random", control="layer", draw=3, fraction=0.2)
+    assert work.part_name(renamed, items) == names[-1], "the same neurons under another name have the same rows"
+
+
+def test_configurations_that_contradict_each_other_are_refused(copied: Run) -> None:
+    kinds = {"score_kinds": ("mean_abs",), "main_kind": "mean_abs"}
+    short = AblateConfig(**kinds, n_draws=1, engine=ENGINE, controls=("activity",), n_activity_bins=4)
+    for others, message in (
+        ((), "expected at least one AblateConfig"),
+        ((short, dataclasses.replace(short, max_length=64)), "max_length: expected one value for all"),
+        ((short, dataclasses.replace(short, engine=EngineConfig(2, precision="bfloat16"))), "precision: expected one"),
+        ((short, dataclasses.replace(short, sources={"hh-rlhf": "elsewhere"})), "source of hh-rlhf: expected one"),
+        (
+            (short, dataclasses.replace(short, n_activity_bins=2)),
+            "two configurations give different neurons to .*'mean_abs",
+        ),
+        ((short, dataclasses.replace(short, scope="last")), "two configurations give different neurons to .*'mean_abs"),
+        ((dataclasses.replace(short, blocks=("mixed",)),), "no condition is left for the helpful model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ablate_run(copied, *others)
 
 
 def test_the_cost_of_a_condition_is_told(runs: list[Run]) -> None:

@@ -14,6 +14,7 @@ from tension_utils.artifacts import TABLES, write_table
 from tension_utils.config import OBJECTIVES
 from tension_utils.evidence import Evidence
 from tension_utils.pages import answer, main
+from tension_utils.results import read_results
 from tension_utils.runs import Run, list_runs
 from tension_utils.scores import NeuronScores
 from tension_utils.study_tables import (
@@ -170,6 +171,7 @@ def ablation_of(objective: str, seed: int) -> pd.DataFrame:
             is_first = intact.item_id.str.endswith("/0") & (draw == 1)
             credit = np.where(is_first, 1 - intact.credit, intact.credit)
         columns = {"set": name, "draw": draw, "matched_to": "rms_change", "fraction": 0.25, "ablation_kind": "zero"}
+        columns |= {"family": "", "control": "layer" if name == "random" else "", "scale": 0.0}
         parts.append(intact.assign(credit=credit, n_neurons=2, **columns))
     return pd.concat(parts, ignore_index=True)[list(TABLES["ablation"])]
 
@@ -220,3 +222,14 @@ def test_the_answer_quotes_numbers_computed_from_the_artifacts(
 def test_interval_shows_share_bounds_and_items() -> None:
     row = pd.Series({"accuracy": 0.5, "ci_low": 0.25, "ci_high": 0.754, "n_items": 1234})
     assert interval(row) == "50.0 % [25.0 %, 75.4 %], n = 1,234"
+
+
+def test_tables_written_before_families_had_a_column_are_read_with_one() -> None:
+    tables, _ = read_results(Path(__file__).parents[1] / "results" / "laptop")
+    assert not any(table[name].str.contains("equal size").any() for table in tables.values()
+                   for name in ("set", "matched_to") if name in table)  # fmt: skip
+    for name in ("effects", "moves", "per_neuron"):
+        found = tables[name].groupby("set").family.unique().map(set)
+        assert found["shared"] == {"natural", "equal-size"}, name
+    assert set(tables["effects"].family[tables["effects"].set == "rms_change"]) == {""}
+    assert set(tables["moves"].family[tables["moves"].set == "random"]) == {"", "natural", "equal-size"}
