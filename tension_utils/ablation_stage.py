@@ -223,7 +223,7 @@ def ablate_run(run: Run, *configs: AblateConfig) -> bool:
         FileNotFoundError: names the missing file and the chapter to run.
     """
     _require_same_settings(configs)
-    stage = Stage(run, "ablate", "ablation.parquet", configs[0], configs[1:])
+    stage = Stage(run, "ablate", "ablation.parquet", configs[0], further=configs[1:])
     sources = score_sources(run, *configs)
     hashes = {each.objective: read_manifest(each.folder)["identify"]["artifact_hash"] for each in sources}
     if not stage.start(schema=str(SCHEMA), **hashes):
