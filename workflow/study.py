@@ -1,6 +1,7 @@
 """Run a study of one base model: every arm and seed through every stage, the most telling parts first.
 
     python workflow/study.py PROFILE [--base-model NAME] [--sources hh-rlhf=FOLDER ...] [--workers 2] [--until PART]
+    python workflow/study.py PROFILE [--base-model NAME] --export results
 
 Every step is a stage of `tension_utils` that finds what is done and goes on where it was stopped. Several workers take
 different steps; a step waits for what it reads. The log has a line per step with its seconds and the hours left.
@@ -14,26 +15,33 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from tension_utils.accelerators import own_accelerator
 from tension_utils.config import (
     ARMS,
-    LABELS,
     MATCHED_ARM,
     MIXED,
+    MIXED_ARMS,
+    SHAM_ARMS,
     SINGLE_OBJECTIVES,
+    AblateConfig,
     DataConfig,
     EngineConfig,
     EvaluateConfig,
+    IdentifyConfig,
     TrainConfig,
 )
-from tension_utils.runs import Run
+from tension_utils.runs import Run, SinglePair
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROOT = Path(__file__).parents[1]
 TRAINING_COST = 3.3  # a training pair's cost in scored pairs
@@ -105,38 +113,224 @@ class Study:
             items_of={name: n for name, n in section.get("benchmark_items", {}).items() if name in benchmarks},
         )
 
+    @property
+    def identification(self) -> IdentifyConfig:
+        """Which neuron statistics are taken."""
+        section = dict(self.values["identify"])
+        engine = EngineConfig(n_items=section.pop("n_items"), precision=section.pop("precision"))
+        return IdentifyConfig(engine=engine, **section)
+
+    def ablations(self, arm: str) -> list[AblateConfig]:
+        """Return what is ablated in an arm, the most telling first."""
+        section = self.values["study"]["ablate_mixed" if arm in MIXED_ARMS else "ablate_single"]
+        block = "mixed" if arm in MIXED_ARMS else "scored"
+        common = {"blocks": (block,), "max_length": self.values["evaluate"]["max_length"]}
+        configs = []
+        for entry in section:
+            entry = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+            engine = EngineConfig(n_items=entry.pop("n_items"), precision=self.values["evaluate"]["precision"])
+            names = entry.get("benchmarks", ())
+            sources = {name: self.sources[name] for name in names if name in self.sources and name != "hh-rlhf"}
+            configs.append(AblateConfig(engine=engine, sources=sources, **common | entry))
+        return configs
+
+    @property
+    def tokens(self) -> float:
+        """Stream tokens of a pair, for estimates."""
+        return self.values["study"]["tokens_per_pair"]
+
+    @property
+    def test_cost(self) -> float:
+        """Stream tokens of the HH-RLHF tests."""
+        return self.values["study"]["test_pairs"] * self.tokens
+
     def run(self, arm: str, seed: int) -> Run:
         """Return one reward model."""
         return Run(self.root, self.base_model, arm, seed)
 
+    def trained(self, *arms: str, seed: int) -> tuple[Path, ...]:
+        """Return the files that tell that arms are trained."""
+        return tuple(self.run(arm, seed).folder / "train_log.parquet" for arm in arms)
 
-def training_steps(study: Study, part: str, arms: list[str], seed: int) -> Iterator[Step]:
-    """Yield the training of some arms and their evaluation on the HH-RLHF tests."""
-    from tension_utils.stages import evaluate_run
+
+def training_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
+    """Yield the training of some arms, then their evaluation on the HH-RLHF tests."""
     from tension_utils.training import train_run
 
-    n_pairs, tokens = study.values["train"]["n_train_pairs"], study.values["study"]["tokens_per_pair"]
     for arm in arms:
-        run = study.run(arm, seed)
-        size = ARMS[arm].helpful + ARMS[arm].harmless
-        work = partial(train_run, run, study.data, study.training)
-        yield Step(part, f"train {arm} seed {seed}", work, (), TRAINING_COST * size * n_pairs * tokens)
+        size = (ARMS[arm].helpful + ARMS[arm].harmless) * study.values["train"]["n_train_pairs"]
+        work = partial(train_run, study.run(arm, seed), study.data, study.training)
+        yield Step(part, f"train {arm} seed {seed}", work, (), TRAINING_COST * size * study.tokens)
     for arm in arms:
-        run = study.run(arm, seed)
-        needs = (run.folder / "train_log.parquet",)
-        work = partial(evaluate_run, run, study.evaluation("hh-rlhf"))
-        yield Step(part, f"evaluate {arm} seed {seed}", work, needs, study.values["study"]["test_pairs"] * tokens)
+        work = partial(evaluate_first, study.run(arm, seed), study.evaluation("hh-rlhf"))
+        yield Step(part, f"evaluate {arm} seed {seed}", work, study.trained(arm, seed=seed), study.test_cost)
+
+
+def evaluate_first(run: Run, config: EvaluateConfig) -> bool:
+    """Evaluate on the first benchmarks, unless a later part has evaluated on more."""
+    from tension_utils.artifacts import read_manifest
+    from tension_utils.stages import evaluate_run
+
+    found = read_manifest(run.folder).get("evaluate", {}).get("config", {}).get("evaluate", {}).get("benchmarks", ())
+    return False if set(found) > set(config.benchmarks) else evaluate_run(run, config)
+
+
+def choice_steps(study: Study) -> Iterator[Step]:
+    """Yield the single-objective models of the first seed in other settings, whose validation losses are compared."""
+    from tension_utils.training import train_run
+
+    seed = study.values["seeds"][0]
+    for number, candidate in enumerate(study.values["study"]["candidates"]):
+        config = dataclasses.replace(study.training, **candidate)
+        for objective in SINGLE_OBJECTIVES:
+            run = Run(study.root / "choice" / f"candidate-{number}", study.base_model, objective, seed)
+            cost = TRAINING_COST * study.values["train"]["n_train_pairs"] * study.tokens * config.n_epochs
+            yield Step("choice", f"choice {number} {objective}", partial(train_run, run, study.data, config), (), cost)
+
+
+def choice_table(study: Study) -> "pd.DataFrame":
+    """Return the lowest validation loss of every finished candidate beside that of the settings of the study.
+
+    Returns:
+        learning_rate, n_epochs, is_chosen, objective, n_validation, validation_loss, validation_accuracy (of the same
+        checkpoint).
+    """
+    import pandas as pd
+
+    from tension_utils.artifacts import read_manifest
+
+    roots = sorted((study.root / "choice").glob("candidate-*"))
+    rows = []
+    for root in (study.root, *roots):
+        for objective in SINGLE_OBJECTIVES:
+            run = Run(root, study.base_model, objective, study.values["seeds"][0])
+            trained = read_manifest(run.folder).get("train")
+            if trained is None:
+                continue
+            log = pd.read_parquet(run.folder / "train_log.parquet")
+            kept = log.loc[log.validation_loss.idxmin()]
+            row = {name: trained["config"]["train"][name] for name in ("learning_rate", "n_epochs")}
+            row |= {"is_chosen": root == study.root, "objective": objective, "n_validation": trained["n_validation"]}
+            rows.append(row | kept[["validation_loss", "validation_accuracy"]].to_dict())
+    return pd.DataFrame(rows)
+
+
+def weight_steps(study: Study, seed: int) -> Iterator[Step]:
+    """Yield what is measured between and inside the models while their weights exist."""
+    from tension_utils.depth import DepthConfig, depth_run
+    from tension_utils.gradients import GradientConfig, gradient_run
+    from tension_utils.interpolation import InterpolateConfig, interpolate_run
+    from tension_utils.stages import ItemsConfig
+    from tension_utils.weight_changes import WeightChangeConfig, weight_change_run
+
+    part, pair = f"seed {seed}: weights", SinglePair(study.root, study.base_model, seed)
+    items = ItemsConfig.of(study.evaluation("hh-rlhf"))
+    needs = study.trained(*SINGLE_OBJECTIVES, seed=seed)
+    config = InterpolateConfig(items=items)
+    work = partial(interpolate_run, pair, config)
+    yield Step(part, f"interpolate seed {seed}", work, needs, len(config.weights) * study.test_cost)
+    work = partial(weight_change_run, pair, WeightChangeConfig(arms=MAIN_ARMS))
+    yield Step(part, f"weight-changes seed {seed}", work, study.trained(*MAIN_ARMS, seed=seed), 1e4)
+    for arm in (MATCHED_ARM, MIXED):
+        work = partial(gradient_run, study.run(arm, seed), GradientConfig())
+        yield Step(part, f"gradients {arm} seed {seed}", work, study.trained(arm, seed=seed), 8e5)
+    for arm in MAIN_ARMS:
+        work = partial(depth_run, study.run(arm, seed), DepthConfig(items))
+        yield Step(part, f"depth {arm} seed {seed}", work, study.trained(arm, seed=seed), 1.5 * study.test_cost)
+
+
+def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
+    """Yield the neuron statistics of some arms."""
+    from tension_utils.identification import identify_run
+
+    config = study.identification
+    for arm in arms:
+        cost = 14 * config.engine.n_items * study.tokens
+        yield Step(
+            part,
+            f"identify {arm} seed {seed}",
+            partial(identify_run, study.run(arm, seed), config),
+            study.trained(arm, seed=seed),
+            cost,
+        )
+
+
+def ablate_steps(study: Study, part: str, arms: Sequence[str], seed: int, n_configs: int) -> Iterator[Step]:
+    """Yield the ablation of some arms by the first configurations of the profile; conditions that are done are kept."""
+    from tension_utils.ablation_stage import ablate_run
+    from tension_utils.scores import OWN_SCORES
+
+    for arm in arms:
+        configs = study.ablations(arm)[:n_configs]
+        sources = {arm, *(SINGLE_OBJECTIVES if arm in MIXED_ARMS else ())}
+        needs = tuple(study.run(source, seed).folder / OWN_SCORES for source in sorted(sources))
+        cost = n_conditions(configs[-1]) * 2 * configs[-1].engine.n_items * study.tokens
+        yield Step(
+            part,
+            f"ablate {arm} seed {seed} ({len(configs)})",
+            partial(ablate_run, study.run(arm, seed), *configs),
+            needs,
+            cost,
+        )
+
+
+def n_conditions(config: AblateConfig) -> int:
+    """Return about how many conditions a configuration has, for the estimate of the time left."""
+    n_sets = len(config.score_kinds) * len(config.fractions) if "scored" in config.blocks else 0
+    n_sets += 3 * len(config.families) if "mixed" in config.blocks else 0
+    return n_sets * len(config.ablation_kinds) * len(config.scales) * (1 + len(config.controls) * config.n_draws)
+
+
+def benchmark_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
+    """Yield the evaluation on all benchmarks, which replaces that on HH-RLHF alone."""
+    from tension_utils.stages import evaluate_run
+
+    config = study.evaluation(*study.values["evaluate"]["benchmarks"])
+    for arm in arms:
+        work = partial(evaluate_run, study.run(arm, seed), config)
+        yield Step(
+            part,
+            f"benchmarks {arm} seed {seed}",
+            work,
+            study.trained(arm, seed=seed),
+            study.values["study"]["benchmark_tokens"],
+        )
 
 
 def plan(study: Study) -> list[Step]:
-    """Return all steps, the most telling first."""
+    """Return all steps, the most telling first; first seed by seed what decides the claims, then the curves."""
     section, steps = study.values["study"], []
     for seed in study.values["seeds"]:
-        steps += training_steps(study, f"seed {seed}: train", list(MAIN_ARMS), seed)
-        shams = [f"{objective}-{labels}" for labels in LABELS[1:] for objective in SINGLE_OBJECTIVES]
-        wanted = [arm for arm in shams if seed in section[f"{ARMS[arm].labels}_seeds"]]
-        steps += training_steps(study, f"seed {seed}: sham", wanted, seed)
+        shams = [arm for arm in SHAM_ARMS if seed in section[f"{ARMS[arm].labels}_seeds"]]
+        steps += training_steps(study, f"seed {seed}: train", MAIN_ARMS, seed)
+        steps += choice_steps(study) if seed == study.values["seeds"][0] else []
+        steps += weight_steps(study, seed)
+        steps += identify_steps(study, f"seed {seed}: identify", MAIN_ARMS, seed)
+        steps += ablate_steps(study, f"seed {seed}: ablate single", SINGLE_OBJECTIVES, seed, 1)
+        steps += training_steps(study, f"seed {seed}: sham", shams, seed)
+        steps += identify_steps(study, f"seed {seed}: sham", shams, seed)
+        steps += ablate_steps(study, f"seed {seed}: ablate mixed", (MATCHED_ARM, MIXED), seed, 1)
+        steps += benchmark_steps(study, f"seed {seed}: benchmarks", (*MAIN_ARMS, *shams), seed)
+    for seed in study.values["seeds"]:
+        for number in range(2, max(len(section[name]) for name in ("ablate_single", "ablate_mixed")) + 1):
+            arms = [arm for arm in MAIN_ARMS if number <= len(study.ablations(arm))]
+            steps += ablate_steps(study, f"seed {seed}: ablate further {number}", arms, seed, number)
     return steps
+
+
+def expected_stages(study: Study) -> list[tuple[Run | SinglePair, tuple[str, ...]]]:
+    """Return every run of the study with the stages that are to be exported."""
+    expected, section = [], study.values["study"]
+    for seed in study.values["seeds"]:
+        pair = SinglePair(study.root, study.base_model, seed)
+        expected.append((pair, ("interpolate", "weight_changes")))
+        for arm in MAIN_ARMS:
+            further = ("gradients",) if arm in MIXED_ARMS else ()
+            expected.append((study.run(arm, seed), ("train", "evaluate", "identify", "ablate", "depth", *further)))
+        for arm in SHAM_ARMS:
+            if seed in section[f"{ARMS[arm].labels}_seeds"]:
+                expected.append((study.run(arm, seed), ("train", "evaluate", "identify")))
+    return expected
 
 
 @contextmanager
@@ -209,6 +403,20 @@ def read_study(options: argparse.Namespace) -> Study:
     return Study(values, options.base_model or values["base_models"][0], sources)
 
 
+def export(study: Study, target: Path) -> int:
+    """Export what is finished and say what is missing."""
+    from tension_utils.export import export_runs
+
+    n_exported, missing = export_runs(expected_stages(study), target)
+    table = choice_table(study)
+    if len(table):
+        table.to_csv(target / study.run(MIXED, 0).base_model_name / "choice.csv", index=False, float_format="%.6g")
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 2**20
+    print("\n".join(missing))
+    print(f"{n_exported} runs exported to {target} ({size:.1f} MiB there); {len(missing)} runs are not finished")
+    return 0
+
+
 def main() -> int:
     """Run a study from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -217,9 +425,12 @@ def main() -> int:
     parser.add_argument("--sources", nargs="*", default=[], metavar="BENCHMARK=SOURCE", help="folders to read instead")
     parser.add_argument("--workers", type=int, default=1, help="processes that share the steps")
     parser.add_argument("--until", help="last part to run, such as 'seed 0: train'")
+    parser.add_argument("--export", type=Path, help="write what is finished below this folder, and run nothing")
     parser.add_argument("--list", action="store_true", help="print the steps and run nothing")
     options = parser.parse_args()
     study = read_study(options)
+    if options.export:
+        return export(study, options.export)
     steps = plan(study)
     if options.until:
         parts = list(dict.fromkeys(step.part for step in steps))
