@@ -11,7 +11,7 @@ from tension_utils.data import Item
 from tension_utils.engine import run_batches, token_budget
 from tension_utils.moments import BASE_MOMENT, CHANGE_MOMENT, site_shape
 from tension_utils.observation import Observation, PassSums
-from tension_utils.packing import SCOPES, SIDES, PreparedItem, prepare_items
+from tension_utils.packing import SCOPES, SIDES, PreparedItem, prepare_items, prepare_texts
 from tension_utils.scores import NeuronScores
 
 MOMENTS_OF = {
@@ -27,6 +27,7 @@ MOMENTS_OF = {
 KINDS = (*MOMENTS_OF, "attribution")
 DEFAULT_KINDS = ("signed_mean", "mean_abs", "rms", "frequency", "contrast")
 UNSIDED_KINDS = ("contrast", "absolute_contrast", "attribution")  # differences of the sides, stored as side "both"
+TEXT_KINDS = tuple(kind for kind in KINDS if kind not in UNSIDED_KINDS)  # those that a text without labels has
 ROOT_KINDS = ("rms", "rms_change", "relative_change")
 BASED_KINDS = ("rms_change", "relative_change")  # they compare with the model before training
 
@@ -39,6 +40,34 @@ def neuron_scores(
 ) -> NeuronScores:
     """Return the scores of one model; options as of `neuron_scores_many`."""
     return neuron_scores_many([model], tokenizer, items, **options)[0]
+
+
+def text_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    *,
+    kinds: str | Sequence[str],
+    max_length: int,
+    **options: object,
+) -> NeuronScores:
+    """Return the scores of a model on plain texts, over all their tokens, EOS included; their only side is "both".
+
+    Args:
+        model: a reward model, or a base model without head.
+        tokenizer: its tokenizer.
+        texts: without prompt or label.
+        kinds: one or several of `TEXT_KINDS`.
+        max_length: tokens per text; longer ones lose their end.
+        options: further ones of `neuron_scores_many`, but for the scope.
+
+    Raises:
+        ValueError: as `neuron_scores_many` does, or if a kind compares chosen with rejected responses.
+    """
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    _require_choices("kinds of plain text", kinds, TEXT_KINDS)
+    prepared = prepare_texts(tokenizer, texts, max_length)
+    return neuron_scores(model, tokenizer, prepared, kinds=kinds, max_length=max_length, **options)
 
 
 def split_half_scores(
@@ -166,11 +195,17 @@ class _Tally:
             contrast = mean[0] - mean[1]
             return {"both": contrast.abs() if kind == "absolute_contrast" else contrast}
         mean = mean.sqrt() if kind in ROOT_KINDS else mean
-        sides = torch.cat([mean, mean.mean(dim=0, keepdim=True)])  # (3, L, N)
+        sides = self._with_both(mean, scope)
         for base in size:
-            base = torch.cat([base, base.mean(dim=0, keepdim=True)])
+            base = self._with_both(base, scope)
             sides = torch.where(base > 0, sides / base, 0.0)
-        return dict(zip((*SIDES, "both"), sides, strict=True))
+        return dict(zip((*SIDES, "both")[-len(sides) :], sides, strict=True))
+
+    def _with_both(self, sides: torch.Tensor, scope: int) -> torch.Tensor:
+        """Return sides (2, L, N) and their mean (3, L, N); of plain texts, which have one side, that (1, L, N)."""
+        if not self.sums.weights[scope, 1]:
+            return sides[:1]
+        return torch.cat([sides, sides.mean(dim=0, keepdim=True)])
 
     def _mean(self, moment: str, scope: int) -> torch.Tensor:
         """Return a moment per counted token (2, L, N)."""

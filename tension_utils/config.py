@@ -214,17 +214,24 @@ class IdentifyConfig:
         scopes: of `SCOPES`: tokens that count.
         n_view_items: pairs for each further view (gate, heads, both texts, base model); 0 takes as many as ``engine``.
         engine: how.
+        generic_text: "pydoc" or the path of a text file, see `generic_text.load_passages`.
+        n_generic: its passages for the views on generic text; 0 takes no such views.
     """
 
     score_kinds: tuple[str, ...] = SCORE_KINDS
     scopes: tuple[str, ...] = SCOPES
     n_view_items: int = 0
     engine: EngineConfig = EngineConfig()
+    generic_text: str = "pydoc"
+    n_generic: int = 0
 
     def __post_init__(self) -> None:
         check_choices("score_kinds", self.score_kinds, SCORE_KINDS)
         check_choices("scopes", self.scopes, SCOPES)
         check_range("n_view_items", self.n_view_items, 0)
+        check_range("n_generic", self.n_generic, 0)
+        if not isinstance(self.generic_text, str) or not self.generic_text:
+            raise ValueError(f"generic_text: expected 'pydoc' or the path of a text file; got {self.generic_text!r}")
 
 
 @dataclass(frozen=True)

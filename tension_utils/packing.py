@@ -59,6 +59,27 @@ def prepare_items(
     return [prepare(item) for item in items]
 
 
+def prepare_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int) -> list[PreparedItem]:
+    """Tokenize plain texts as items of one response each, without prompt, template or a rejected side.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        texts: the texts.
+        max_length: tokens per sequence, EOS included; longer texts lose their end.
+
+    Raises:
+        ValueError: if a text is empty.
+    """
+    prepared = []
+    for number, text in enumerate(texts):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"][: max_length - 1]
+        if not ids:
+            raise ValueError(f"texts: expected text, got an empty one at place {number}; leave it out")
+        sequence = (*ids, tokenizer.eos_token_id)
+        prepared.append(PreparedItem(f"text {number}", TokenizedItem((sequence,), 1, len(ids), (0,), 0)))
+    return prepared
+
+
 @dataclass(frozen=True)
 class PackedSequence:
     """Where one sequence lies in the stream: its first ``n_shared`` tokens at ``prefix``, the others at ``start``."""

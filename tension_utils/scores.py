@@ -15,6 +15,7 @@ from tension_utils.runs import Run
 OWN_SCORES = "neuron_scores.safetensors"  # on the run's own training pairs, at the neuron
 VIEWS = "score_views"  # folder of the same statistics taken elsewhere: other site, half of the pairs, other text
 ACTIVATION_KINDS = ("signed_mean", "mean_abs", "frequency")  # those that a base model has as well
+GENERIC, BASE_GENERIC = "generic", "base-generic"  # views on text without labels
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class NeuronScores:
     Args:
         tensors: (kind, side, scope) -> (L, N), float32. Side is "chosen", "rejected" or "both", the mean of the two;
             "relative_change" is the ratio of two such means, "contrast", "absolute_contrast" and "attribution" have
-            "both" alone.
+            "both" alone, and so has every kind on plain texts.
         site: where activations were read, "down_input" or "gate".
         n_items: items seen.
         n_tokens: tokens of their sequences, the shared ones once per sequence.
@@ -102,8 +103,8 @@ def load_view(run: Run, view: str) -> NeuronScores:
 
     Args:
         run: the reward model.
-        view: "half-0", "half-1", "gate", "heads", "text-helpful", "text-harmless", or, in the folder of a
-            single-objective run, "base-text-<its objective>".
+        view: "half-0", "half-1", "gate", "heads", "text-helpful", "text-harmless"; in the folder of a single-objective
+            run "base-text-<its objective>"; and where generic text was asked for, "generic" and "base-generic".
 
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.

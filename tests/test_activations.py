@@ -8,7 +8,14 @@ from safetensors.numpy import save_file
 from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_tokenizer, tokenized
 
 from tension_utils import moments
-from tension_utils.activations import KINDS, neuron_scores, neuron_scores_many, split_half_scores
+from tension_utils.activations import (
+    KINDS,
+    TEXT_KINDS,
+    neuron_scores,
+    neuron_scores_many,
+    split_half_scores,
+    text_scores,
+)
 from tension_utils.data import Item, Turn
 from tension_utils.models import architecture_of
 from tension_utils.neurons import top_neurons
@@ -251,6 +258,43 @@ def test_an_untrained_model_has_not_changed(tokenizer):
     model = make_model("gpt2")
     scores = neuron_scores(model, tokenizer, ITEMS, base_model=model.base_model, kinds=["rms_change"], **OPTIONS)
     assert not scores.get("rms_change").any()
+
+
+TEXTS = ["How do I bake bread?", "I cannot help with that. Ask a guide, then climb. " * 9, "Hi"]
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_plain_texts_are_scored_as_one_plain_pass_each(tokenizer, model_type):
+    model, base = make_model(model_type), make_model(model_type, seed=1)
+    options = {"tokens_per_batch": 80, "base_model": base.base_model} | OPTIONS
+    scores = text_scores(model, tokenizer, TEXTS, kinds=TEXT_KINDS, **options)
+    sequences = [[*tokenizer(text)["input_ids"][: MAX_LENGTH - 1], tokenizer.eos_token_id] for text in TEXTS]
+    assert max(map(len, sequences)) == MAX_LENGTH and scores.n_tokens == sum(map(len, sequences))
+    values, before = (
+        torch.cat([slow_activations(each, s, "down_input") for s in sequences], 1).double() for each in (model, base)
+    )
+    change = ((values - before) ** 2).mean(1).sqrt()
+    expected = {
+        "signed_mean": values.mean(1),
+        "mean_abs": values.abs().mean(1),
+        "rms": (values**2).mean(1).sqrt(),
+        "frequency": (values > 0).double().mean(1),
+        "rms_change": change,
+        "relative_change": change / before.abs().mean(1),
+    }
+    assert set(scores.tensors) == {(kind, "both", "all") for kind in expected}
+    for kind, slow in expected.items():
+        assert scores.get(kind) == pytest.approx(slow.numpy(), rel=1e-4, abs=1e-5), kind
+    alone = text_scores(model.base_model, tokenizer, TEXTS, kinds="mean_abs", **OPTIONS)
+    assert alone.get("mean_abs") == pytest.approx(scores.get("mean_abs"), rel=1e-5)
+
+
+def test_plain_texts_have_no_kind_that_compares_responses(tokenizer):
+    for kind in ("contrast", "absolute_contrast", "attribution"):
+        with pytest.raises(ValueError, match=f"kinds of plain text: expected .*'rms'.*got \\['{kind}'\\]"):
+            text_scores(make_model("llama"), tokenizer, TEXTS, kinds=["rms", kind], **OPTIONS)
+    with pytest.raises(ValueError, match="empty one at place 1"):
+        text_scores(make_model("llama"), tokenizer, ["a", ""], kinds="rms", **OPTIONS)
 
 
 def test_a_neuron_that_was_silent_before_training_has_no_relative_change(tokenizer):

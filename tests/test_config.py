@@ -134,6 +134,8 @@ def test_different_values_have_different_hashes(a: dict, b: dict) -> None:
         (EvaluateConfig, {"items_of": {"toy": 3}}, "benchmark_items: expected one of hh-rlhf; got 'toy'"),
         (EvaluateConfig, {"items_of": {"hh-rlhf": -1}}, "benchmark_items: hh-rlhf: expected a number from 0"),
         (IdentifyConfig, {"n_view_items": -1}, "n_view_items: expected a number from 0"),
+        (IdentifyConfig, {"n_generic": -1}, "n_generic: expected a number from 0"),
+        (IdentifyConfig, {"generic_text": ""}, "generic_text: expected 'pydoc' or the path of a text file; got ''"),
         (IdentifyConfig, {"scopes": ("prompt",)}, "scopes: expected one of all, response, last; got 'prompt'"),
         (AblateConfig, {"score_kinds": ("probability",)}, "score_kinds: expected one of .*'probability'"),
         (AblateConfig, {"scope": "first"}, "scope: expected one of all, response, last; got 'first'"),

@@ -17,7 +17,7 @@ ORDER = (
     ("artifacts",),
     ("data",),
     ("toy_text", "toy", "toy_model"),
-    ("jsonl", "pairs"),
+    ("jsonl", "pairs", "generic_text"),
     ("benchmark_items", "benchmark_layouts", "benchmarks", "rmb"),
     ("neurons",),
     ("architectures", "masking", "models", "checkpoints"),

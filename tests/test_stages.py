@@ -9,17 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
-from tension_utils import ablation_stage
+from tension_utils import ablation_stage, identification
 from tension_utils.ablation_stage import _Ablation, _items_of, ablate_run
 from tension_utils.ablation_tables import cost_table, effect_table
-from tension_utils.activations import neuron_scores
+from tension_utils.activations import neuron_scores, text_scores
 from tension_utils.artifacts import read_manifest
 from tension_utils.claims import CLAIMS
 from tension_utils.conditions import Condition, list_conditions
 from tension_utils.config import AblateConfig, DataConfig, EngineConfig, EvaluateConfig, IdentifyConfig, TrainConfig
 from tension_utils.data import render_prompt, render_response
 from tension_utils.evidence import Evidence
-from tension_utils.identification import identify_run
+from tension_utils.generic_text import load_passages
+from tension_utils.identification import GENERIC_KINDS, identify_run
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet
 from tension_utils.overlap import overlap_table
@@ -27,14 +28,15 @@ from tension_utils.pages import answer
 from tension_utils.pairs import training_pairs
 from tension_utils.results import export_results, read_results
 from tension_utils.runs import Run, list_runs
-from tension_utils.scores import load_view, own_scores
+from tension_utils.scores import NeuronScores, load_view, own_scores
 from tension_utils.stages import Stage, evaluate_run, load_items
 from tension_utils.training import train_run
 
 pytestmark = pytest.mark.xdist_group("stages")
 ENGINE = EngineConfig(n_items=6, tokens_per_batch=512, precision="float32")
 EVALUATE = EvaluateConfig(("hh-rlhf", "toy"), ENGINE)
-IDENTIFY = IdentifyConfig(("signed_mean", "mean_abs", "rms_change", "attribution"), ("all", "last"), 4, ENGINE)
+KINDS = ("signed_mean", "mean_abs", "rms_change", "attribution")
+IDENTIFY = IdentifyConfig(KINDS, ("all", "last"), 4, ENGINE, n_generic=5)
 ABLATE = AblateConfig(
     ("mean_abs", "rms_change"),
     "all",
@@ -139,6 +141,8 @@ def test_views_equal_scores_taken_directly(runs: list[Run]) -> None:
         "half-1": neuron_scores(model, tokenizer, pairs["helpful"][1::2], kinds="mean_abs", **options),
         "gate": neuron_scores(model, tokenizer, pairs["helpful"][:4], kinds="mean_abs", site="gate", **options),
         "text-harmless": neuron_scores(model, tokenizer, pairs["harmless"][:4], kinds="mean_abs", **options),
+        "generic": text_scores(model, tokenizer, load_passages("pydoc", 5), kinds="mean_abs", **options),
+        "base-generic": text_scores(base, tokenizer, load_passages("pydoc", 5), kinds="mean_abs", **options),
         "base-text-helpful": neuron_scores(base, tokenizer, pairs["helpful"][:4], kinds="mean_abs", **options),
     }
     for view, scores in expected.items():
@@ -146,10 +150,48 @@ def test_views_equal_scores_taken_directly(runs: list[Run]) -> None:
     gate, own = load_view(helpful, "gate"), own_scores(helpful)
     assert load_view(helpful, "heads").site == "heads" and gate.site == "gate"
     assert set(gate.tensors) == set(own.tensors), "every score kind, side and scope is taken at both sites"
+    for text in ("helpful", "harmless"):
+        view = load_view(helpful, f"text-{text}")
+        assert {kind for kind, _, _ in view.tensors} == {*KINDS, "frequency"} and view.n_items == 4
+        direct = neuron_scores(model, tokenizer, pairs[text][:4], kinds="attribution", **options)
+        np.testing.assert_allclose(view.get("attribution"), direct.get("attribution"), rtol=1e-3, atol=1e-6)
+    assert set(load_view(helpful, "base-generic").tensors) == {(k, "both", "all") for k in GENERIC_KINDS}
+    assert {k for k, _, _ in load_view(harmless, "generic").tensors} == {
+        *GENERIC_KINDS,
+        "rms_change",
+        "relative_change",
+    }
     direct = neuron_scores(model, tokenizer, pairs["helpful"][:4], kinds="attribution", site="gate", **options)
     np.testing.assert_allclose(gate.get("attribution"), direct.get("attribution"), rtol=1e-3, atol=1e-6)
     with pytest.raises(FileNotFoundError, match=r"base-text-helpful.*03_identify"):
         load_view(harmless, "base-text-helpful")
+
+
+def test_the_view_on_the_own_text_is_not_taken_twice(copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, texts = identification.neuron_scores, []
+
+    def scored(model: object, tokenizer: object, items: list, **options: object) -> NeuronScores:
+        texts.append(items[0].item_id.split("/")[0])
+        return original(model, tokenizer, items, **options)
+
+    monkeypatch.setattr(identification, "neuron_scores", scored)
+    whole = dataclasses.replace(IDENTIFY, score_kinds=(*KINDS, "frequency"), n_view_items=0, n_generic=0)
+    apart = dataclasses.replace(whole, n_view_items=5)
+    for config, n_passes in (
+        (whole, 4),
+        (apart, 5),
+    ):  # gate, heads, other text, base, and the own text where it differs
+        texts.clear()
+        assert identify_run(copied, config)
+        assert len(texts) == n_passes and texts.count("harmless-base") == 1
+    assert identify_run(copied, whole)
+    own, view = own_scores(copied), load_view(copied, "text-helpful")
+    assert set(view.tensors) == {key for key in own.tensors if key[2] == "all"} and view.n_items == own.n_items == 6
+    assert all(np.array_equal(values, own.tensors[key]) for key, values in view.tensors.items())
+    with pytest.raises(FileNotFoundError, match=r"generic.*03_identify"):
+        load_view(copied, "generic")
+    few = dataclasses.replace(whole, scopes=("last",))
+    assert identify_run(copied, few) and load_view(copied, "text-helpful").get("mean_abs").any()
 
 
 def ablated_rewards(run: Run, condition: Condition, value: float, scale: float = 0.0) -> list[tuple[str, float]]:
