@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import yaml
 
@@ -116,7 +116,7 @@ class Study:
     @property
     def identification(self) -> IdentifyConfig:
         """Which neuron statistics are taken."""
-        section = dict(self.values["identify"])
+        section = self.values["identify"] | self.values["study"].get("identify", {})
         engine = EngineConfig(n_items=section.pop("n_items"), precision=section.pop("precision"))
         return IdentifyConfig(engine=engine, **section)
 
@@ -257,7 +257,6 @@ def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> I
 
 def ablate_steps(study: Study, part: str, arms: Sequence[str], seed: int, n_configs: int) -> Iterator[Step]:
     """Yield the ablation of some arms by the first configurations of the profile; conditions that are done are kept."""
-    from tension_utils.ablation_stage import ablate_run
     from tension_utils.scores import OWN_SCORES
 
     for arm in arms:
@@ -268,10 +267,19 @@ def ablate_steps(study: Study, part: str, arms: Sequence[str], seed: int, n_conf
         yield Step(
             part,
             f"ablate {arm} seed {seed} ({len(configs)})",
-            partial(ablate_run, study.run(arm, seed), *configs),
+            partial(ablate_first, study.run(arm, seed), configs),
             needs,
             cost,
         )
+
+
+def ablate_first(run: Run, configs: list[AblateConfig]) -> bool:
+    """Ablate by the first configurations, unless a later part has done so by more."""
+    from tension_utils.ablation_stage import ablate_run
+    from tension_utils.artifacts import read_manifest
+
+    found = read_manifest(run.folder).get("ablate", {}).get("config", {})
+    return False if len(found.get("further", ())) >= len(configs) else ablate_run(run, *configs)
 
 
 def n_conditions(config: AblateConfig) -> int:
@@ -391,14 +399,22 @@ def run_steps(study: Study, steps: list[Step], log: Callable[[str], None]) -> in
     return n_failed
 
 
+def fail(message: str) -> NoReturn:
+    """Print an error and exit with 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def read_study(options: argparse.Namespace) -> Study:
     """Return the profile's study; exit with 2 where an option is wrong."""
     path = ROOT / "config" / f"{options.profile}.yaml"
     if not path.is_file():
-        raise SystemExit(f"error: PROFILE: expected one of {sorted(p.stem for p in path.parent.glob('*.yaml'))}")
+        fail(f"PROFILE: expected one of {sorted(p.stem for p in path.parent.glob('*.yaml'))}; got {options.profile!r}")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "study" not in values:
-        raise SystemExit(f"error: {path}: expected a section 'study'; copy that of config/smollm2-135m.yaml")
+        fail(f"{path}: expected a section 'study'; copy that of config/smollm2-135m.yaml")
+    if bad := [pair for pair in options.sources if "=" not in pair]:
+        fail(f"--sources: expected BENCHMARK=SOURCE; got {bad}")
     sources = dict(pair.split("=", 1) for pair in options.sources)
     return Study(values, options.base_model or values["base_models"][0], sources)
 

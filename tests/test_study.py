@@ -1,0 +1,146 @@
+"""A whole study of micro models: every part by two workers, again without work, exported, and every bad option."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tension_utils.artifacts import read_manifest, read_table
+from tension_utils.config import SINGLE_OBJECTIVES
+from tension_utils.runs import Run
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("study")
+ARMS = ("helpful", "harmless", "helpful-harmless-matched", "helpful-harmless")
+MICRO = {
+    "profile": "micro",
+    "base_models": ["owner/unreachable"],
+    "seeds": [0],
+    "train": {
+        "data_source": "owner/unreachable",
+        "subsets": {"helpful": ["helpful-base"], "harmless": ["harmless-base"]},
+        "n_train_pairs": 16,
+        "n_validation_pairs": 4,
+        "max_length": 256,
+        "n_epochs": 1,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "unusable_pairs": "error",
+        "train_options": {"n_evaluations": 1, "precision": "float32"},
+    },
+    "evaluate": {"benchmarks": ["hh-rlhf", "toy"], "max_length": 256, "precision": "float32"},
+    "identify": {"n_items": 8, "n_view_items": 4, "precision": "float32"},
+    "study": {
+        "coin_seeds": [0],
+        "longer_seeds": [],
+        "candidates": [{"learning_rate": 5e-4}],
+        "identify": {"n_generic": 3},
+        "ablate_single": [
+            {
+                "score_kinds": ["rms_change"],
+                "fractions": [0.1],
+                "controls": ["layer", "activity"],
+                "n_draws": 2,
+                "n_items": 4,
+            },
+            {"score_kinds": ["rms_change"], "fractions": [0.2], "n_draws": 1, "n_items": 4},
+        ],
+        "ablate_mixed": [{"families": ["natural", "equal-activity"], "n_draws": 1, "n_items": 4}],
+        "tokens_per_pair": 60,
+        "test_pairs": 48,
+        "benchmark_tokens": 5000,
+    },
+}
+
+
+LOCAL = ("--base-model", "models/toy", "--sources", "hh-rlhf=data/hh-rlhf", "toy=data/benchmark")
+
+
+def study(project: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(project / "workflow" / "study.py"), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=400)
+
+
+@pytest.fixture(scope="module")
+def project(toy_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("a study") / "project"
+    for name in ("workflow", "config"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(ROOT / "workflow" / "study.py", folder / "workflow")
+    (folder / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
+    shutil.copytree(toy_world / "base_model", folder / "models" / "toy")
+    for name in ("hh-rlhf", "benchmark"):
+        shutil.copytree(toy_world / name, folder / "data" / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(project: Path) -> Path:
+    done = study(project, "micro", *LOCAL, "--workers", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+def test_every_step_is_done_once_and_then_none(finished: Path) -> None:
+    again = study(finished, "micro", *LOCAL)
+    assert again.returncode == 0, again.stdout + again.stderr
+    lines = [line for line in again.stdout.splitlines() if " | " in line]
+    assert not lines, lines
+
+
+def test_the_export_holds_all_stages_of_all_runs(finished: Path) -> None:
+    done = study(finished, "micro", *LOCAL, "--export", "results")
+    assert (
+        done.returncode == 0
+        and "7 runs exported to results" in done.stdout
+        and "0 runs are not finished" in done.stdout
+    )
+    runs = [Run(finished / "results", "toy", arm, 0) for arm in ARMS]
+    rows = read_table(runs, "ablation", "04_ablate")
+    assert set(rows[rows.objective == "helpful"].fraction) == {0.1, 0.2}
+    assert set(rows.control) == {"", "layer", "activity"} and {"equal-activity"} <= set(rows.family)
+    assert set(read_table(runs, "evaluation", "02_evaluate").benchmark) == {"hh-rlhf", "toy"}
+    assert read_manifest(Run(finished / "results", "toy", "helpful-coin", 0).folder)["export"]["schema_version"] == 1
+    choice = pd.read_csv(finished / "results" / "toy" / "choice.csv")
+    assert (
+        choice.objective.tolist() == [*SINGLE_OBJECTIVES] * 2 and choice.is_chosen.tolist() == [True] * 2 + [False] * 2
+    )
+    assert (finished / "results" / "toy" / "single-pair" / "seed0" / "interpolation.parquet").is_file()
+
+
+def test_the_list_names_the_parts_in_order(project: Path) -> None:
+    done = study(project, "micro", *LOCAL, "--list", "--until", "choice")
+    names = [line.split(" | ")[1] for line in done.stdout.splitlines()]
+    assert names[:2] == ["train helpful seed 0", "train harmless seed 0"] and names[-1] == "choice 0 harmless"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("nothing",), "PROFILE: expected one of ['micro'"),
+        (("micro", "--until", "seed 9: train"), "--until: expected one of"),
+        (("micro", "--sources", "hh-rlhf"), "--sources: expected BENCHMARK=SOURCE"),
+        (("plain",), "expected a section 'study'"),
+    ],
+)
+def test_bad_options_stop_with_two(project: Path, arguments: tuple[str, ...], message: str) -> None:
+    (project / "config" / "plain.yaml").write_text("profile: plain\n")
+    done = study(project, *arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_step_that_fails_is_told_and_the_others_go_on(project: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns("runs", "results"))
+    shutil.rmtree(copy / "data" / "hh-rlhf" / "harmless-base")
+    done = study(copy, "micro", *LOCAL, "--until", "seed 0: train")
+    assert done.returncode == 1 and "FAILED train harmless seed 0" in done.stdout
+    assert (copy / "runs" / "micro" / "toy" / "helpful" / "seed0" / "evaluation.parquet").is_file() is False
+    assert (copy / "runs" / "micro" / "toy" / "helpful" / "seed0" / "train_log.parquet").is_file()
+    assert "steps lack what they read" in done.stdout
