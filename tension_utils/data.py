@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerFast
 
@@ -119,6 +120,19 @@ def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
     return next((i for i in range(length) if first[i] != last[i]), length)
 
 
+@lru_cache(maxsize=8)
+def special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the token ids that a tokenizer puts before and after any text, and EOS, which training asks for.
+
+    Most put nothing before it, Gemma and Llama 3 a start token. EOS is at the end once, whether or not the tokenizer
+    puts it there. Source: TRL's RewardTrainer, which calls the tokenizer as it is and adds EOS where it is missing.
+    """
+    inner, whole = (tokenizer("x", add_special_tokens=has)["input_ids"] for has in (False, True))
+    start = next((i for i in range(len(whole)) if whole[i : i + len(inner)] == inner), 0)
+    after = whole[start + len(inner) :]
+    return tuple(whole[:start]), (*after, *([tokenizer.eos_token_id] if after[-1:] != [tokenizer.eos_token_id] else []))
+
+
 def tokenize_item(
     tokenizer: PreTrainedTokenizerFast, item: Item, max_length: int, template: str = "training"
 ) -> TokenizedItem:
@@ -126,7 +140,8 @@ def tokenize_item(
 
     A merge may cross the border between prompt and response, so the text is tokenized jointly and the shared part is
     the longest common prefix of tokens. If the longest sequence exceeds ``max_length``, the same number of tokens is
-    dropped from the left of every sequence, so that all responses of an item see the same prompt.
+    dropped from the left of every text, so that all responses of an item see the same prompt. The tokenizer's special
+    tokens are put around every text and stay.
 
     Args:
         tokenizer: a fast tokenizer with an EOS token.
@@ -141,27 +156,27 @@ def tokenize_item(
         ResponseTooLongError: if a response leaves no room for a single prompt token.
         ValueError: for an unknown template.
     """
-    prompt_text = render_prompt(item.prompt, template)
+    prompt_text, (before, after) = render_prompt(item.prompt, template), special_tokens(tokenizer)
     sequences, response_starts = [], []
     for response in item.responses:
         text = prompt_text + render_response(response, template)
         encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ends = [end for _, end in encoding["offset_mapping"]]
         response_starts.append(next((i for i, end in enumerate(ends) if end > len(prompt_text)), len(ends)))
-        sequences.append((*encoding["input_ids"], tokenizer.eos_token_id))
-    n_truncated = max(0, max(map(len, sequences)) - max_length)
+        sequences.append((*encoding["input_ids"], *after))
+    n_truncated = max(0, len(before) + max(map(len, sequences)) - max_length)
     if n_truncated >= min(response_starts):
         longest = max(len(ids) - start for ids, start in zip(sequences, response_starts, strict=True))
         raise ResponseTooLongError(
             f"item {item.item_id}: a response of {longest} tokens leaves no room for its prompt within "
             f"max_length={max_length}; raise max_length or drop the item"
         )
-    sequences = [ids[n_truncated:] for ids in sequences]
+    sequences = [(*before, *ids[n_truncated:]) for ids in sequences]
     n_shared = min(common_prefix_length(sequences), min(map(len, sequences)) - 1)
     return TokenizedItem(
         sequences=tuple(sequences),
         n_chosen=len(item.chosen),
         n_shared=n_shared,
-        response_starts=tuple(start - n_truncated for start in response_starts),
+        response_starts=tuple(len(before) + start - n_truncated for start in response_starts),
         n_truncated=n_truncated,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from tension_utils.data import Item, TokenizedItem, tokenize_item
+from tension_utils.data import Item, TokenizedItem, special_tokens, tokenize_item
 
 SCOPES = ("all", "response", "last")
 SIDES = ("chosen", "rejected")
@@ -70,13 +70,14 @@ def prepare_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_
     Raises:
         ValueError: if a text is empty.
     """
-    prepared = []
+    prepared, (before, after) = [], special_tokens(tokenizer)
     for number, text in enumerate(texts):
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"][: max_length - 1]
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"][: max_length - len(before) - len(after)]
         if not ids:
             raise ValueError(f"texts: expected text, got an empty one at place {number}; leave it out")
-        sequence = (*ids, tokenizer.eos_token_id)
-        prepared.append(PreparedItem(f"text {number}", TokenizedItem((sequence,), 1, len(ids), (0,), 0)))
+        sequence = (*before, *ids, *after)
+        tokens = TokenizedItem((sequence,), 1, len(sequence) - 1, (len(before),), 0)
+        prepared.append(PreparedItem(f"text {number}", tokens))
     return prepared
 
 

@@ -1,5 +1,7 @@
 """The one prompt template and its tokens: joint text, common prefix, response starts, left truncation."""
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from tension_utils.data import (
     render_response,
     tokenize_item,
 )
-from tension_utils.packing import prepare_items
+from tension_utils.packing import prepare_items, prepare_texts
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 LONG = 10**6  # tokens: no truncation
@@ -138,14 +140,6 @@ def test_a_merge_across_the_border_is_kept_as_training_sees_it() -> None:
     assert tokens.n_shared == tokens.response_starts[0]  # the prompt's last character is in neither's shared part
 
 
-def test_no_special_tokens_but_one_eos() -> None:
-    tokenizer = make_tokenizer(bos=True)
-    assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-    for ids in tokenize_item(tokenizer, make_item("a", "b"), LONG).sequences:
-        assert tokenizer.bos_token_id not in ids
-        assert ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1
-
-
 @pytest.mark.parametrize("responses, n_shared", [(("ab", "abc"), 2), (("abc", "ab"), 2), (("x", "y"), 0)])
 def test_shared_part_leaves_every_sequence_a_token(responses: tuple[str, str], n_shared: int) -> None:
     item = make_item(*responses)
@@ -217,3 +211,34 @@ def test_items_prepared_before_keep_their_template() -> None:
 def test_an_unknown_template_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="template: expected one of training, published; got 'chatml'"):
         prepare_items(PLAIN, [make_item("Yes.", "No.")], LONG, "chatml")
+
+
+def with_specials(tokenizer: PreTrainedTokenizerFast, single: str) -> PreTrainedTokenizerFast:
+    """Return a copy whose post-processor puts special tokens around every text, as ``single`` says."""
+    changed = copy.deepcopy(tokenizer)
+    names = ("<bos>", changed.eos_token)
+    ids = [(name, changed.convert_tokens_to_ids(name)) for name in names]
+    changed.backend_tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
+    return changed
+
+
+@pytest.mark.parametrize("single, n_before", [("$A", 0), ("<bos> $A", 1), ("<bos> $A {eos}", 1), ("$A {eos}", 0)])
+def test_special_tokens_are_where_the_tokenizer_puts_them_with_eos_once_and_stay(single: str, n_before: int) -> None:
+    tokenizer = with_specials(CROSSING, single.format(eos=CROSSING.eos_token))
+    item = make_item("Hello ant", "No")
+    tokens = tokenize_item(tokenizer, item, 1000)
+    for response, sequence in zip(item.responses, tokens.sequences, strict=True):
+        ids = tokenizer(joint_text(item, response))["input_ids"]
+        assert list(sequence) == ids + [tokenizer.eos_token_id] * (ids[-1] != tokenizer.eos_token_id)
+    plain = tokenize_item(CROSSING, item, 1000)
+    assert tokens.response_starts == tuple(start + n_before for start in plain.response_starts)
+    assert tokens.n_shared == plain.n_shared + n_before
+    longest = max(map(len, tokens.sequences))
+    cut = tokenize_item(tokenizer, item, longest - 3)
+    assert cut.n_truncated == 3 and max(map(len, cut.sequences)) == longest - 3
+    for before, after in zip(tokens.sequences, cut.sequences, strict=True):
+        assert after == before[:n_before] + before[n_before + 3 :]
+    assert cut.response_starts == tuple(start - 3 for start in tokens.response_starts)
+    (text,) = prepare_texts(tokenizer, ["Hello"], 1000)
+    assert text.tokens.sequences[0][:n_before] == tokens.sequences[0][:n_before]
+    assert text.tokens.sequences[0].count(tokenizer.eos_token_id) == 1
