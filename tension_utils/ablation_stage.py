@@ -18,6 +18,7 @@ from tension_utils.artifacts import TABLES, atomic_path, read_manifest, remove_a
 from tension_utils.conditions import Condition, list_conditions, score_sources, set_generator
 from tension_utils.config import AblateConfig, EvaluateConfig
 from tension_utils.evaluation import PromptGroup, group_by_prompt, score_groups
+from tension_utils.neurons import NeuronSet
 from tension_utils.packing import prepare_items
 from tension_utils.pairs import training_pairs
 from tension_utils.resampling import activation_bank
@@ -55,7 +56,12 @@ class _Items:
                 digest.update(repr([getattr(item, name) for name in names]).encode())
         return digest.hexdigest()
 
-    def without(self, covered: set[tuple[str, ...]]) -> "_Items":
+    @cached_property
+    def key_set(self) -> frozenset[tuple[str, ...]]:
+        """The same without order."""
+        return frozenset(self.keys)
+
+    def without(self, covered: frozenset[tuple[str, ...]]) -> "_Items":
         """Return the prompts that have an item which is not covered."""
         left = [group for group in self.groups if not covered.issuperset(_keys_of(group))]
         return self if len(left) == len(self.groups) else _Items(tuple(left), self.tokens_per_batch)
@@ -186,9 +192,10 @@ def list_work(
     Raises:
         ValueError: if two configurations mean different neurons by the same name.
     """
-    covered: dict[tuple, set] = {}
-    neurons_of: dict[tuple, object] = {}
+    covered: dict[tuple, frozenset] = {}
+    neurons_of: dict[tuple, NeuronSet] = {}
     for config, items in zip(configs, items_of, strict=True):
+        pieces: dict[frozenset, _Items] = {frozenset(): items}  # of these items, by what earlier ones have of them
         for condition in list_conditions(run, config):
             key = tuple(condition.key.values())
             if neurons_of.setdefault(key, condition.neurons) != condition.neurons:
@@ -196,8 +203,11 @@ def list_work(
                     f"two configurations give different neurons to {condition.key}: main_kind, scope or "
                     "n_activity_bins differ; give them the same, or other fractions"
                 )
-            left = items.without(covered.setdefault(key, set()))
-            covered[key] |= set(left.keys)
+            before = covered.get(key, frozenset())
+            if before not in pieces:
+                pieces[before] = items.without(before)
+            left = pieces[before]
+            covered[key] = before | left.key_set if before else left.key_set
             if left.groups:
                 yield condition, left
 

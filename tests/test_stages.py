@@ -15,12 +15,22 @@ from tension_utils.ablation_tables import cost_table, effect_table
 from tension_utils.activations import neuron_scores, text_scores
 from tension_utils.artifacts import read_manifest
 from tension_utils.claims import CLAIMS
-from tension_utils.conditions import Condition, list_conditions
-from tension_utils.config import AblateConfig, DataConfig, EngineConfig, EvaluateConfig, IdentifyConfig, TrainConfig
+from tension_utils.conditions import MIXED_SETS, Condition, list_conditions
+from tension_utils.config import (
+    CONTROLS,
+    FAMILIES,
+    AblateConfig,
+    DataConfig,
+    EngineConfig,
+    EvaluateConfig,
+    IdentifyConfig,
+    TrainConfig,
+)
 from tension_utils.data import render_prompt, render_response
 from tension_utils.evidence import Evidence
 from tension_utils.generic_text import load_passages
 from tension_utils.identification import GENERIC_KINDS, identify_run
+from tension_utils.mixed_ablation import per_neuron, per_neuron_differences
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet
 from tension_utils.overlap import overlap_table
@@ -313,6 +323,34 @@ def test_several_configurations_make_one_table_each_on_its_own_items(
     assert set(removed[removed.ablation_kind == "mean"].benchmark) == {"hh-rlhf"}
     assert len(read_manifest(copied.folder)["ablate"]["config"]["further"]) == 3
     assert not ablate_run(copied, ABLATE, scaled, wider, scaled)
+
+
+def test_a_mixed_model_can_have_its_shared_and_only_sets_alone(runs: list[Run], tmp_path: Path) -> None:
+    shutil.copytree(runs[0].root, tmp_path / "all")
+    mixed = dataclasses.replace(runs[2], root=tmp_path / "all")
+    config = AblateConfig(
+        ablation_kinds=("resample",),
+        main_kind="attribution",
+        fraction=0.3,
+        n_draws=2,
+        engine=ENGINE,
+        blocks=("mixed",),
+        families=FAMILIES,
+        controls=CONTROLS,
+        n_activity_bins=4,
+        scales=(0.0, 2.0),
+    )
+    assert ablate_run(mixed, config)
+    rows = pd.read_parquet(mixed.folder / "ablation.parquet")
+    evaluation = pd.read_parquet(mixed.folder / "evaluation.parquet")
+    assert set(rows.matched_to) == set(MIXED_SETS) and set(rows.family) == set(FAMILIES)
+    assert len(rows) == 3 * 3 * (1 + 2 * 2) * 2 * (evaluation.benchmark == "hh-rlhf").sum()
+    assert set(zip(rows.ablation_kind, rows["scale"], strict=True)) == {("resample", 0.0), ("zero", 2.0)}
+    for control in CONTROLS:
+        table = per_neuron(rows, evaluation, n_resamples=20, control=control)
+        assert set(table.family) == set(FAMILIES) and set(table.n_draws) == {2}
+        differences = per_neuron_differences(rows, evaluation, n_resamples=20, control=control, family=FAMILIES[2])
+        assert len(differences) == 2 * 3 * 2 and (differences.n_neurons == differences.n_neurons[0]).all()
 
 
 def test_scaled_rows_equal_a_model_with_hooks(copied: Run) -> None:
