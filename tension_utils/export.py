@@ -70,11 +70,14 @@ def export_run(run: Run | SinglePair, target: Path) -> list[str]:
     return stages
 
 
-def export_runs(runs: Iterable[tuple[Run | SinglePair, Sequence[str]]], target: Path) -> tuple[int, list[str]]:
+def export_runs(
+    runs: Iterable[tuple[Run | SinglePair, Sequence[str]]], root: Path, target: Path
+) -> tuple[int, list[str]]:
     """Export runs and say what is missing.
 
     Args:
         runs: each with the stages that are expected of it.
+        root: of the study; a run whose own root lies below it keeps that place below ``target``.
         target: root of the exported runs.
 
     Returns:
@@ -82,7 +85,7 @@ def export_runs(runs: Iterable[tuple[Run | SinglePair, Sequence[str]]], target: 
     """
     n_exported, missing = 0, []
     for run, expected in runs:
-        stages = export_run(run, target)
+        stages = export_run(run, target / run.root.relative_to(root))
         n_exported += bool(stages)
         if lacking := [stage for stage in expected if stage not in stages]:
             missing.append(f"{run.folder}: {', '.join(lacking)} not finished")

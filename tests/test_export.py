@@ -32,7 +32,7 @@ def finished(runs: list[Run]) -> list:  # noqa: F811
 
 def test_an_export_is_a_run_folder_with_the_same_tables(finished: list, tmp_path: Path) -> None:
     target = tmp_path / "results"
-    n_exported, missing = export_runs([(run, ("train", "evaluate")) for run in finished[:3]], target)
+    n_exported, missing = export_runs([(run, ("train", "evaluate")) for run in finished[:3]], finished[0].root, target)
     assert (n_exported, missing) == (3, [])
     exported = [Run(target, run.base_model, run.objective, run.seed) for run in finished[:3]]
     for name, chapter in (("evaluation", "02_evaluate"), ("train_log", "01_train")):
@@ -64,7 +64,7 @@ def test_exported_scores_tell_the_same_top_neurons(finished: list, tmp_path: Pat
 def test_an_unfinished_run_says_what_is_missing(finished: list, tmp_path: Path) -> None:
     other = Run(finished[0].root, finished[0].base_model, "helpful-coin", 1)
     expected = [(finished[1], ("train", "evaluate", "ablate")), (other, ("train",)), (finished[3], ("interpolate",))]
-    n_exported, missing = export_runs(expected, tmp_path)
+    n_exported, missing = export_runs(expected, finished[0].root, tmp_path)
     assert n_exported == 2
     assert missing == [f"{finished[1].folder}: ablate not finished", f"{other.folder}: train not finished"]
 

@@ -38,6 +38,7 @@ MICRO = {
     "study": {
         "coin_seeds": [0],
         "longer_seeds": [],
+        "curve_pairs": [8],
         "candidates": [{"learning_rate": 5e-4}],
         "identify": {"n_generic": 3},
         "ablate_single": [
@@ -98,7 +99,7 @@ def test_the_export_holds_all_stages_of_all_runs(finished: Path) -> None:
     done = study(finished, "micro", *LOCAL, "--export", "results")
     assert (
         done.returncode == 0
-        and "7 runs exported to results" in done.stdout
+        and "12 runs exported to results" in done.stdout
         and "0 runs are not finished" in done.stdout
     )
     runs = [Run(finished / "results", "toy", arm, 0) for arm in ARMS]
@@ -107,6 +108,8 @@ def test_the_export_holds_all_stages_of_all_runs(finished: Path) -> None:
     assert set(rows.control) == {"", "layer", "activity"} and {"equal-activity"} <= set(rows.family)
     assert set(read_table(runs, "evaluation", "02_evaluate").benchmark) == {"hh-rlhf", "toy"}
     assert read_manifest(Run(finished / "results", "toy", "helpful-coin", 0).folder)["export"]["schema_version"] == 1
+    small = Run(finished / "results" / "curve" / "8-pairs", "toy", "helpful-harmless-matched", 0)
+    assert read_manifest(small.folder)["train"]["n_train"] == 8 and (small.folder / "evaluation.parquet").is_file()
     choice = pd.read_csv(finished / "results" / "toy" / "choice.csv")
     assert (
         choice.objective.tolist() == [*SINGLE_OBJECTIVES] * 2 and choice.is_chosen.tolist() == [True] * 2 + [False] * 2

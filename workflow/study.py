@@ -29,6 +29,7 @@ from tension_utils.config import (
     MATCHED_ARM,
     MIXED,
     MIXED_ARMS,
+    RATIO_ARMS,
     SHAM_ARMS,
     SINGLE_OBJECTIVES,
     AblateConfig,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TRAINING_COST = 3.3  # a training pair's cost in scored pairs
+CURVE_ARMS = (*SINGLE_OBJECTIVES, MATCHED_ARM)
 MAIN_ARMS = (*SINGLE_OBJECTIVES, MATCHED_ARM, MIXED)
 
 
@@ -148,9 +150,31 @@ class Study:
         """Return one reward model."""
         return Run(self.root, self.base_model, arm, seed)
 
+    def curve_root(self, n_pairs: int) -> Path:
+        """Return the root of the runs that are trained on this many pairs."""
+        return self.root / "curve" / f"{n_pairs}-pairs"
+
     def trained(self, *arms: str, seed: int) -> tuple[Path, ...]:
         """Return the files that tell that arms are trained."""
         return tuple(self.run(arm, seed).folder / "train_log.parquet" for arm in arms)
+
+
+def curve_steps(study: Study) -> Iterator[Step]:
+    """Yield models of the first seed that are trained on fewer pairs, and their evaluation."""
+    from tension_utils.training import train_run
+
+    seed, runs = study.values["seeds"][0], []
+    for n_pairs in study.values["study"]["curve_pairs"]:
+        data = dataclasses.replace(study.data, n_train_pairs=n_pairs)
+        for arm in CURVE_ARMS:
+            run = Run(study.curve_root(n_pairs), study.base_model, arm, seed)
+            runs.append((n_pairs, run))
+            cost = TRAINING_COST * n_pairs * study.tokens
+            yield Step("curve", f"train {arm} on {n_pairs}", partial(train_run, run, data, study.training), (), cost)
+    for n_pairs, run in runs:
+        work = partial(evaluate_first, run, study.evaluation("hh-rlhf"))
+        needs = (run.folder / "train_log.parquet",)
+        yield Step("curve", f"evaluate {run.objective} on {n_pairs}", work, needs, study.test_cost)
 
 
 def training_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
@@ -319,6 +343,8 @@ def plan(study: Study) -> list[Step]:
         steps += identify_steps(study, f"seed {seed}: sham", shams, seed)
         steps += ablate_steps(study, f"seed {seed}: ablate mixed", (MATCHED_ARM, MIXED), seed, 1)
         steps += benchmark_steps(study, f"seed {seed}: benchmarks", (*MAIN_ARMS, *shams), seed)
+    steps += training_steps(study, "ratios", list(RATIO_ARMS), study.values["seeds"][0])
+    steps += curve_steps(study)
     for seed in study.values["seeds"]:
         for number in range(2, max(len(section[name]) for name in ("ablate_single", "ablate_mixed")) + 1):
             arms = [arm for arm in MAIN_ARMS if number <= len(study.ablations(arm))]
@@ -338,6 +364,11 @@ def expected_stages(study: Study) -> list[tuple[Run | SinglePair, tuple[str, ...
         for arm in SHAM_ARMS:
             if seed in section[f"{ARMS[arm].labels}_seeds"]:
                 expected.append((study.run(arm, seed), ("train", "evaluate", "identify")))
+    first = study.values["seeds"][0]
+    expected += [(study.run(arm, first), ("train", "evaluate")) for arm in RATIO_ARMS]
+    for n_pairs in section["curve_pairs"]:
+        runs = [Run(study.curve_root(n_pairs), study.base_model, arm, first) for arm in CURVE_ARMS]
+        expected += [(run, ("train", "evaluate")) for run in runs]
     return expected
 
 
@@ -423,7 +454,7 @@ def export(study: Study, target: Path) -> int:
     """Export what is finished and say what is missing."""
     from tension_utils.export import export_runs
 
-    n_exported, missing = export_runs(expected_stages(study), target)
+    n_exported, missing = export_runs(expected_stages(study), study.root, target)
     table = choice_table(study)
     if len(table):
         table.to_csv(target / study.run(MIXED, 0).base_model_name / "choice.csv", index=False, float_format="%.6g")
