@@ -188,9 +188,9 @@ def equalized(sets: Sequence[NeuronSet], bins: np.ndarray, generator: np.random.
         bins: (L, N), int, the bin of each neuron within its layer, such as `activity_bins`.
         generator: draws the parts.
 
-    >>> one, other = (NeuronSet(np.array([mask], bool)) for mask in ([1, 1, 1, 0], [1, 0, 0, 1]))
+    >>> one, other = (NeuronSet(np.array([mask], bool)) for mask in ([1, 1, 1, 0], [0, 0, 0, 1]))
     >>> [part.neurons for part in equalized([one, other], np.array([[0, 1, 1, 0]]), np.random.default_rng(0))]
-    [[(0, 0)], [(0, 0)]]
+    [[(0, 0)], [(0, 3)]]
     """
     masks = [np.zeros(bins.shape, dtype=bool) for _ in sets]
     for layer, layer_bins in enumerate(bins):
