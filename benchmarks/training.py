@@ -28,8 +28,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from tension_utils.config import DataConfig, TrainConfig
+    from tension_utils.data import read_split
     from tension_utils.models import load_tokenizer, new_reward_model
-    from tension_utils.pairs import read_split
     from tension_utils.training import tokenize_pairs
 
     torch.set_num_threads(options.threads)
@@ -57,7 +57,7 @@ def scoring_seconds(model, tokenizer, pairs, options: argparse.Namespace) -> flo
     """Return the seconds of scoring all pairs but the first batch, which warms up."""
     import torch
 
-    from tension_utils.rewards import score_items
+    from tension_utils.evaluation import score_items
     from tension_utils.training import bfloat16_copy, uses_bfloat16
 
     if uses_bfloat16(options.precision, torch.device("cpu")):

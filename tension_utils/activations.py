@@ -1,18 +1,399 @@
-"""Score every neuron of a reward model: statistics of its activation, and its attribution of the margin."""
+"""Score every neuron: statistics of its activation, taken in one packed pass, and its attribution of the margin."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tension_utils.architectures import reward_head
+from tension_utils.architectures import architecture_of, head_shape, neuron_shape, reward_head
+from tension_utils.artifacts import require
+from tension_utils.config import Run
 from tension_utils.data import Item
-from tension_utils.engine import run_batches, token_budget
-from tension_utils.moments import BASE_MOMENT, CHANGE_MOMENT, site_shape
-from tension_utils.observation import Observation, PassSums
-from tension_utils.packing import SCOPES, SIDES, PreparedItem, prepare_items, prepare_texts
-from tension_utils.scores import NeuronScores
+from tension_utils.engine.attention import packed_attention
+from tension_utils.engine.batches import run_batches, token_budget
+from tension_utils.engine.packing import (
+    SCOPES,
+    SIDES,
+    PackedBatch,
+    PreparedItem,
+    pack_items,
+    prepare_items,
+    prepare_texts,
+)
+from tension_utils.evaluation import batch_rewards
+
+OWN_SCORES = "neuron_scores.safetensors"  # on the run's own training pairs, at the neuron
+
+VIEWS = "score_views"  # folder of the same statistics taken elsewhere: other site, half of the pairs, other text
+
+ACTIVATION_KINDS = ("signed_mean", "mean_abs", "frequency")  # those that a base model has as well
+
+GENERIC, BASE_GENERIC = "generic", "base-generic"  # views on text without labels
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """Scores of all neurons of one model.
+
+    Args:
+        tensors: (kind, side, scope) -> (L, N), float32. Side is "chosen", "rejected" or "both", the mean of the two;
+            "relative_change" is the ratio of two such means, "contrast", "absolute_contrast" and "attribution" have
+            "both" alone, and so has every kind on plain texts.
+        site: where activations were read, "down_input" or "gate".
+        n_items: items seen.
+        n_tokens: tokens of their sequences, the shared ones once per sequence.
+    """
+
+    tensors: dict[tuple[str, str, str], np.ndarray] = field(repr=False)
+    site: str
+    n_items: int
+    n_tokens: int
+
+    def get(self, kind: str, side: str = "both", scope: str = "all") -> np.ndarray:
+        """Return the scores (L, N), float32, of one kind, side and scope.
+
+        Raises:
+            KeyError: if they were not computed; the message lists what there is.
+        """
+        if (kind, side, scope) not in self.tensors:
+            there = ", ".join("/".join(key) for key in sorted(self.tensors))
+            raise KeyError(f"no scores {kind}/{side}/{scope}; there are {there}. Compute them with neuron_scores")
+        return self.tensors[kind, side, scope]
+
+    def only(self, kinds: Container[str], sides: Container[str], scopes: Container[str]) -> "NeuronScores":
+        """Return the scores of some kinds, sides and scopes."""
+        kept = {
+            key: t
+            for key, t in self.tensors.items()
+            if all(k in c for k, c in zip(key, (kinds, sides, scopes), strict=True))
+        }
+        return replace(self, tensors=kept)
+
+    def save(self, path: str | Path, *, is_half: bool = False) -> None:
+        """Write a safetensors file with the keys "kind/side/scope".
+
+        Args:
+            path: where to.
+            is_half: write float16, each tensor over its largest absolute value, which the metadata keeps. Ranks that
+                float16 does not tell apart become ties.
+        """
+        tensors = {"/".join(key): np.ascontiguousarray(t) for key, t in self.tensors.items()}
+        metadata = {"site": self.site, "n_items": str(self.n_items), "n_tokens": str(self.n_tokens)}
+        if is_half:
+            scales = {key: float(np.abs(t).max()) or 1.0 for key, t in tensors.items()}
+            tensors = {key: (t / scales[key]).astype(np.float16) for key, t in tensors.items()}
+            metadata["scales"] = json.dumps(scales, sort_keys=True)
+        save_file(tensors, path, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "NeuronScores":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if the file is something else.
+        """
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors = {tuple(key.split("/")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if "site" not in metadata or any(len(key) != 3 for key in tensors):
+            raise ValueError(f"{path}: expected neuron scores as NeuronScores.save writes, got {sorted(tensors)[:3]}")
+        for key, scale in json.loads(metadata.get("scales", "{}")).items():
+            tensors[tuple(key.split("/"))] = tensors[tuple(key.split("/"))].astype(np.float32) * np.float32(scale)
+        return cls(tensors, metadata["site"], int(metadata["n_items"]), int(metadata["n_tokens"]))
+
+
+def own_scores(run: Run) -> NeuronScores:
+    """Return a run's scores on its own training pairs.
+
+    Raises:
+        FileNotFoundError: names the missing file and the chapter to run.
+    """
+    return NeuronScores.load(require(run.folder / OWN_SCORES, "03_identify"))
+
+
+def load_view(run: Run, view: str) -> NeuronScores:
+    """Return one of a run's further scores.
+
+    Args:
+        run: the reward model.
+        view: "half-0", "half-1", "gate", "heads", "text-helpful", "text-harmless"; in the folder of a single-objective
+            run "base-text-<its objective>"; and where generic text was asked for, "generic" and "base-generic".
+
+    Raises:
+        FileNotFoundError: names the missing file and the chapter to run.
+    """
+    return NeuronScores.load(require(run.folder / VIEWS / f"{view}.safetensors", "03_identify"))
+
+
+def head_scores(channel_scores: np.ndarray, n_heads: int) -> np.ndarray:
+    """Return the root mean square over the channels of each head (L, heads) from scores (L, heads x width).
+
+    >>> head_scores(np.array([[3.0, 4.0, 0.0, 0.0]]), 2).round(2).tolist()
+    [[3.54, 0.0]]
+    """
+    n_layers, n_channels = channel_scores.shape
+    return np.sqrt((channel_scores.reshape(n_layers, n_heads, n_channels // n_heads) ** 2).mean(axis=-1))
+
+
+SITES = {"down_input": "down", "gate": "activation", "heads": "attention_output"}  # site -> part of an Architecture
+
+CHUNK = 256  # tokens converted to float32 at once, so that a chunk stays in a CPU's cache
+
+MOMENTS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "sum": lambda x, out: x,
+    "absolute": lambda x, out: torch.abs(x, out=out),
+    "square": lambda x, out: torch.square(x, out=out),
+    "positive": lambda x, out: torch.gt(x, 0, out=out),
+}
+
+CHANGE_MOMENT = "square_change"  # of the difference from the base model
+
+BASE_MOMENT = "base_absolute"  # of the base model's own activation
+
+BASED_MOMENTS = (CHANGE_MOMENT, BASE_MOMENT)  # those that need the base model
+
+
+@contextmanager
+def observed(
+    model: PreTrainedModel, site: str, observe: Callable[[int, torch.Tensor], None]
+) -> Iterator[list[nn.Module]]:
+    """Call ``observe(layer, activations (1, T, N))`` whenever the model computes a layer's neurons.
+
+    Args:
+        model: a model of `ARCHITECTURES`.
+        site: ``"down_input"`` is what the down projection reads, the neuron itself; ``"gate"`` is the output of the
+            activation function, which is not yet multiplied by the up projection in a gated MLP; ``"heads"`` is
+            what the attention's output projection reads, head h in channels h x width to (h + 1) x width.
+        observe: must not change the activations.
+
+    Raises:
+        ValueError: if the site is unknown.
+    """
+    modules = architecture_of(model).parts_of(model, _part(site))
+    handles = []
+    for layer, module in enumerate(modules):
+        if site != "gate":
+            handles.append(module.register_forward_pre_hook(lambda _, args, layer=layer: observe(layer, args[0])))
+        else:
+            handles.append(module.register_forward_hook(lambda _, args, output, layer=layer: observe(layer, output)))
+    try:
+        yield modules
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def site_shape(model: PreTrainedModel, site: str) -> tuple[int, int]:
+    """Return (L, N) of a site: layers, and neurons or head channels per layer."""
+    if _part(site) == "attention_output":
+        n_layers, n_heads, width = head_shape(model)
+        return n_layers, n_heads * width
+    return neuron_shape(model)
+
+
+def _part(site: str) -> str:
+    if site not in SITES:
+        raise ValueError(f"site: expected one of {tuple(SITES)}, got {site!r}")
+    return SITES[site]
+
+
+@torch.no_grad()
+def weighted_moments(
+    activations: torch.Tensor, weights: torch.Tensor, moments: Sequence[str], base: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return sum_t weights[w, t] f(activations[t, n]) for every moment f.
+
+    Args:
+        activations: (T, N), of any float dtype.
+        weights: (W, T), float32.
+        moments: keys of `MOMENTS`, or of `BASED_MOMENTS`.
+        base: (T, N), the base model's activations at the same tokens; for `BASED_MOMENTS`.
+
+    Returns:
+        (moments, W, N), float32.
+    """
+    n_tokens, n_neurons = activations.shape
+    sums = torch.zeros(len(moments), len(weights), n_neurons, device=activations.device)
+    chunk = CHUNK if activations.device.type == "cpu" else n_tokens
+    values, scratch = torch.empty(2, min(chunk, n_tokens), n_neurons, device=activations.device).unbind()
+    for first in range(0, n_tokens, chunk):
+        rows = slice(first, min(first + chunk, n_tokens))
+        x, out = values[: rows.stop - first], scratch[: rows.stop - first]
+        x.copy_(activations[rows])
+        for number, moment in enumerate(moments):
+            if moment == CHANGE_MOMENT:
+                change = torch.sub(x, base[rows], out=out).square_()
+                sums[number].addmm_(weights[:, rows], change)
+            elif moment == BASE_MOMENT:
+                sums[number].addmm_(weights[:, rows], out.copy_(base[rows]).abs_())
+            else:
+                sums[number].addmm_(weights[:, rows], MOMENTS[moment](x, out))
+    return sums
+
+
+MOST = 0.9  # where more of the tokens count, taking all with some weights zero is faster than picking rows
+
+
+@dataclass
+class PassSums:
+    """Sums over tokens for one model, float64 in the totals.
+
+    Args:
+        moments: (moments, scopes, 2, L, N), sides chosen and rejected.
+        weights: (scopes, 2), summed token weights.
+        attribution: (scopes, L, N), sum over items.
+    """
+
+    moments: torch.Tensor
+    weights: torch.Tensor
+    attribution: torch.Tensor
+
+    @classmethod
+    def zeros(cls, observation: "Observation", shape: tuple[int, int]) -> "PassSums":
+        """Return empty totals."""
+        n_scopes = len(observation.scopes)
+        return cls(
+            moments=torch.zeros(len(observation.moments), n_scopes, 2, *shape, dtype=torch.float64),
+            weights=torch.zeros(n_scopes, 2, dtype=torch.float64),
+            attribution=torch.zeros(n_scopes, *shape, dtype=torch.float64),
+        )
+
+    def add(self, other: "PassSums") -> None:
+        """Add the sums of a batch."""
+        self.moments += other.moments
+        self.weights += other.weights
+        self.attribution += other.attribution
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What to gather: ``moments`` of the models' activations at a site, over the tokens of several scopes."""
+
+    models: tuple[PreTrainedModel, ...]
+    base: PreTrainedModel | None
+    site: str
+    scopes: tuple[str, ...]
+    moments: tuple[str, ...]
+    is_attributed: bool
+    tokenizer: PreTrainedTokenizerFast
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[list[PreparedItem]], list[PassSums]]]:
+        """Give a function from the items of a batch to one `PassSums` per model."""
+        head_pad = self.models[0].config.pad_token_id
+        pad_token_id = self.tokenizer.pad_token_id if head_pad is None else head_pad
+        with ExitStack() as stack:
+            forwards = [stack.enter_context(packed_attention(model)) for model in self.models]
+            needs_base = not set(BASED_MOMENTS).isdisjoint(self.moments)
+            base_forward = stack.enter_context(packed_attention(self.base)) if needs_base else None
+
+            def step(group: list[PreparedItem]) -> list[PassSums]:
+                batch = pack_items(group, pad_token_id)
+                weights = torch.stack([batch.weights(scope) for scope in self.scopes])  # (scopes, 2, T)
+                rows = weights.sum(dim=(0, 1)).nonzero()[:, 0]
+                rows = None if len(rows) > MOST * weights.shape[-1] else rows
+                base = self._base_activations(base_forward, batch, rows) if needs_base else None
+                passes = (_Pass(self, model, weights, rows, base) for model in self.models)
+                return [each.run(forward, batch) for each, forward in zip(passes, forwards, strict=True)]
+
+            yield step
+
+    def _base_activations(
+        self, forward: Callable[[PackedBatch], torch.Tensor], batch: PackedBatch, rows: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """Return the base model's activations (rows, N) of every layer."""
+        layers: dict[int, torch.Tensor] = {}
+
+        def keep(layer: int, activations: torch.Tensor) -> None:
+            layers[layer] = select_rows(activations[0], rows)
+
+        with torch.inference_mode(), observed(self.base, self.site, keep):
+            forward(batch)
+        return [layers[layer] for layer in sorted(layers)]
+
+
+def select_rows(activations: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+    """Return the activations (rows, N) of some tokens; None stands for all."""
+    return activations if rows is None else activations[rows.to(activations.device)]
+
+
+class _Pass:
+    """One forward, and with attribution one backward, of one model over one batch."""
+
+    def __init__(
+        self,
+        observation: Observation,
+        model: PreTrainedModel,
+        weights: torch.Tensor,
+        rows: torch.Tensor | None,
+        base: list[torch.Tensor] | None,
+    ) -> None:
+        self.observation, self.model, self.rows, self.base = observation, model, rows, base
+        self.total_weights = weights.sum(dim=-1)
+        self.weights = (weights if rows is None else weights[..., rows]).to(model.device)  # (scopes, 2, rows)
+        self.moments: dict[int, torch.Tensor] = {}
+        self.attribution: dict[int, torch.Tensor] = {}
+
+    def run(self, forward: Callable[[PackedBatch], torch.Tensor], batch: PackedBatch) -> PassSums:
+        with observed(self.model, self.observation.site, self._observe):
+            if self.observation.is_attributed:
+                with _frozen_parameters(self.model), torch.inference_mode(False), torch.enable_grad():
+                    margins(batch_rewards(self.model, forward(batch), batch), batch).sum().backward()
+            else:
+                with torch.inference_mode():
+                    forward(batch)
+        moments = torch.stack([self.moments[layer] for layer in sorted(self.moments)], dim=2)
+        moments = moments.unflatten(1, (len(self.observation.scopes), 2))  # (moments, scopes, 2, L, N)
+        attribution = torch.zeros(len(self.observation.scopes), *moments.shape[-2:])
+        if self.attribution:
+            attribution = torch.stack([self.attribution[layer] for layer in sorted(self.attribution)], dim=1)
+        return PassSums(moments.cpu(), self.total_weights, attribution.cpu())
+
+    def _observe(self, layer: int, activations: torch.Tensor) -> None:
+        """Add up a layer's moments, and have its gradient added up when the backward pass reaches it."""
+        values = select_rows(activations.detach()[0], self.rows)
+        base = self.base[layer] if self.base is not None else None
+        self.moments[layer] = weighted_moments(values, self.weights.flatten(0, 1), self.observation.moments, base)
+        if not self.observation.is_attributed:
+            return
+        if not activations.requires_grad:
+            activations.requires_grad_()  # the first layer: no parameter below it asks for a gradient
+
+        def attribute(gradient: torch.Tensor) -> None:
+            product = values.float() * select_rows(gradient[0], self.rows).float()  # (rows, N)
+            in_scope = (self.weights.sum(dim=1) > 0).float()  # (scopes, rows)
+            self.attribution[layer] = in_scope @ product
+
+        activations.register_hook(attribute)
+
+
+def margins(rewards: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """Return min r(chosen) - max r(rejected) per item from the rewards (B,) of its sequences."""
+    by_item: list[tuple[list[int], list[int]]] = [([], []) for _ in range(batch.n_items)]
+    for index, sequence in enumerate(batch.sequences):
+        by_item[sequence.item][sequence.side].append(index)
+    return torch.stack([rewards[chosen].min() - rewards[rejected].max() for chosen, rejected in by_item])
+
+
+@contextmanager
+def _frozen_parameters(model: PreTrainedModel) -> Iterator[None]:
+    """Ask for no parameter's gradient, so that the backward pass computes those of activations alone."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        yield
+    finally:
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
+
 
 MOMENTS_OF = {
     "signed_mean": ("sum",),
@@ -24,11 +405,17 @@ MOMENTS_OF = {
     "contrast": ("sum",),
     "absolute_contrast": ("sum",),
 }
+
 KINDS = (*MOMENTS_OF, "attribution")
+
 DEFAULT_KINDS = ("signed_mean", "mean_abs", "rms", "frequency", "contrast")
+
 UNSIDED_KINDS = ("contrast", "absolute_contrast", "attribution")  # differences of the sides, stored as side "both"
+
 TEXT_KINDS = tuple(kind for kind in KINDS if kind not in UNSIDED_KINDS)  # those that a text without labels has
+
 ROOT_KINDS = ("rms", "rms_change", "relative_change")
+
 BASED_KINDS = ("rms_change", "relative_change")  # they compare with the model before training
 
 

@@ -46,8 +46,11 @@ _LLAMA = Architecture(
     down="mlp.down_proj",
     attention_output="self_attn.o_proj",
 )
+
 _OLMO2 = Architecture(**{**vars(_LLAMA), "model_types": ("olmo2",)})  # norms after attention and MLP
+
 _GEMMA3 = Architecture(**{**vars(_LLAMA), "model_types": ("gemma3_text",)})  # norms before and after, scaled embeddings
+
 _GPT2 = Architecture(
     model_types=("gpt2",),
     layers="h",
@@ -58,6 +61,7 @@ _GPT2 = Architecture(
     attention_output="attn.c_proj",
     final_norm="ln_f",
 )
+
 _GPT_NEOX = Architecture(
     model_types=("gpt_neox",),
     layers="layers",
@@ -68,6 +72,7 @@ _GPT_NEOX = Architecture(
     attention_output="attention.dense",
     final_norm="final_layer_norm",
 )
+
 ARCHITECTURES = {name: row for row in (_GPT2, _LLAMA, _OLMO2, _GEMMA3, _GPT_NEOX) for name in row.model_types}
 
 

@@ -6,18 +6,21 @@ from math import isclose
 
 import numpy as np
 
+from tension_utils.activations import OWN_SCORES, own_scores
 from tension_utils.artifacts import require
-from tension_utils.checks import check_choice
-from tension_utils.config import FAMILIES, MIXED_ARMS, REMOVAL, SINGLE_OBJECTIVES, AblateConfig
+from tension_utils.config import FAMILIES, MIXED_ARMS, REMOVAL, SINGLE_OBJECTIVES, AblateConfig, Run, check_choice
 from tension_utils.neurons import NeuronSet, activity_bins, equalized, top_neurons
-from tension_utils.runs import Run
-from tension_utils.scores import OWN_SCORES, own_scores
 
 CONTROL, EVERYTHING = "random", "all"  # names of sets
+
 SHARED = "shared"
+
 ONLY = {objective: f"only-{objective}" for objective in SINGLE_OBJECTIVES}
+
 MIXED_SETS = (SHARED, *ONLY.values())
+
 NATURAL, EQUAL_SIZE, EQUAL_ACTIVITY = FAMILIES
+
 FAMILY_WORDS = {EQUAL_SIZE: ", equal size", EQUAL_ACTIVITY: ", equal size and activity"}
 
 

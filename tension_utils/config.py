@@ -1,20 +1,95 @@
-"""Choices of a run, validated when they are made, and their hash."""
+"""Choices of a run, checked when they are made; the arms; a run, which is one reward model, and its folder."""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
 
-from tension_utils.checks import check_choice, check_choices, check_range, check_values
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        ValueError: names the parameter, what came and every valid choice.
+
+    >>> check_choice("objective", "helpful", ("helpful", "harmless"))
+    'helpful'
+    """
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}; got {value!r}")
+    return value
+
+
+def check_choices(name: str, values: Collection[str], choices: Collection[str]) -> None:
+    """Check a non-empty collection without repeats, each a valid choice.
+
+    Raises:
+        ValueError: names the parameter and what is wrong with it.
+    """
+    if isinstance(values, str):
+        raise ValueError(f"{name}: expected a list of values; got the text {values!r}")
+    if not values or len(set(values)) != len(values):
+        raise ValueError(f"{name}: expected at least one value and none twice; got {list(values)!r}")
+    for value in values:
+        check_choice(name, value, choices)
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Check ``low <= value <= high``.
+
+    Raises:
+        ValueError: names the parameter, the range and what came.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+        raise ValueError(f"{name}: expected a number from {low} to {high}; got {value!r}")
+
+
+def check_values(name: str, values: Collection[float], low: float, high: float = float("inf")) -> None:
+    """Check a non-empty collection of numbers without repeats, each from ``low`` to ``high``.
+
+    Raises:
+        ValueError: names the parameter and what is wrong with it.
+    """
+    if not values or len(set(values)) != len(values):
+        raise ValueError(f"{name}: expected at least one value and none twice; got {list(values)!r}")
+    for value in values:
+        check_range(name, value, low, high)
+
+
+def check_fields(name: str, values: Mapping[str, object], config_class: type) -> Mapping[str, object]:
+    """Return ``values`` if every key is a field of the dataclass ``config_class``.
+
+    Raises:
+        ValueError: names the parameter, the unknown keys and the fields there are.
+
+    >>> from tension_utils.config import EngineConfig
+    >>> check_fields("engine", {"n_items": 4}, EngineConfig)
+    {'n_items': 4}
+    """
+    fields = [field.name for field in dataclasses.fields(config_class)]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ValueError(f"{name}: expected fields of {config_class.__name__} ({', '.join(fields)}); got {unknown}")
+    return values
+
 
 OBJECTIVES = ("helpful", "harmless", "helpful-harmless")
+
 SINGLE_OBJECTIVES = OBJECTIVES[:2]
+
 MIXED, MATCHED_ARM = OBJECTIVES[2], "helpful-harmless-matched"
+
 SHARED_MASK_ARM = "matched-without-shared"  # trained with the neurons masked that the single-objective models share
+
 RANDOM_MASK_ARMS = tuple("matched-without-random" + number for number in ("", "-2", "-3", "-4"))  # one draw each
+
 MIXED_ARMS = (MIXED, MATCHED_ARM)
+
 MASKED_ARMS = (SHARED_MASK_ARM, *RANDOM_MASK_ARMS)
+
 LABELS = ("given", "coin", "longer")
 
 
@@ -40,7 +115,9 @@ SHAM_ARMS = {
     for labels in LABELS[1:]
     for objective in SINGLE_OBJECTIVES
 }
+
 RATIO_ARMS = {"helpful-harmless-3-to-1": Arm(0.75, 0.25), "helpful-harmless-1-to-3": Arm(0.25, 0.75)}
+
 ARMS = {
     "helpful": Arm(helpful=1.0),
     "harmless": Arm(harmless=1.0),
@@ -49,21 +126,34 @@ ARMS = {
     **RATIO_ARMS,
     **SHAM_ARMS,
 }
+
 MASK_MODES = ("masked", "pruned")
+
 PRECISIONS = ("auto", "float32", "bfloat16")
+
 LONG_PAIRS = ("error", "drop", "truncate")
+
 BAD_PAIRS = ("error", "drop")
+
 SCORE_KINDS = (
     *("signed_mean", "mean_abs", "rms", "frequency", "rms_change", "relative_change"),
     *("contrast", "absolute_contrast", "attribution"),
 )
+
 SCOPES = ("all", "response", "last")
+
 ABLATION_KINDS = ("zero", "mean", "resample")
+
 BLOCKS = ("scored", "mixed")  # of conditions: top sets by score; shared and only sets of the single-objective models
+
 FAMILIES = ("natural", "equal-size", "equal-activity")  # how the shared and only sets are drawn down
+
 CONTROLS = ("layer", "activity")  # what a random set has in common with its target, besides its size
+
 REMOVAL = 0.0  # the scale of a removed set
+
 MOST_SCALE = 10.0
+
 TOY = "toy"
 
 
@@ -293,3 +383,120 @@ class AblateConfig:
         check_sources(self.sources, self.benchmarks)
         check_values("fractions", self.fractions, 1e-9, 1)
         check_range("fraction", self.fraction, 1e-9, 1)
+
+
+SINGLE_PAIR = "single-pair"  # folder of what belongs to both single-objective reward models of a seed
+
+
+@dataclass(frozen=True)
+class Run:
+    """The unit of work: one reward model, named by base model, objective and seed, and the folder it fills.
+
+    Args:
+        root: the profile's folder, ``runs/<profile>``.
+        base_model: public name or folder of the base model, or ``"toy"``.
+    """
+
+    root: Path
+    base_model: str
+    objective: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_choice("objective", self.objective, ARMS)
+        check_range("seed", self.seed, 0)
+        if not isinstance(self.seed, int):
+            raise ValueError(f"seed: expected a whole number; got {self.seed!r}")
+        if not isinstance(self.base_model, str) or not self.base_model_name:
+            raise ValueError(f"base_model: expected a public name, a folder or 'toy'; got {self.base_model!r}")
+        object.__setattr__(self, "root", Path(self.root))
+
+    @property
+    def base_model_name(self) -> str:
+        """Short name of the base model: the last part of its name or path, in lower case."""
+        return self.base_model.rstrip("/").split("/")[-1].lower()
+
+    @property
+    def folder(self) -> Path:
+        """Where this reward model's artifacts lie."""
+        return self.root / self.base_model_name / self.objective / f"seed{self.seed}"
+
+    @property
+    def label(self) -> dict[str, str | int]:
+        """Columns that name this run in a table."""
+        return {"base_model": self.base_model_name, "objective": self.objective, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class SinglePair:
+    """The helpful and the harmless reward model of one base model and seed, and the folder of what belongs to both.
+
+    Args:
+        root: the profile's folder, ``runs/<profile>``.
+        base_model: public name or folder of the base model, or ``"toy"``.
+    """
+
+    root: Path
+    base_model: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.helpful.root)  # a run checks all three values
+
+    @property
+    def helpful(self) -> Run:
+        """The helpful reward model."""
+        return self.run_of(SINGLE_OBJECTIVES[0])
+
+    @property
+    def harmless(self) -> Run:
+        """The harmless reward model."""
+        return self.run_of(SINGLE_OBJECTIVES[1])
+
+    def run_of(self, objective: str) -> Run:
+        """Return the run of any of `config.ARMS` with this base model and seed."""
+        return Run(self.root, self.base_model, objective, self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """Where the pair's artifacts lie."""
+        return self.root / self.helpful.base_model_name / SINGLE_PAIR / f"seed{self.seed}"
+
+    @property
+    def label(self) -> dict[str, str | int]:
+        """Columns that name this pair in a table."""
+        return {"base_model": self.helpful.base_model_name, "seed": self.seed}
+
+
+def list_runs(root: Path, base_models: list[str], objectives: list[str], seeds: list[int]) -> list[Run]:
+    """Return every combination as a `Run`, base models first.
+
+    Raises:
+        ValueError: if a list is empty, repeats a value, or names an unknown objective.
+    """
+    check_choices("objectives", objectives, ARMS)
+    for name, values in (("base_models", base_models), ("seeds", seeds)):
+        if not values or len(set(values)) != len(values):
+            raise ValueError(f"{name}: expected at least one value and none twice; got {values!r}")
+    runs = [Run(root, model, objective, seed) for model in base_models for objective in objectives for seed in seeds]
+    if len({run.folder for run in runs}) != len(runs):
+        raise ValueError(f"base_models: two of {base_models!r} have the same short name; rename one folder")
+    return runs
+
+
+def list_pairs(runs: list[Run]) -> list[SinglePair]:
+    """Return the pairs of single-objective reward models that runs belong to, each once, in the runs' order."""
+    return list(dict.fromkeys(SinglePair(run.root, run.base_model, run.seed) for run in runs))
+
+
+def named_runs(values: dict) -> list[Run]:
+    """Return the runs that the values of a profile name: profile, base_models, objectives, seeds; others are ignored.
+
+    Raises:
+        ValueError: if one of them is missing or `list_runs` refuses them.
+    """
+    names = ("profile", "base_models", "objectives", "seeds")
+    if not isinstance(values, dict) or not set(names) <= set(values):
+        raise ValueError(f"--parameters: expected an object with {', '.join(names)}; got {values!r}")
+    profile, *lists = (values[name] for name in names)
+    return list_runs(Path("runs") / profile, *lists)

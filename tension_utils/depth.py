@@ -11,14 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.architectures import architecture_of, reward_head
 from tension_utils.artifacts import write_table
-from tension_utils.config import EngineConfig
+from tension_utils.config import EngineConfig, Run
 from tension_utils.data import Item
-from tension_utils.engine import run_batches, token_budget
-from tension_utils.evaluation import PromptGroup, group_by_prompt, split_rewards
-from tension_utils.packed_attention import packed_attention
-from tension_utils.packing import PreparedItem, pack_items, prepare_items
-from tension_utils.rewards import ItemRewards, item_rewards
-from tension_utils.runs import Run
+from tension_utils.engine.attention import packed_attention
+from tension_utils.engine.batches import run_batches, token_budget
+from tension_utils.engine.packing import PreparedItem, pack_items, prepare_items
+from tension_utils.evaluation import ItemRewards, PromptGroup, group_by_prompt, item_rewards, split_rewards
 from tension_utils.stages import ItemsConfig, Stage, load_items
 
 

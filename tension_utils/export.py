@@ -5,14 +5,15 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tension_utils.activations import OWN_SCORES, VIEWS, NeuronScores
 from tension_utils.artifacts import TABLES, atomic_path, file_hash, read_manifest
-from tension_utils.config import SCORE_KINDS, SINGLE_OBJECTIVES
+from tension_utils.config import SCORE_KINDS, SINGLE_OBJECTIVES, Run, SinglePair
 from tension_utils.neurons import jaccard, top_neurons
-from tension_utils.runs import Run, SinglePair
-from tension_utils.scores import OWN_SCORES, VIEWS, NeuronScores
 
 SCHEMA_VERSION = 1
+
 TOP = 0.1  # share of neurons in the sets that float16 must still tell
+
 # Views whose scores are kept, with their kinds; of the run's own text all kinds are. One side and one scope of each.
 VIEW_KINDS = {
     **{f"text-{objective}": ("signed_mean", "rms_change", "attribution") for objective in SINGLE_OBJECTIVES},
@@ -20,6 +21,7 @@ VIEW_KINDS = {
     "base-generic": ("mean_abs",),
     "gate": ("signed_mean",),
 }
+
 STAGE_OF = {
     "train": "train_log.parquet",
     "evaluate": "evaluation.parquet",

@@ -7,12 +7,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from tension_utils.artifacts import atomic_path, read_manifest, remove_any, require, write_table
-from tension_utils.checkpoints import open_checkpoint, set_interpolated
-from tension_utils.checks import check_range
-from tension_utils.config import SINGLE_OBJECTIVES, EngineConfig
+from tension_utils.config import SINGLE_OBJECTIVES, EngineConfig, SinglePair, check_range
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.masking import NEURON_MASK_FILE
-from tension_utils.runs import SinglePair
+from tension_utils.models import open_checkpoint, set_interpolated
 from tension_utils.stages import ItemsConfig, Stage, load_items
 
 PARTS = "interpolation_parts"  # folder of finished weights while the stage is under way

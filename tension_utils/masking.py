@@ -15,11 +15,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tension_utils.architectures import architecture_of, neuron_shape
-from tension_utils.checks import check_choice
-from tension_utils.config import MASK_MODES
+from tension_utils.config import MASK_MODES, check_choice
 from tension_utils.neurons import FILE_KEY, NeuronSet
 
 NEURON_MASK_FILE = "neuron_mask.safetensors"
+
 CONFIG_KEY = "neuron_mask"  # in a checkpoint's config.json: the mode, so that a lost mask file is noticed
 
 

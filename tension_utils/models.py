@@ -1,10 +1,12 @@
-"""Load and save reward models, base models and tokenizers; the table of architectures is in `architectures`."""
+"""Load, save and interpolate reward models, base models and tokenizers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -18,31 +20,13 @@ from transformers import (
 
 from tension_utils.architectures import (
     ARCHITECTURES,
-    Architecture,
     RewardHead,
-    architecture_of,
     architecture_of_config,
-    head_shape,
-    neuron_shape,
     restore_embedding_scale,
     reward_head,
 )
 from tension_utils.artifacts import atomic_path
 from tension_utils.masking import CONFIG_KEY, NEURON_MASK_FILE, NeuronMask, apply_saved_mask, check_shape
-
-__all__ = [
-    "ARCHITECTURES",
-    "Architecture",
-    "architecture_of",
-    "head_shape",
-    "load_base_model",
-    "load_reward_model",
-    "load_tokenizer",
-    "neuron_shape",
-    "new_reward_model",
-    "reward_head",
-    "save_reward_model",
-]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -239,3 +223,56 @@ def _from_pretrained(load: Callable, path_or_name: str | Path, **options: Any) -
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+ReadParameter = Callable[[str, torch.Size], torch.Tensor]
+
+
+@contextmanager
+def open_checkpoint(folder: Path) -> Iterator[ReadParameter]:
+    """Give a function that reads one parameter of a reward model; the others stay on disk.
+
+    Args:
+        folder: as `models.save_reward_model` writes it, in one or several files.
+
+    Yields:
+        A function from a parameter's name and shape to its values, float32; it raises ValueError where the checkpoint
+        has no such parameter, or one of another shape.
+    """
+    with ExitStack() as stack:
+        paths = [path for path in sorted(folder.glob("*.safetensors")) if path.name != NEURON_MASK_FILE]
+        files = [stack.enter_context(safe_open(path, framework="pt")) for path in paths]
+        file_of = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (no mapping, but a file)
+
+        def read(name: str, shape: torch.Size) -> torch.Tensor:
+            found = tuple(file_of[name].get_slice(name).get_shape()) if name in file_of else None
+            if found != tuple(shape):
+                raise ValueError(
+                    f"{folder}: expected {name} of shape {tuple(shape)}, got {found or 'no such parameter'}; reward "
+                    "models are compared weight by weight only if they were trained from one base model"
+                )
+            return file_of[name].get_tensor(name).float()
+
+        yield read
+
+
+@torch.no_grad()
+def set_interpolated(model: PreTrainedModel, first: ReadParameter, second: ReadParameter, weight: float) -> None:
+    r"""Set every parameter of a model, reward head included, to a point on the line between two checkpoints.
+
+    .. math:: \theta = (1 - a) \theta_1 + a \theta_2
+
+    The sum is taken in float32 and rounded to the model's dtype; at a = 0 and 1 it is exactly one of the checkpoints.
+
+    Args:
+        model: of the checkpoints' shapes; changed in place.
+        first: of `open_checkpoint`.
+        second: likewise.
+        weight: a, of the second checkpoint, in [0, 1].
+
+    Raises:
+        ValueError: if a checkpoint lacks a parameter or has one of another shape.
+    """
+    for name, parameter in model.named_parameters():
+        one, other = (read(name, parameter.shape) for read in (first, second))
+        parameter.copy_((1 - weight) * one + weight * other)

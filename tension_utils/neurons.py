@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.stats import hypergeom
 
 FILE_KEY = "neurons"
+
 N_ACTIVITY_BINS = 20  # per layer
 
 

@@ -1,18 +1,85 @@
-"""What every stage after training shares, and the first of them: evaluate one reward model."""
+"""What notebooks and clusters call: evaluate, identify and ablate a reward model, train it again without neurons."""
 
 import dataclasses
+import hashlib
+import re
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from tension_utils.artifacts import StageRecord, is_current, read_manifest, require, write_table
-from tension_utils.benchmarks import LoadedBenchmarks, first_prompts, load_benchmarks
-from tension_utils.checks import check_choice, check_range
-from tension_utils.config import AblateConfig, DataConfig, EngineConfig, EvaluateConfig, check_sources, config_hash
-from tension_utils.evaluation import group_by_prompt, score_groups
-from tension_utils.models import load_reward_model, load_tokenizer
-from tension_utils.runs import Run, SinglePair
-from tension_utils.training import device_name, local_inputs, pick_device, resolve_source, uses_bfloat16
+import numpy as np
+import pandas as pd
+import torch
+from pyarrow import ArrowException
+from torch.nn.functional import logsigmoid
+from tqdm import tqdm
+
+from tension_utils.ablation import ablated, activation_bank
+from tension_utils.activations import (
+    ACTIVATION_KINDS,
+    BASE_GENERIC,
+    BASED_KINDS,
+    GENERIC,
+    OWN_SCORES,
+    VIEWS,
+    NeuronScores,
+    neuron_scores,
+    own_scores,
+    split_half_scores,
+    text_scores,
+)
+from tension_utils.artifacts import (
+    TABLES,
+    StageRecord,
+    atomic_path,
+    is_current,
+    read_manifest,
+    read_table,
+    remove_any,
+    require,
+    write_table,
+)
+from tension_utils.benchmarks.load import LoadedBenchmarks, first_prompts, load_benchmarks
+from tension_utils.conditions import Condition, list_conditions, score_sources, set_generator
+from tension_utils.config import (
+    MASK_MODES,
+    MASKED_ARMS,
+    MATCHED_ARM,
+    SCOPES,
+    SCORE_KINDS,
+    SHARED_MASK_ARM,
+    SINGLE_OBJECTIVES,
+    AblateConfig,
+    DataConfig,
+    EngineConfig,
+    EvaluateConfig,
+    IdentifyConfig,
+    Run,
+    SinglePair,
+    TrainConfig,
+    check_choice,
+    check_range,
+    check_sources,
+    config_hash,
+)
+from tension_utils.data import Item, training_pairs
+from tension_utils.engine.packing import prepare_items
+from tension_utils.evaluation import PromptGroup, group_by_prompt, score_groups
+from tension_utils.masking import NEURON_MASK_FILE, NeuronMask
+from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
+from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.training import (
+    device_name,
+    local_inputs,
+    pick_device,
+    resolve_source,
+    tokenize_pairs,
+    train_run,
+    uses_bfloat16,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,3 +224,584 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
         not_run=loaded.not_run,
     )
     return True
+
+
+PYDOC = "pydoc"  # the Python language reference, which ships with the standard library
+
+LONGEST, SHORTEST = 500, 120  # characters of a passage
+
+MARKUP = re.compile(r"[*\"`]|\\(?=\W)")
+
+CODE = re.compile(r"::=|>>>|\.\.\. |^\s*[+|]|[*=~^-]{4}|[{}=<>]\s*\w*\(", re.MULTILINE)
+
+SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
+
+
+def load_passages(source: str, n_passages: int, seed: int = 0) -> list[str]:
+    """Return random passages of plain text, each a few sentences of one paragraph; more start with the same ones.
+
+    Args:
+        source: "pydoc", the Python language reference of the running Python; or the path of a UTF-8 text file with
+            blank lines between paragraphs.
+        n_passages: how many.
+        seed: of the draw.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no UTF-8 text, or there are too few passages.
+    """
+    passages = list(dict.fromkeys(passage for text in _texts(source) for passage in cut_passages(text)))
+    if len(passages) < n_passages:
+        raise ValueError(
+            f"n_generic: expected at most {len(passages)}, the passages of {SHORTEST} to {LONGEST} characters in "
+            f"generic_text={source!r}; got {n_passages}"
+        )
+    order = np.random.default_rng(seed).permutation(len(passages))
+    return [passages[i] for i in order[:n_passages]]
+
+
+def _texts(source: str) -> list[str]:
+    """Return the texts of a source, in a fixed order."""
+    if source == PYDOC:
+        from pydoc_data.topics import topics  # half a megabyte that few need
+
+        return [topics[name] for name in sorted(topics)]
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"generic_text: expected {PYDOC!r} or a text file; there is no file {path}")
+    try:
+        return [path.read_text(encoding="utf-8")]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"generic_text: expected UTF-8 text in {path}; got {error}; save it as UTF-8") from error
+
+
+def cut_passages(text: str) -> Iterator[str]:
+    r"""Yield the passages of a text: whole sentences of one paragraph of prose, without markup and line breaks.
+
+    Headings, code, grammar and tables are left out, and so are sentences longer and passages shorter than a passage
+    may be.
+
+    >>> prose = "*Names* refer to objects, and names are introduced by\n   name binding operations. " * 2
+    >>> list(cut_passages("Naming\n******\n\n" + prose + "\n\n   x ::= 1"))[0][:60]
+    'Names refer to objects, and names are introduced by name bin'
+    """
+    for paragraph in re.split(r"\n\s*\n", text):
+        if CODE.search(paragraph):
+            continue
+        prose = " ".join(re.sub(r"-\n\s*", "-", MARKUP.sub("", paragraph)).split())
+        if not (prose[:1].isupper() and prose.endswith((".", "!", "?"))):
+            continue
+        passage = ""
+        for sentence in (*SENTENCE_END.split(prose), ""):
+            longer = f"{passage} {sentence}".strip()
+            if sentence and len(longer) <= LONGEST:
+                passage = longer
+                continue
+            if SHORTEST <= len(passage) <= LONGEST:
+                yield passage
+            passage = sentence
+
+
+VIEW_KINDS = (*ACTIVATION_KINDS, "rms_change")  # that tables read on both texts, whatever else is asked for
+
+GENERIC_KINDS = (*ACTIVATION_KINDS, "rms")
+
+GENERIC_SEED = 0  # every reward model reads the same passages
+
+
+def training_texts(stage: Stage, n_items: int) -> dict[str, list[Item]]:
+    """Return the first training pairs, of the run's seed, of its own objective and of both single ones.
+
+    Args:
+        stage: of the run.
+        n_items: pairs per objective; 0 takes all.
+    """
+    objectives = dict.fromkeys((stage.run.objective, *SINGLE_OBJECTIVES))
+    pairs = {objective: training_pairs(stage.data, objective, stage.run.seed).train for objective in objectives}
+    return {objective: list(items)[: n_items or None] for objective, items in pairs.items()}
+
+
+def identify_run(run: Run, config: IdentifyConfig) -> bool:
+    """Take neuron statistics and write ``neuron_scores.safetensors`` and the files of ``score_views``.
+
+    Views: "half-0" and "half-1" are the same statistics over every second pair; "gate" has every kind and scope at the
+    published site, "heads" the change of attention heads; "text-helpful" and "text-harmless" have every kind, of this
+    reward model on the training pairs of that objective, so that attribution tells what a neuron adds to the margin on
+    either; a run of a single objective adds "base-text-<objective>", the untouched base model on them. With
+    ``config.n_generic``, "generic" and "base-generic" are the two models on plain text without labels: what is loud
+    there was loud before training, on any text.
+
+    Returns:
+        True if it computed, False if it found the artifact.
+
+    Source: section 1 of METHOD.md, "Neuron scores"; the views are ours (section 2, facts 3 and 7).
+    """
+    stage = Stage(run, "identify", OWN_SCORES, config)
+    if not stage.start():
+        return False
+    texts = training_texts(stage, config.engine.n_items)
+    source = resolve_source(run.base_model, run.root, "base_model")
+    options = stage.engine_options() | {"base_model": load_base_model(source, **stage.placement)}
+    scores, *halves = split_half_scores(
+        stage.model,
+        stage.tokenizer,
+        texts[run.objective],
+        kinds=config.score_kinds,
+        scope=config.scopes,
+        **options,
+    )
+    found = {f"half-{number}": half for number, half in enumerate(halves)} | _own_text(stage, config, texts, scores)
+    taken = _views(stage, config, texts, options, found) | _generic_views(stage, config, options)
+    with atomic_path(run.folder / VIEWS) as temporary:
+        temporary.mkdir(parents=True)
+        for name, view in (found | taken).items():
+            view.save(temporary / f"{name}.safetensors")
+    with atomic_path(run.folder / OWN_SCORES) as temporary:
+        scores.save(temporary)
+    stage.inputs |= local_inputs(base_model=source)
+    if config.n_generic and config.generic_text != PYDOC:
+        stage.inputs["generic_text"] = Path(config.generic_text).expanduser()
+    n_tokens = scores.n_tokens + sum(view.n_tokens for view in taken.values())
+    counts = {"n_view_items": config.n_view_items, "n_generic": config.n_generic}
+    stage.finish(n_tokens, n_items=len(texts[run.objective]), **counts)
+    return True
+
+
+def _text_kinds(config: IdentifyConfig) -> tuple[str, ...]:
+    """Return the score kinds of the views on both texts."""
+    return tuple(dict.fromkeys((*config.score_kinds, *VIEW_KINDS)))
+
+
+def _own_text(
+    stage: Stage, config: IdentifyConfig, texts: dict[str, list[Item]], scores: NeuronScores
+) -> dict[str, NeuronScores]:
+    """Return the view on the own objective's text where the run's own scores are just that; else nothing."""
+    objective = stage.run.objective
+    is_whole = len(texts[objective][: config.n_view_items or None]) == len(texts[objective])
+    has_all = set(_text_kinds(config)) <= set(config.score_kinds) and "all" in config.scopes
+    if objective not in SINGLE_OBJECTIVES or not (is_whole and has_all):
+        return {}
+    tensors = {key: values for key, values in scores.tensors.items() if key[2] == "all"}
+    return {f"text-{objective}": dataclasses.replace(scores, tensors=tensors)}
+
+
+def _generic_views(stage: Stage, config: IdentifyConfig, options: dict) -> dict[str, NeuronScores]:
+    """Return the statistics of the reward model and of the base model on generic text, if it is asked for."""
+    if not config.n_generic:
+        return {}
+    texts = load_passages(config.generic_text, config.n_generic, GENERIC_SEED)
+    asked = {
+        GENERIC: (stage.model, (*GENERIC_KINDS, *BASED_KINDS)),
+        BASE_GENERIC: (options["base_model"], GENERIC_KINDS),
+    }
+    return {
+        view: text_scores(model, stage.tokenizer, texts, kinds=kinds, **options)
+        for view, (model, kinds) in asked.items()
+    }
+
+
+def _views(
+    stage: Stage, config: IdentifyConfig, texts: dict[str, list[Item]], options: dict, found: dict[str, NeuronScores]
+) -> dict[str, NeuronScores]:
+    """Return the statistics at other sites, on both texts, and of the base model, but for views that were found."""
+    objective, base = stage.run.objective, options["base_model"]
+    texts = {name: items[: config.n_view_items or None] for name, items in texts.items()}
+    asked = {
+        "gate": (stage.model, objective, config.score_kinds, "gate", config.scopes),
+        "heads": (stage.model, objective, ("rms_change",), "heads", "all"),
+        **{f"text-{name}": (stage.model, name, _text_kinds(config), "down_input", "all") for name in SINGLE_OBJECTIVES},
+    }
+    if objective in SINGLE_OBJECTIVES:
+        asked[f"base-text-{objective}"] = (base, objective, ACTIVATION_KINDS, "down_input", "all")
+    return {
+        view: neuron_scores(model, stage.tokenizer, texts[text], kinds=kinds, site=site, scope=scope, **options)
+        for view, (model, text, kinds, site, scope) in asked.items()
+        if view not in found
+    }
+
+
+ITEM_KEY = ("benchmark", "subset", "item_id")
+
+PARTS = "ablation_parts"  # folder of finished conditions; it stays, so that a longer list goes on from it
+
+PART_COLUMNS = ("benchmark", "subset", "item_id", "cluster", "margin", "credit", "chance", "n_tokens")
+
+SCHEMA = 1  # of the parts: raise it when the same settings give other rows
+
+N_BANK_PAIRS = 64  # training pairs whose tokens are the donors of kind "resample"
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Prompts that conditions are scored on, and how many tokens go through the model together."""
+
+    groups: tuple[PromptGroup, ...]
+    tokens_per_batch: int
+
+    @cached_property
+    def keys(self) -> list[tuple[str, ...]]:
+        """`ITEM_KEY` of every item, in the order of the rows."""
+        return [key for group in self.groups for key in _keys_of(group)]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of everything about the items that their rows depend on."""
+        digest = hashlib.sha256()
+        for group in self.groups:
+            digest.update(repr((group.responses, group.prepared)).encode())
+            for item in group.items:
+                names = (*ITEM_KEY, "cluster", "chosen", "rejected", "chance")
+                digest.update(repr([getattr(item, name) for name in names]).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def key_set(self) -> frozenset[tuple[str, ...]]:
+        """The same without order."""
+        return frozenset(self.keys)
+
+    def without(self, covered: frozenset[tuple[str, ...]]) -> "_Items":
+        """Return the prompts that have an item which is not covered."""
+        left = [group for group in self.groups if not covered.issuperset(_keys_of(group))]
+        return self if len(left) == len(self.groups) else _Items(tuple(left), self.tokens_per_batch)
+
+
+def _keys_of(group: PromptGroup) -> list[tuple[str, ...]]:
+    """Return `ITEM_KEY` of each item of a prompt."""
+    return [tuple(getattr(item, name) for name in ITEM_KEY) for item in group.items]
+
+
+class _Ablation:
+    """Scores of one reward model's items under any condition, and what they cost."""
+
+    def __init__(self, stage: Stage, max_length: int) -> None:
+        self.stage, self.run = stage, stage.run
+        self.options = {"max_length": max_length, "device": stage.device, "progress": False}
+        self.seconds: dict[str, list[float]] = {}  # by digest of the items
+        self.n_found = 0
+
+    @cached_property
+    def bank_pairs(self) -> list:
+        """Tokenized training pairs whose activations are donors."""
+        pairs = list(training_pairs(self.stage.data, self.run.objective, self.run.seed).train)[:N_BANK_PAIRS]
+        return prepare_items(self.stage.tokenizer, pairs, self.options["max_length"])
+
+    @cached_property
+    def bank(self) -> torch.Tensor:
+        """Activations of the donors."""
+        generator = set_generator(self.run, "bank", "", 0.0, "")
+        options = {name: self.options[name] for name in ("max_length", "progress")}
+        return activation_bank(self.stage.model, self.stage.tokenizer, self.bank_pairs, generator, **options)
+
+    @cached_property
+    def means(self) -> np.ndarray:
+        """Mean activations (L, N), for kind "mean"."""
+        return own_scores(self.run).get("signed_mean")
+
+    def replacement(self, condition: Condition) -> dict:
+        """Return the keyword arguments of `ablated` that a kind needs."""
+        if condition.ablation_kind == "mean":
+            return {"means": self.means}
+        if condition.ablation_kind == "resample":
+            draw = f"{condition.control}/{condition.draw}"
+            names = (condition.matched_to, condition.family, condition.fraction, draw)
+            return {"bank": self.bank, "generator": set_generator(self.run, *names)}
+        return {}
+
+    def intact(self, items: _Items) -> float:
+        """Score with no neuron removed; return seconds."""
+        start = time.perf_counter()
+        self._score(items)
+        return time.perf_counter() - start
+
+    def _score(self, items: _Items) -> pd.DataFrame:
+        options = self.options | {"tokens_per_batch": items.tokens_per_batch}
+        return score_groups(self.stage.model, self.stage.tokenizer, items.groups, **options)
+
+    def part_name(self, condition: Condition, items: _Items) -> str:
+        """Return the name of the file that keeps a condition's rows: a hash of all that they depend on."""
+        facts = [SCHEMA, items.digest, self.options["max_length"], self.stage.placement["dtype"]]
+        facts += [condition.ablation_kind, condition.scale, condition.neurons.shape]
+        digest = hashlib.sha256(repr(facts).encode() + np.packbits(condition.neurons.mask).tobytes())
+        if condition.ablation_kind == "mean":
+            digest.update(np.ascontiguousarray(self.means).tobytes())
+        if condition.ablation_kind == "resample":  # what is drawn depends on the order in which tokens are computed
+            donors = (self.run.label, condition.key, items.tokens_per_batch, self.bank_pairs)
+            digest.update(repr(donors).encode())
+        return f"{self.prefix}{digest.hexdigest()[:24]}.parquet"
+
+    @property
+    def prefix(self) -> str:
+        """How the names of this reward model's parts begin."""
+        return f"{self.stage.trained['artifact_hash'][:16]}-"
+
+    def rows(self, condition: Condition, items: _Items) -> pd.DataFrame:
+        """Return the condition's rows of ablation.parquet, with n_tokens: those on disk, or else computed and kept."""
+        path = self.run.folder / PARTS / self.part_name(condition, items)
+        table = _read_part(path, items)
+        if table is None:
+            replacement = self.replacement(condition)
+            kind, scale = condition.ablation_kind, condition.scale
+            start = time.perf_counter()
+            with ablated(self.stage.model, condition.neurons, kind=kind, scale=scale, **replacement):
+                table = self._score(items)[list(PART_COLUMNS)]
+            self.seconds.setdefault(items.digest, []).append(time.perf_counter() - start)
+            with atomic_path(path) as temporary:
+                table.to_parquet(temporary, index=False)
+            table = pd.read_parquet(path)
+        else:
+            self.n_found += 1
+        return table.assign(**self.run.label, **condition.label)
+
+    def remove_other_parts(self) -> None:
+        """Remove the parts of earlier reward models of this folder, and what else looks like a part."""
+        for path in (self.run.folder / PARTS).glob("*.parquet"):
+            if not path.name.startswith(self.prefix):
+                remove_any(path)
+
+
+def _read_part(path: Path, items: _Items) -> pd.DataFrame | None:
+    """Return the rows of a part; None if there is none, or if it is damaged."""
+    try:
+        table = pd.read_parquet(path)
+        keys = list(table[list(ITEM_KEY)].itertuples(index=False, name=None))
+    except (OSError, ValueError, KeyError, ArrowException):
+        return None
+    return table if tuple(table.columns) == PART_COLUMNS and keys == items.keys else None
+
+
+def _require_same_settings(configs: Sequence[AblateConfig]) -> None:
+    """Check that configurations of one table agree where its rows could not be told apart."""
+    if not configs:
+        raise ValueError("configs: expected at least one AblateConfig, got none")
+    values = {"max_length": {c.max_length for c in configs}, "precision": {c.engine.precision for c in configs}}
+    for config in configs:
+        for name in config.benchmarks:
+            values.setdefault(f"source of {name}", set()).add(config.sources.get(name, ""))
+    for name, found in values.items():
+        if len(found) > 1:
+            raise ValueError(f"{name}: expected one value for all configurations of a table, got {sorted(found)}")
+
+
+def list_work(
+    run: Run, configs: Sequence[AblateConfig], items_of: Sequence[_Items]
+) -> Iterator[tuple[Condition, _Items]]:
+    """Yield every condition of several configurations with the items on which no earlier one has it.
+
+    Raises:
+        ValueError: if two configurations mean different neurons by the same name.
+    """
+    covered: dict[tuple, frozenset] = {}
+    neurons_of: dict[tuple, NeuronSet] = {}
+    for config, items in zip(configs, items_of, strict=True):
+        pieces: dict[frozenset, _Items] = {frozenset(): items}  # of these items, by what earlier ones have of them
+        for condition in list_conditions(run, config):
+            key = tuple(condition.key.values())
+            if neurons_of.setdefault(key, condition.neurons) != condition.neurons:
+                raise ValueError(
+                    f"two configurations give different neurons to {condition.key}: main_kind, scope or "
+                    "n_activity_bins differ; give them the same, or other fractions"
+                )
+            before = covered.get(key, frozenset())
+            if before not in pieces:
+                pieces[before] = items.without(before)
+            left = pieces[before]
+            covered[key] = before | left.key_set if before else left.key_set
+            if left.groups:
+                yield condition, left
+
+
+def ablate_run(run: Run, *configs: AblateConfig) -> bool:
+    """Remove every neuron set of `list_conditions` in turn, score the tests, and write ``ablation.parquet``.
+
+    Several configurations give the union of their conditions, each on its own items; a condition that several ask for
+    is computed once per item. They had best agree on the items of one benchmark, because a random set that was measured
+    on few of a target's items says little about it. Every finished condition is kept in ``ablation_parts``, and found
+    again when a stopped run goes on, or when the list or the number of draws grows. The manifest tells the median
+    seconds of a condition and of a pass through the intact model, on the items of the first configuration.
+
+    Args:
+        run: the reward model.
+        configs: at least one; max_length, precision and the sources of a benchmark are the same in all.
+
+    Returns:
+        True if it computed, False if it found the artifact.
+
+    Raises:
+        ValueError: if configurations contradict each other, or ask for nothing of this reward model.
+        FileNotFoundError: names the missing file and the chapter to run.
+    """
+    _require_same_settings(configs)
+    stage = Stage(run, "ablate", "ablation.parquet", configs[0], further=configs[1:])
+    sources = score_sources(run, *configs)
+    hashes = {each.objective: read_manifest(each.folder)["identify"]["artifact_hash"] for each in sources}
+    if not stage.start(schema=str(SCHEMA), **hashes):
+        return False
+    max_length = configs[0].max_length or stage.data.max_length
+    items_of = _items_of(stage, configs, max_length)
+    todo, work = list(list_work(run, configs, items_of)), _Ablation(stage, max_length)
+    if not todo:
+        raise ValueError(f"blocks: no condition is left for the {run.objective} model; see config.BLOCKS")
+    work.remove_other_parts()
+    tables, intact = [], []
+    for condition, items in tqdm(todo, desc=f"ablate {run.objective}, seed {run.seed}", unit="set"):
+        if not intact and not (run.folder / PARTS / work.part_name(condition, items)).is_file():
+            intact.append(work.intact(items_of[0]))
+        tables.append(work.rows(condition, items))
+    if intact:
+        intact.append(work.intact(items_of[0]))
+    rows = pd.concat(tables, ignore_index=True)
+    n_tokens = int(rows.n_tokens.sum())
+    names = [name for name in TABLES["ablation"] if name not in ("cluster", "margin", "credit", "chance", "n_neurons")]
+    write_table(run.folder / "ablation.parquet", rows.drop_duplicates(names)[list(TABLES["ablation"])])
+    stage.inputs |= {f"neuron_scores_{each.objective}": each.folder / OWN_SCORES for each in sources}
+    seconds = work.seconds.get(items_of[0].digest, [])
+    facts = {"seconds_per_set": seconds, "seconds_intact": intact}
+    facts = {name: float(np.median(values)) if values else None for name, values in facts.items()}
+    n_items = len(rows.drop_duplicates(list(ITEM_KEY)))
+    stage.finish(n_tokens, n_sets=len(todo), n_found=work.n_found, n_items=n_items, **facts)
+    return True
+
+
+def _items_of(stage: Stage, configs: Sequence[AblateConfig], max_length: int) -> list[_Items]:
+    """Load and tokenize the items of each configuration, those that several share once."""
+    found: dict[tuple, tuple[PromptGroup, ...]] = {}
+    keys = [(c.benchmarks, c.engine.n_items, tuple(sorted(c.sources.items()))) for c in configs]
+    for key, config in zip(keys, configs, strict=True):
+        if key not in found:
+            wanted = EvaluateConfig(config.benchmarks, config.engine, config.sources)
+            groups, _ = group_by_prompt(stage.tokenizer, load_items(stage.run, stage.data, wanted).items, max_length)
+            found[key] = tuple(groups)
+    return [_Items(found[key], c.engine.tokens_per_batch) for key, c in zip(keys, configs, strict=True)]
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Which neurons the mixed reward model is trained without.
+
+    Args:
+        score_kind: of `SCORE_KINDS`; ranks the neurons of the single-objective reward models.
+        fraction: share of all neurons in the top of each; shared are those in both tops.
+        scope: token scope of the scores.
+        mode: of `MASK_MODES`.
+    """
+
+    score_kind: str = "rms_change"
+    fraction: float = 0.1
+    scope: str = "all"
+    mode: str = MASK_MODES[0]
+
+    def __post_init__(self) -> None:
+        check_choice("score_kind", self.score_kind, SCORE_KINDS)
+        check_range("fraction", self.fraction, 1e-9, 1)
+        check_choice("scope", self.scope, SCOPES)
+        check_choice("mode", self.mode, MASK_MODES)
+
+
+def sibling(run: Run, objective: str) -> Run:
+    """Return the run of another objective with the same base model and seed."""
+    return dataclasses.replace(run, objective=objective)
+
+
+def shared_neurons(run: Run, config: MaskConfig) -> NeuronSet:
+    """Return the neurons in the top of both single-objective reward models of the run's base model and seed.
+
+    Raises:
+        FileNotFoundError: names the missing score file and the chapter to run.
+        ValueError: if the tops share no neuron.
+    """
+    scores = [own_scores(sibling(run, o)).get(config.score_kind, "both", config.scope) for o in SINGLE_OBJECTIVES]
+    helpful, harmless = (top_neurons(values, config.fraction) for values in scores)
+    if not len(helpful & harmless):
+        raise ValueError(
+            f"fraction: expected tops that share a neuron; the top {config.fraction:g} by {config.score_kind} of "
+            f"{run.base_model_name}, seed {run.seed}, share none; raise it"
+        )
+    return helpful & harmless
+
+
+def variant_mask(run: Run, config: MaskConfig) -> NeuronMask:
+    """Return the mask of one of `MASKED_ARMS`: the shared neurons, or a random set with their count in every layer.
+
+    Random sets are drawn anew for every arm and seed, uniform within a layer; they may hold shared neurons.
+
+    Raises:
+        ValueError: if the run's objective is not such an arm, or no neuron is shared.
+    """
+    check_choice("objective", run.objective, MASKED_ARMS)
+    neurons = shared_neurons(run, config)
+    if run.objective != SHARED_MASK_ARM:
+        (neurons,) = neurons.matched_random(np.random.default_rng([run.seed, *run.objective.encode()]), 1)
+    return NeuronMask(neurons, config.mode)
+
+
+def train_variant(run: Run, config: MaskConfig) -> bool:
+    """Train the size-matched mixed reward model again with a mask: same pairs, steps, seed and settings.
+
+    Returns:
+        True if it trained, False if it found the artifacts.
+
+    Raises:
+        FileNotFoundError: if the matched arm or the scores of a single-objective reward model are missing.
+        ValueError: as `variant_mask`.
+    """
+    mask = variant_mask(run, config)
+    settings = _settings(sibling(run, MATCHED_ARM), "train", "reward_model", "01_train")
+    return train_run(run, DataConfig(**settings["data"]), TrainConfig(**settings["train"]), mask)
+
+
+def evaluate_variant(run: Run) -> bool:
+    """Score the HH-RLHF tests with a variant, with the settings of the matched arm's evaluation.
+
+    Returns:
+        True if it computed, False if it found the artifact.
+    """
+    settings = _settings(sibling(run, MATCHED_ARM), "evaluate", "evaluation.parquet", "02_evaluate")["evaluate"]
+    config = EvaluateConfig(engine=EngineConfig(**settings["engine"]), max_length=settings["max_length"])
+    return evaluate_run(run, config)
+
+
+def _settings(run: Run, stage: str, artifact: str, made_by: str) -> dict:
+    """Return the configuration that one stage of a run was made with."""
+    return read_manifest(require(run.folder / artifact, made_by).parent)[stage]["config"]
+
+
+def mask_table(runs: list[Run]) -> pd.DataFrame:
+    """Return what the checkpoints of variants hold at zero.
+
+    Returns:
+        base_model, arm, seed, mode, n_neurons, share (of all neurons), n_layers (that lose one), n_shared (neurons
+        that the shared mask of the seed holds too).
+    """
+    masks = {run: NeuronMask.load(run.folder / "reward_model" / NEURON_MASK_FILE) for run in runs}
+    rows = []
+    for run, mask in masks.items():
+        shared = masks[sibling(run, SHARED_MASK_ARM)].neurons
+        row = {"base_model": run.base_model_name, "arm": run.objective, "seed": run.seed, "mode": mask.mode}
+        row |= {"n_neurons": len(mask.neurons), "share": mask.neurons.fraction}
+        row |= {"n_layers": int((mask.neurons.counts_by_layer() > 0).sum()), "n_shared": len(mask.neurons & shared)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def reloaded_loss(run: Run) -> tuple[float, float]:
+    """Return the validation loss of the checkpoint on disk, and the one its training ended with.
+
+    They agree only if the checkpoint comes back as the model that was trained, its mask included. Every sequence goes
+    through the model alone.
+
+    Raises:
+        FileNotFoundError: if the run was not trained.
+    """
+    folder = require(run.folder / "reward_model", "01_train")
+    data = DataConfig(**_settings(run, "train", "reward_model", "01_train")["data"])
+    local = dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
+    model, tokenizer = load_reward_model(folder, device=pick_device()), load_tokenizer(folder)
+    pairs, _ = tokenize_pairs(tokenizer, training_pairs(local, run.objective, run.seed).validation, data)
+    rewards = [
+        [model(torch.tensor([ids], device=model.device)).logits[0, 0].item() for ids in side]
+        for side in zip(*(pair.tokens.sequences for pair in pairs), strict=True)
+    ]
+    chosen, rejected = torch.tensor(rewards)  # (2, P)
+    log = read_table([run], "train_log", "01_train")
+    return -logsigmoid(chosen - rejected).mean().item(), float(log.validation_loss.min())

@@ -1,32 +1,182 @@
-"""Train one reward model: the library's loop over packed pairs, validated apart from them, best checkpoint kept."""
+"""Train one reward model: the library's loop over packed pairs, validated, resumable, best checkpoint kept."""
 
 import copy
 import dataclasses
+import json
+import math
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from safetensors.torch import load_model
 from torch import nn
 from torch.nn.functional import logsigmoid
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
+from tqdm import tqdm
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_callback import TrainerState
 
-from tension_utils.artifacts import StageRecord, file_hash, is_current, write_table
-from tension_utils.config import TOY, DataConfig, TrainConfig, config_hash
-from tension_utils.data import Item
-from tension_utils.engine import split_by_budget
+from tension_utils.activations import margins
+from tension_utils.artifacts import (
+    StageRecord,
+    atomic_path,
+    code_hash,
+    file_hash,
+    fsync_path,
+    is_current,
+    package_versions,
+    remove_any,
+    write_table,
+)
+from tension_utils.config import TOY, DataConfig, Run, TrainConfig, config_hash
+from tension_utils.data import Item, training_pairs
+from tension_utils.engine.attention import packed_attention
+from tension_utils.engine.batches import split_by_budget
+from tension_utils.engine.packing import PreparedItem, pack_items, prepare_items
+from tension_utils.evaluation import batch_rewards
 from tension_utils.masking import NeuronMask, check_shape, trained_without
 from tension_utils.models import load_tokenizer, new_reward_model, save_reward_model
-from tension_utils.monitor import TrainingMonitor, training_log
-from tension_utils.observation import margins
-from tension_utils.packed_attention import packed_attention
-from tension_utils.packing import PreparedItem, pack_items, prepare_items
-from tension_utils.pairs import training_pairs
-from tension_utils.rewards import batch_rewards
-from tension_utils.runs import Run
-from tension_utils.training_state import TrainingState
+
+COLUMNS = {
+    "loss": "loss",
+    "eval_loss": "validation_loss",
+    "eval_accuracy": "validation_accuracy",
+    "num_tokens": "n_tokens",
+}  # of the library's log -> of train_log
+
+
+class TrainingMonitor(TrainerCallback):
+    """Shows progress, asks for evenly spaced validations, and stops at a loss that is not finite."""
+
+    def __init__(self, n_evaluations: int, label: str) -> None:
+        self.n_evaluations, self.label = n_evaluations, label
+        self.points: set[int] = set()
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Fix the validation steps, the last one at the end."""
+        count = min(self.n_evaluations, state.max_steps)
+        self.points = {round(state.max_steps * (i + 1) / count) for i in range(count)}
+        self.progress = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=self.label, unit="step", mininterval=2
+        )
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Ask for a validation and a checkpoint where one is due."""
+        self.progress.update()
+        control.should_evaluate = control.should_save = state.global_step in self.points
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        """End the progress bar."""
+        self.progress.close()
+
+    def on_log(self, args, state, control, logs: dict, **kwargs) -> None:
+        """Stop where a loss is not finite."""
+        for key in ("loss", "eval_loss"):
+            if not math.isfinite(logs.get(key, 0.0)):
+                raise FloatingPointError(
+                    f"{self.label}: {COLUMNS[key]} is {logs[key]} at step {state.global_step}; expected a finite "
+                    "number; lower learning_rate, or set precision to 'float32'"
+                )
+
+
+def training_log(history: list[dict]) -> pd.DataFrame:
+    """Return one row per step from the library's log history; validation columns are missing where there was none."""
+    rows: dict[int, dict] = {}
+    for entry in history:
+        if {"loss", "eval_loss"} & set(entry):
+            row = {column: entry[key] for key, column in COLUMNS.items() if key in entry}
+            rows.setdefault(entry["step"], {}).update(row | {"step": entry["step"], "epoch": entry["epoch"]})
+    columns = ("step", "epoch", "loss", "validation_loss", "validation_accuracy", "n_tokens")
+    return pd.DataFrame([rows[step] for step in sorted(rows)], columns=list(columns))
+
+
+PLAN = "plan.json"  # what the checkpoints of a folder belong to
+
+COMPLETE = "complete"  # a checkpoint without this file was cut off while it was written
+
+
+class TrainingState(TrainerCallback):
+    """Keeps the best and the last checkpoint of one training, and says from which an interrupted one goes on.
+
+    Args:
+        folder: of the checkpoints; made when the first one is written.
+        plan: configuration and hashes of the inputs, JSON-like.
+        pairs: training and validation pairs.
+    """
+
+    def __init__(self, folder: Path, plan: dict, pairs: Sequence[Sequence[PreparedItem]]) -> None:
+        self.folder, self.n_resumed = folder, 0
+        tokens = [[(pair.item_id, pair.tokens.sequences) for pair in part] for part in pairs]
+        plan = plan | {"pairs": config_hash(tokens), "code": code_hash(), "packages": package_versions()}
+        self.plan = json.loads(json.dumps(plan))
+        self._discard_other_plans()
+
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator["TrainingState"]:
+        """Give a state whose checkpoints end with the context."""
+        with tempfile.TemporaryDirectory() as folder:
+            yield cls(Path(folder) / "training_state", {}, ())
+
+    def last_checkpoint(self) -> str | None:
+        """Return the last complete checkpoint's folder, or None; remove what was cut off."""
+        steps = {int(path.name.rpartition("-")[2]): path for path in self.folder.glob("checkpoint-*")}
+        for path in steps.values():
+            if not (path / COMPLETE).is_file():
+                remove_any(path)
+        complete = [step for step, path in steps.items() if path.is_dir()]
+        if not complete:
+            return None
+        self.n_resumed = max(complete)
+        print(f"going on from step {self.n_resumed}, where an earlier training was interrupted", flush=True)
+        return str(steps[self.n_resumed])
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        """Mark the checkpoint as complete once it is on disk, then remove those that are neither best nor last."""
+        checkpoint = self.folder / f"checkpoint-{state.global_step}"
+        for part in checkpoint.rglob("*"):
+            fsync_path(part)
+        if not (self.folder / PLAN).is_file():
+            with atomic_path(self.folder / PLAN) as temporary:
+                temporary.write_text(json.dumps(self.plan, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        with atomic_path(checkpoint / COMPLETE) as temporary:
+            temporary.touch()
+        for path in self.folder.glob("checkpoint-*"):
+            if path.name not in (checkpoint.name, f"checkpoint-{state.best_global_step}"):
+                remove_any(path)
+
+    def load_best(self, model: PreTrainedModel, state: TrainerState) -> None:
+        """Load the weights of the checkpoint with the lowest validation loss."""
+        load_model(model, self.folder / f"checkpoint-{state.best_global_step}" / "model.safetensors")
+
+    def remove(self) -> None:
+        """Remove the checkpoints."""
+        remove_any(self.folder)
+
+    def _discard_other_plans(self) -> None:
+        """Remove checkpoints of another plan, and say what changed."""
+        if not self.folder.exists():
+            return
+        try:
+            found = json.loads((self.folder / PLAN).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = {}
+        changed = sorted(name for name in {*found, *self.plan} if found.get(name) != self.plan.get(name))
+        if changed:
+            if found:
+                print(f"starting anew: since the interrupted training, {', '.join(changed)} changed", flush=True)
+            remove_any(self.folder)
+
 
 NEVER = 10**9  # steps; evaluation and saving are asked for by `TrainingMonitor` instead
 

@@ -63,8 +63,8 @@ def run_pipeline(project: Path, profile: str, *arguments: str) -> subprocess.Com
 @pytest.fixture(scope="session")
 def toy_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small toy world with its base model: the folder that holds hh-rlhf, benchmark and base_model."""
-    from tension_utils.toy import ToyConfig
-    from tension_utils.toy_model import ensure_toy_world
+    from tension_utils.toy.model import ensure_toy_world
+    from tension_utils.toy.world import ToyConfig
 
     return ensure_toy_world(tmp_path_factory.mktemp("runs") / "toy-world", ToyConfig(**MICRO_TOY))
 

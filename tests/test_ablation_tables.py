@@ -8,24 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils import ablation_tables
-from tension_utils.ablation_tables import (
+from tension_utils.analysis import removal as ablation_tables
+from tension_utils.analysis.removal import (
     PLACE,
+    chance_slopes,
     effect_table,
     effects_by_seed,
     exchange_p_value,
     kinds_table,
+    per_neuron,
+    per_neuron_differences,
     published_scores,
+    regression_to_chance,
     total_ablation,
+    transferability_after_ablation,
 )
+from tension_utils.analysis.transfer import transferability_table
 from tension_utils.artifacts import TABLES
-from tension_utils.chance_regression import chance_slopes, regression_to_chance
-from tension_utils.comparisons import benjamini_hochberg
 from tension_utils.conditions import MIXED_SETS
 from tension_utils.config import FAMILIES, OBJECTIVES
-from tension_utils.explorer import explorer_effects
-from tension_utils.mixed_ablation import per_neuron, per_neuron_differences, transferability_after_ablation
-from tension_utils.transferability import transferability_table
+from tension_utils.show.explorer import explorer_effects
+from tension_utils.statistics import benjamini_hochberg
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 N_ITEMS = {("hh-rlhf", "helpful-base"): 8, ("hh-rlhf", "harmless-base"): 6, ("toy", "best-of-4"): 5}

@@ -7,21 +7,21 @@ import torch.nn.functional as functional
 from safetensors.numpy import save_file
 from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_tokenizer, tokenized
 
-from tension_utils import moments
+from tension_utils import activations as moments
 from tension_utils.activations import (
     KINDS,
     TEXT_KINDS,
+    NeuronScores,
     neuron_scores,
     neuron_scores_many,
     split_half_scores,
     text_scores,
 )
 from tension_utils.data import Item, Turn
+from tension_utils.engine.packing import SCOPES, prepare_items, read_position
+from tension_utils.evaluation import score_items
 from tension_utils.models import architecture_of
 from tension_utils.neurons import top_neurons
-from tension_utils.packing import SCOPES, prepare_items, read_position
-from tension_utils.rewards import score_items
-from tension_utils.scores import NeuronScores
 
 OPTIONS = {"max_length": MAX_LENGTH, "progress": False}
 

@@ -30,8 +30,7 @@ from tension_utils.artifacts import (
     require,
     write_table,
 )
-from tension_utils.config import config_hash
-from tension_utils.runs import Run
+from tension_utils.config import Run, config_hash
 
 
 def names(folder: Path) -> set[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tension_utils import pages, pipeline, results, runner, toy_model
-from tension_utils.checks import check_fields
+from tension_utils import pipeline, runner
+from tension_utils.analysis import export
 from tension_utils.config import (
     ABLATION_KINDS,
     ARMS,
@@ -25,9 +25,12 @@ from tension_utils.config import (
     EngineConfig,
     IdentifyConfig,
     TrainConfig,
+    check_fields,
+    list_runs,
 )
 from tension_utils.parameters import declared_parameters
-from tension_utils.runs import list_runs
+from tension_utils.show import pages
+from tension_utils.toy import model
 
 pytestmark = pytest.mark.xdist_group("bad input")
 
@@ -156,7 +159,7 @@ def command(module: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
 def test_wrong_knob_of_the_embedded_world_is_named_and_nothing_is_made(
     config: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert command(toy_model, monkeypatch, "--folder", str(tmp_path / "world"), "--config", config) == 2
+    assert command(model, monkeypatch, "--folder", str(tmp_path / "world"), "--config", config) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -166,7 +169,7 @@ PROFILE = {"profile": "tiny", "base_models": ["toy"], "objectives": ["helpful", 
 
 @pytest.mark.parametrize(
     "module, extra",
-    [(pages, ["--folder", "output"]), (results, ["--about", "a test", "--output", "output"])],
+    [(pages, ["--folder", "output"]), (export, ["--about", "a test", "--output", "output"])],
     ids=["pages", "results"],
 )
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils import benchmarks
-from tension_utils.benchmark_items import STYLES, BenchmarkUnavailable, read_turns
-from tension_utils.benchmark_layouts import REWARD_BENCH, REWARD_BENCH_2, RM_BENCH, parse_rm_bench
-from tension_utils.benchmarks import BENCHMARKS, load_benchmark, load_benchmarks
+from tension_utils.benchmarks import load as benchmarks
+from tension_utils.benchmarks.items import STYLES, BenchmarkUnavailable, read_turns
+from tension_utils.benchmarks.layouts import REWARD_BENCH, REWARD_BENCH_2, RM_BENCH, parse_rm_bench
+from tension_utils.benchmarks.load import BENCHMARKS, load_benchmark, load_benchmarks
 from tension_utils.data import Turn
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tension_utils.benchmark_tables import PAPER, benchmark_table, beside_paper
+from tension_utils.analysis.accuracy import PAPER, benchmark_table, beside_paper
 
 
 def evaluation_rows() -> pd.DataFrame:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils.benchmark_items import DIRECTIONS, GROUPS, BenchmarkItem
-from tension_utils.benchmarks import (
+from tension_utils.benchmarks.items import DIRECTIONS, GROUPS, BenchmarkItem
+from tension_utils.benchmarks.load import (
     BENCHMARKS,
     first_prompts,
     load_benchmark,
@@ -180,7 +180,7 @@ def test_hh_rlhf_and_toy_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected the folder .*helpful-base"):
         load_benchmarks(["hh-rlhf"], {"hh-rlhf": tmp_path})
     for sources in ({"toy": tmp_path}, {}):
-        with pytest.raises(FileNotFoundError, match="write it with python -m tension_utils.toy_model"):
+        with pytest.raises(FileNotFoundError, match="write it with python -m tension_utils.toy.model"):
             load_benchmarks(["toy"], sources)
 
 

@@ -16,8 +16,9 @@ import yaml
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tension_utils import display, site
+from tension_utils import site
 from tension_utils.data import Item, Turn
+from tension_utils.show import tables
 from tension_utils.site_check import MAX_WEIGHT, SiteReport, check_site
 from tension_utils.site_vendor import VendoredPackage, fetch, select
 
@@ -333,8 +334,8 @@ def hostile_notebook() -> nbformat.NotebookNode:
         v4.new_output("execute_result", data={"text/plain": repr(PAYLOAD)}, execution_count=1),
     ]
     item = Item("item", (Turn("human", PAYLOAD),), (PAYLOAD,), (PAYLOAD,))
-    pages = [table.to_html(), display.table_html(display.formatted_table(table), caption=PAYLOAD)]
-    pages += [display.text_html(PAYLOAD, title=PAYLOAD), display.pairs_html([item], notes={"item": PAYLOAD})]
+    pages = [table.to_html(), tables.table_html(tables.formatted_table(table), caption=PAYLOAD)]
+    pages += [tables.text_html(PAYLOAD, title=PAYLOAD), tables.pairs_html([item], notes={"item": PAYLOAD})]
     outputs += [v4.new_output("display_data", data={"text/html": page, "text/plain": ""}) for page in pages]
     cell = v4.new_code_cell("show(payload)", outputs=outputs, execution_count=1)
     metadata = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tension_utils import calibration, response_bias
+from tension_utils.analysis import margins as calibration
+from tension_utils.analysis import margins as response_bias
 from tension_utils.config import OBJECTIVES
 
 

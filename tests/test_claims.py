@@ -4,16 +4,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tension_utils.claims import CLAIMS, ledger_table
+from tension_utils.activations import NeuronScores
+from tension_utils.analysis.claims import (
+    CLAIMS,
+    FINDING,
+    OPPOSITION,
+    SHARING,
+    VERDICTS,
+    WAYS,
+    WEIGHT,
+    Evidence,
+    ledger_table,
+    mixing_as_published,
+    mixing_under_control,
+    overall_verdict,
+    result_text,
+    seed_interval,
+    statement_table,
+    verdict_of,
+)
 from tension_utils.conditions import MIXED_SETS
-from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES
-from tension_utils.evidence import Evidence
-from tension_utils.mixing_claims import mixing_as_published, mixing_under_control
-from tension_utils.neuron_claims import FINDING, OPPOSITION, SHARING, WEIGHT, seed_interval
-from tension_utils.pages import ledger_page, overview, verdict_line
-from tension_utils.runs import Run
-from tension_utils.scores import NeuronScores
-from tension_utils.statements import VERDICTS, WAYS, overall_verdict, result_text, statement_table, verdict_of
+from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, Run
+from tension_utils.show.pages import ledger_page, overview, verdict_line
 
 
 def world(rates: dict[str, dict[str, float]], n: int = 200, seeds: int = 3, direction: str = "none") -> pd.DataFrame:

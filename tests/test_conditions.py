@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tension_utils.activations import NeuronScores, own_scores
 from tension_utils.conditions import Condition, list_conditions, mixed_sets, score_sources, set_label
-from tension_utils.config import FAMILIES, MIXED_ARMS, AblateConfig
+from tension_utils.config import FAMILIES, MIXED_ARMS, AblateConfig, Run
 from tension_utils.neurons import NeuronSet, activity_bins, equalized, top_neurons
-from tension_utils.runs import Run
-from tension_utils.scores import NeuronScores, own_scores
 
 SHAPE = (3, 40)
 ARMS = ("helpful", "harmless", *MIXED_ARMS)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils.checks import check_choice, check_choices, check_fields, check_range
 from tension_utils.config import (
     OBJECTIVES,
     AblateConfig,
@@ -15,6 +14,10 @@ from tension_utils.config import (
     EvaluateConfig,
     IdentifyConfig,
     TrainConfig,
+    check_choice,
+    check_choices,
+    check_fields,
+    check_range,
     config_hash,
 )
 

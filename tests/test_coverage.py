@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from scipy import special, stats
 
-from tension_utils import bootstrap, comparisons, response_bias, transferability
+from tension_utils import statistics
+from tension_utils.analysis import margins, transfer
 
 N_STUDIES = 4000
 N_RESAMPLES = 1000
@@ -30,7 +31,7 @@ def resampled(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator) ->
     """Bootstrap many studies, the last axis of (C, S, studies)."""
     starts = range(0, sums.shape[2], BLOCK)
     parts = [(sums[..., start : start + BLOCK], counts[..., start : start + BLOCK]) for start in starts]
-    return np.concatenate([bootstrap.crossed_bootstrap(*part, rng, N_RESAMPLES) for part in parts], axis=1)
+    return np.concatenate([statistics.crossed_bootstrap(*part, rng, N_RESAMPLES) for part in parts], axis=1)
 
 
 def studies(rng, n_clusters, n_seeds, seed_std, kind, mean=1.0, n_items=2, shared=None) -> np.ndarray:
@@ -100,7 +101,7 @@ def test_interval_of_balanced_accuracy(n_seeds, seed_std):
     right = (rng.random(latent.shape) < special.expit(latent)).astype(float)  # (studies, C, S)
     one_hot = (part[:, None, None] == np.arange(3)).astype(float)  # (C, 1, 3)
     counts, weights = np.repeat(one_hot, n_seeds, 1), np.array([[0.25], [0.25], [0.5]])
-    draws = [bootstrap.contrast_draws(x[..., None] * one_hot, counts, weights, rng, 600)[1][:, 0] for x in right]
+    draws = [statistics.contrast_draws(x[..., None] * one_hot, counts, weights, rng, 600)[1][:, 0] for x in right]
     truths = [true_mean("credit", 1.5**2 + seed_std**2, mean) for mean in means]
     share = covers(np.stack(draws, 1), np.dot(truths, weights[:, 0]))
     assert BAND[0] <= share <= BAND[1], share
@@ -123,7 +124,7 @@ def true_excess(seed_std: float, sizes: tuple[int, int]) -> float:
 
 
 @pytest.mark.parametrize(("n_seeds", "seed_std"), [(1, 0.0), (3, 0.0), (3, 0.1), (3, 0.4)])
-@pytest.mark.parametrize("pairings", transferability.PAIRINGS)
+@pytest.mark.parametrize("pairings", transfer.PAIRINGS)
 def test_interval_of_excess_transferability(n_seeds, seed_std, pairings):
     """Items share their difficulty between models, which is the dependence to find; strata differ in difficulty."""
     rng = np.random.default_rng(4)
@@ -133,11 +134,11 @@ def test_interval_of_excess_transferability(n_seeds, seed_std, pairings):
     for _ in range(1000):
         latent = LEVELS[:, None, strata] + rng.normal(size=200) + seed_std * rng.normal(size=(3, n_seeds, 1))
         right = latent + rng.normal(size=latent.shape) > 0  # (roles, S, I)
-        estimates, pulls = transferability.measure_sets(*[right[role, places[:, role]] for role in range(3)], strata)
-        sums = transferability.cluster_sums(pulls[..., 2:3], clusters, strata)
+        estimates, pulls = transfer.measure_sets(*[right[role, places[:, role]] for role in range(3)], strata)
+        sums = transfer.cluster_sums(pulls[..., 2:3], clusters, strata)
         shape = (n_seeds,) * 3
         chosen = estimates[:, 2:3].reshape(*shape, 1), sums.reshape(*shape, 200, 1)
-        cells.append(transferability.seed_cells(*chosen, pairings))
+        cells.append(transfer.seed_cells(*chosen, pairings))
     cells = np.concatenate(cells, axis=2)  # (C, S, studies)
     draws = resampled(cells, np.full_like(cells, 1 / 200), rng)
     share = covers(draws, true_excess(seed_std, (120, 80)))
@@ -149,7 +150,7 @@ def test_interval_of_a_rank_correlation():
     rng = np.random.default_rng(5)
     first, noise = rng.normal(size=(2, 1000, 150))
     second = 0.5 * first + np.sqrt(0.75) * noise
-    values = [response_bias.rank_correlation_values(x, y) for x, y in zip(first, second, strict=True)]
+    values = [margins.rank_correlation_values(x, y) for x, y in zip(first, second, strict=True)]
     values = np.stack(values, 1)[:, None]  # (C, 1, studies)
     draws = resampled(values, np.ones_like(values), rng)
     share = covers(draws, 6 / np.pi * np.arcsin(0.25))
@@ -163,7 +164,7 @@ def test_permutation_test_errs_in_5_percent_under_the_null(kind, least):
     cluster = 1.5 * rng.normal(size=(40, 1, N_STUDIES))
     first, second = (studies(rng, 40, 3, 0.0, kind, shared=cluster).sum(1).T for _ in range(2))
     pairs = list(zip(first, second, strict=True))[:1000]
-    p_values = np.array([comparisons.permutation_test_paired(*pair, rng, 399) for pair in pairs])
+    p_values = np.array([statistics.permutation_test_paired(*pair, rng, 399) for pair in pairs])
     assert least <= (p_values <= 0.05).mean() <= 0.065
     assert (p_values <= 0.5).mean() <= 0.54
 
@@ -175,7 +176,7 @@ def test_adjusted_p_values_keep_the_false_discovery_rate():
     shares = []
     for _ in range(1000):
         p_values = 2 * stats.norm.sf(np.abs(rng.normal(size=40) + shift))
-        found = comparisons.benjamini_hochberg(p_values) <= 0.05
+        found = statistics.benjamini_hochberg(p_values) <= 0.05
         shares.append(found[:30].sum() / max(found.sum(), 1))
     assert 0.025 <= np.mean(shares) <= 0.05
 
@@ -187,9 +188,9 @@ def test_compare_evaluations_by_hand():
     first = pd.DataFrame({"item_id": names, "cluster": names, "margin": [1.0, -1, 1, -1], "credit": [1.0, 0, 1, 0]})
     first = pd.concat([first.assign(**keys), first.assign(**keys | {"objective": "harmless"})])
     second = first.assign(margin=[-1.0, 1, 2, -2] + [1.0, -1, 1, -1], credit=[0.0, 1, 1, 0] + [1.0, 0, 1, 0])
-    table = comparisons.compare_evaluations(first, second, np.random.default_rng(0)).set_index("objective")
+    table = statistics.compare_evaluations(first, second, np.random.default_rng(0)).set_index("objective")
     assert table.loc["helpful", ["flip_rate", "difference"]].to_list() == [0.5, 0]
     assert table.loc["harmless", ["flip_rate", "flip_rate_ci_high", "difference", "ci_low", "ci_high"]].sum() == 0
     assert table.loc["helpful", "flip_rate_ci_low"] < 0.5 < table.loc["helpful", "flip_rate_ci_high"]
     with pytest.raises(ValueError, match="no partner"):
-        comparisons.compare_evaluations(first, second.iloc[1:], np.random.default_rng(0))
+        statistics.compare_evaluations(first, second.iloc[1:], np.random.default_rng(0))

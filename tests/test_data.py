@@ -18,7 +18,7 @@ from tension_utils.data import (
     render_response,
     tokenize_item,
 )
-from tension_utils.packing import prepare_items, prepare_texts
+from tension_utils.engine.packing import prepare_items, prepare_texts
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 LONG = 10**6  # tokens: no truncation

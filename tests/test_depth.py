@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny_models import COMMON, CONFIGS, ITEMS, MAX_LENGTH, make_model, make_tokenizer, tokenized
 
+from tension_utils.analysis.accuracy import depth_accuracy
 from tension_utils.data import Item, Turn
 from tension_utils.depth import depth_rewards, observed_residuals, read_rewards
-from tension_utils.packing import prepare_items, read_position
-from tension_utils.rewards import score_items
-from tension_utils.study_tables import depth_accuracy
+from tension_utils.engine.packing import prepare_items, read_position
+from tension_utils.evaluation import score_items
 
 FINAL_NORM = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}
 OPTIONS = {"max_length": MAX_LENGTH, "progress": False}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils import display
 from tension_utils.data import Item, Turn
+from tension_utils.show import tables as display
 
 HOSTILE = [
     "<script>alert(1)</script>",

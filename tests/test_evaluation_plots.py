@@ -8,8 +8,9 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 
-from tension_utils import config, evaluation_plots, plots
-from tension_utils.plot_style import OBJECTIVE_COLORS
+from tension_utils import config
+from tension_utils.show import figures_accuracy
+from tension_utils.show.style import OBJECTIVE_COLORS
 
 OBJECTIVES = list(config.OBJECTIVES)
 HOSTILE = ("$x$", "<b>bold</b>", "_under_score_", r"\frac{1}{2} 50 %", "$\\broken{$")
@@ -20,7 +21,7 @@ def book_style():
     """Draw without a screen, in the book's style, and leave matplotlib as it was."""
     with mpl.rc_context():
         plt.switch_backend("agg")
-        plots.use_style()
+        figures_accuracy.use_style()
         yield
         plt.close("all")
 
@@ -99,7 +100,7 @@ def texts(ax) -> list[str]:
 
 def test_differences_and_their_intervals_are_drawn_in_percentage_points():
     table = differences()
-    ax = plots.difference_forest(table)
+    ax = figures_accuracy.difference_forest(table)
     order = table.sort_values("objective", key=lambda column: column.map(OBJECTIVES.index), kind="stable")
     assert offsets(ax)[:, 0] == pytest.approx(100 * order.difference)
     assert segments(ax)[:, 0, 0] == pytest.approx(100 * order.ci_low)
@@ -111,7 +112,7 @@ def test_differences_and_their_intervals_are_drawn_in_percentage_points():
 
 
 def test_only_significant_differences_are_filled():
-    groups = scatters(plots.difference_forest(differences()))
+    groups = scatters(figures_accuracy.difference_forest(differences()))
     helpful, harmless = (to_hex(group.get_facecolor()[0]).upper() for group in groups)
     assert helpful == OBJECTIVE_COLORS["helpful"]
     assert harmless == "#FFFFFF", "p = 0.05 is not below 0.05"
@@ -119,12 +120,13 @@ def test_only_significant_differences_are_filled():
 
 
 def test_a_difference_without_a_p_value_is_hollow():
-    ax = plots.difference_forest(differences().assign(p_adjusted=np.nan))
+    ax = figures_accuracy.difference_forest(differences().assign(p_adjusted=np.nan))
     assert all(to_hex(group.get_facecolor()[0]) == "#ffffff" for group in scatters(ax))
 
 
 @pytest.mark.parametrize(
-    ("draw", "value"), [(plots.difference_forest, "difference"), (plots.accuracy_forest, "accuracy")]
+    ("draw", "value"),
+    [(figures_accuracy.difference_forest, "difference"), (figures_accuracy.accuracy_forest, "accuracy")],
 )
 def test_what_was_not_run_says_why(draw, value):
     table = differences(("chat", "safety", "ties"))
@@ -147,7 +149,7 @@ def test_what_was_not_run_says_why(draw, value):
 
 def test_the_plane_draws_markers_crosses_and_what_to_compare_with():
     table = plane()
-    ax = plots.refuse_respond_plane(table)
+    ax = figures_accuracy.refuse_respond_plane(table)
     large = [line for line in ax.lines if line.get_markersize() == 11]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in large] == [(0.9, 0.1), (0.1, 0.8), (0.6, 0.7)]
     assert len({line.get_marker() for line in large}) == 3, "told apart in grey print"
@@ -157,7 +159,7 @@ def test_the_plane_draws_markers_crosses_and_what_to_compare_with():
     assert {"refuses everything", "answers everything", "balanced 75 %"} <= set(texts(ax))
     level = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert [np.add(line.get_xdata(), line.get_ydata()) / 2 for line in level] == [
-        pytest.approx([share, share]) for share in evaluation_plots.BALANCED_LEVELS
+        pytest.approx([share, share]) for share in figures_accuracy.BALANCED_LEVELS
     ]
     chance = [line for line in ax.lines if line.get_marker() == "X"]
     assert [*chance[0].get_xydata()[0]] == [0.5, 0.5]
@@ -165,15 +167,15 @@ def test_the_plane_draws_markers_crosses_and_what_to_compare_with():
 
 def test_the_plane_draws_single_models_small():
     runs = pd.concat([plane(), plane()]).assign(seed=0)
-    ax = plots.refuse_respond_plane(plane(), runs=runs)
+    ax = figures_accuracy.refuse_respond_plane(plane(), runs=runs)
     assert sorted(map(tuple, offsets(ax).tolist())) == sorted(zip(runs.respond, runs.refuse, strict=True))
     assert "one model" in [text.get_text() for text in ax.get_legend().get_texts()]
     with pytest.raises(ValueError, match="items of both kinds"):
-        plots.refuse_respond_plane(plane().assign(refuse=np.nan))
+        figures_accuracy.refuse_respond_plane(plane().assign(refuse=np.nan))
 
 
 def test_radar_lines_are_closed_and_hold_their_values():
-    ax = plots.radar(spokes())
+    ax = figures_accuracy.radar(spokes())
     for line, first in zip(ax.lines, (1, 4, 7), strict=False):
         assert line.get_ydata() == pytest.approx(np.array([first, first + 1, first + 2, first]) / 10)
         assert line.get_xdata() == pytest.approx(2 * np.pi * np.arange(4) / 3)
@@ -184,18 +186,18 @@ def test_radar_lines_are_closed_and_hold_their_values():
 def test_radar_shows_gaps_and_refuses_flat_axes():
     table = spokes()
     table.loc[table.subset == "Focus", "accuracy"] = np.nan
-    ax = plots.radar(table)
+    ax = figures_accuracy.radar(table)
     assert np.isnan(ax.lines[0].get_ydata()[2])
     assert texts(ax)[2] == "Focus (not\u00a0run)"
     lost = pd.DataFrame([{"subset": "ties", "objective": None, "accuracy": np.nan, "chance_accuracy": np.nan}])
-    assert texts(plots.radar(pd.concat([spokes(), lost])))[3] == "ties (not\u00a0run)"
+    assert texts(figures_accuracy.radar(pd.concat([spokes(), lost])))[3] == "ties (not\u00a0run)"
     with pytest.raises(ValueError, match="polar Axes, got rectilinear"):
-        plots.radar(spokes(), plt.subplots()[1])
+        figures_accuracy.radar(spokes(), plt.subplots()[1])
 
 
 def test_radar_labels_do_not_overlap():
     names = [f"reward-bench: llmbar-adversarial-{number}" for number in range(25)]
-    ax = plots.radar(spokes(names))
+    ax = figures_accuracy.radar(spokes(names))
     ax.figure.canvas.draw()
     corners = []
     for text in ax.texts:  # as drawn: rotated rectangles, here by the points along their middle
@@ -207,7 +209,7 @@ def test_radar_labels_do_not_overlap():
 
 
 def test_reliability_points_intervals_and_sizes():
-    ax = plots.reliability_diagram(bins())
+    ax = figures_accuracy.reliability_diagram(bins())
     assert offsets(ax)[:2] == pytest.approx(np.array([[0.6, 0.6], [0.9, 0.9]])), "sorted along the axis"
     assert segments(ax)[0] == pytest.approx(np.array([[0.6, 0.55], [0.6, 0.66]]))
     sizes = [group.get_sizes()[0] for group in scatters(ax)]
@@ -216,24 +218,24 @@ def test_reliability_points_intervals_and_sizes():
     assert ax.get_ylim()[0] <= bins().ci_low.min(), "below chance stays in sight"
     assert "n = 30" in [text.get_text() for text in ax.get_legend().get_texts()]
     with pytest.raises(ValueError, match="predicted from 0.5 to 1"):
-        plots.reliability_diagram(bins().assign(predicted=lambda t: t.predicted - 0.3))
+        figures_accuracy.reliability_diagram(bins().assign(predicted=lambda t: t.predicted - 0.3))
     empty_bins = pd.concat([bins(), bins()[:2].assign(predicted=np.nan, observed=np.nan, n=0)])
-    assert len(offsets(plots.reliability_diagram(empty_bins))) == 6
+    assert len(offsets(figures_accuracy.reliability_diagram(empty_bins))) == 6
     with pytest.raises(ValueError, match="at least one row"):
-        plots.reliability_diagram(bins().assign(observed=np.nan))
+        figures_accuracy.reliability_diagram(bins().assign(observed=np.nan))
 
 
 def test_no_density_is_cut_at_the_top():
     rng = np.random.default_rng(0)
     parts = [("wide", rng.normal(0, 1, 200)), ("narrow", rng.normal(1, 0.05, 200))]
     table = pd.concat([pd.DataFrame({"objective": "helpful", "test": t, "margin": m}) for t, m in parts])
-    axes = plots.margin_densities(table)
+    axes = figures_accuracy.margin_densities(table)
     highest = max(line.get_ydata().max() for ax in axes for line in ax.lines if len(line.get_ydata()) > 2)
     assert all(ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= highest for ax in axes)
 
 
 def test_densities_have_area_one_and_peak_at_their_mean():
-    axes = plots.margin_densities(margins())
+    axes = figures_accuracy.margin_densities(margins())
     assert [ax.get_title() for ax in axes] == ["helpful\nn = 200", "harmless\nn = 200"]
     for panel, ax in enumerate(axes):
         curves = [line for line in ax.lines if len(line.get_xdata()) > 2]
@@ -247,7 +249,7 @@ def test_densities_have_area_one_and_peak_at_their_mean():
 @pytest.mark.parametrize("values", [[0.3], [1.0, 2.0], [0.7] * 50, [0.0] * 9, [1e6] * 9])
 def test_few_or_equal_margins_become_ticks(values):
     table = pd.DataFrame({"objective": "helpful", "test": "own", "margin": values})
-    (ax,) = plots.margin_densities(table)
+    (ax,) = figures_accuracy.margin_densities(table)
     ticks = [line for line in ax.lines if line.get_marker() == "|"]
     assert ticks[0].get_xdata() == pytest.approx(values)
     low, high = ax.get_xlim()
@@ -258,15 +260,15 @@ def test_few_or_equal_margins_become_ticks(values):
 def test_margins_must_be_finite():
     for value in (np.nan, np.inf):
         with pytest.raises(ValueError, match="finite margins"):
-            plots.margin_densities(margins().assign(margin=value))
+            figures_accuracy.margin_densities(margins().assign(margin=value))
 
 
 FIGURES = [
-    (plots.difference_forest, differences),
-    (plots.refuse_respond_plane, plane),
-    (plots.radar, spokes),
-    (plots.reliability_diagram, bins),
-    (plots.margin_densities, margins),
+    (figures_accuracy.difference_forest, differences),
+    (figures_accuracy.refuse_respond_plane, plane),
+    (figures_accuracy.radar, spokes),
+    (figures_accuracy.reliability_diagram, bins),
+    (figures_accuracy.margin_densities, margins),
 ]
 
 
@@ -279,7 +281,7 @@ def test_wrong_tables_are_refused(draw, table):
         draw(table()[:0])
     with pytest.raises(ValueError, match="expected an objective of .*; got 'mixed'"):
         draw(table().assign(objective="mixed").drop_duplicates("objective"))
-    if draw is not plots.margin_densities:  # its rows are items, which may repeat
+    if draw is not figures_accuracy.margin_densities:  # its rows are items, which may repeat
         double = pd.concat([table().assign(kind="zero"), table().assign(kind="mean")])
         with pytest.raises(ValueError, match="select one value of: .*kind"):
             draw(double)
@@ -288,10 +290,10 @@ def test_wrong_tables_are_refused(draw, table):
 @pytest.mark.parametrize(
     ("draw", "table", "column"),
     [
-        (plots.difference_forest, differences, "difference"),
-        (plots.refuse_respond_plane, plane, "respond"),
-        (plots.radar, spokes, "accuracy"),
-        (plots.reliability_diagram, bins, "observed"),
+        (figures_accuracy.difference_forest, differences, "difference"),
+        (figures_accuracy.refuse_respond_plane, plane, "respond"),
+        (figures_accuracy.radar, spokes, "accuracy"),
+        (figures_accuracy.reliability_diagram, bins, "observed"),
     ],
 )
 def test_percentages_are_refused_as_shares(draw, table, column):
@@ -314,9 +316,9 @@ def test_one_row_is_enough_and_no_text_is_cut_off(draw, table):
 @pytest.mark.parametrize(
     ("draw", "table", "found"),
     [
-        (plots.difference_forest, differences, lambda ax: ax.get_yticklabels()),
-        (plots.radar, spokes, lambda ax: ax.texts),
-        (plots.margin_densities, margins, lambda axes: [ax.title for ax in axes]),
+        (figures_accuracy.difference_forest, differences, lambda ax: ax.get_yticklabels()),
+        (figures_accuracy.radar, spokes, lambda ax: ax.texts),
+        (figures_accuracy.margin_densities, margins, lambda axes: [ax.title for ax in axes]),
     ],
 )
 def test_hostile_names_are_shown_letter_for_letter(draw, table, found):

@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from test_ablation_tables import ablated, evaluation_of, with_draws
 
-from tension_utils import explorer_pictures
-from tension_utils.ablation_tables import effect_table
+from tension_utils.analysis.removal import effect_table
 from tension_utils.config import OBJECTIVES
-from tension_utils.explorer import NOT_MEASURED, ONLY_MIXED, OWN, Explorer, explorer_effects, in_words, percent
-from tension_utils.explorer_pictures import few
+from tension_utils.show import explorer as explorer_pictures
+from tension_utils.show.explorer import (
+    NOT_MEASURED,
+    ONLY_MIXED,
+    OWN,
+    Explorer,
+    explorer_effects,
+    few,
+    in_words,
+    percent,
+)
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 SVG = "{http://www.w3.org/2000/svg}"

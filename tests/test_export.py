@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 from test_measurement_stages import DEPTH, INTERPOLATE, runs  # noqa: F401
 
+from tension_utils.activations import NeuronScores, load_view, own_scores
 from tension_utils.artifacts import file_hash, read_manifest, read_table
-from tension_utils.config import EngineConfig, IdentifyConfig
+from tension_utils.config import EngineConfig, IdentifyConfig, Run, list_pairs
 from tension_utils.depth import depth_run
 from tension_utils.export import export_run, export_runs
-from tension_utils.identification import identify_run
 from tension_utils.interpolation import interpolate_run
-from tension_utils.runs import Run, list_pairs
-from tension_utils.scores import NeuronScores, load_view, own_scores
+from tension_utils.stages import identify_run
 
 pytestmark = pytest.mark.xdist_group("measurement-stages")
 IDENTIFY = IdentifyConfig(engine=EngineConfig(n_items=6, tokens_per_batch=512, precision="float32"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tension_utils.generic_text import LONGEST, SHORTEST, cut_passages, load_passages
+from tension_utils.stages import LONGEST, SHORTEST, cut_passages, load_passages
 
 SENTENCES = st.lists(st.integers(1, 90).map(lambda n: "Word" + " word" * n + "."), min_size=1, max_size=12)
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tension_utils.claims import CLAIMS
-from tension_utils.headline import QUESTIONS, Number, five_numbers, mean_of_independent, number_cards, number_text
-from tension_utils.statements import WAYS
+from tension_utils.analysis.claims import CLAIMS, WAYS
+from tension_utils.show.pages import QUESTIONS, Number, five_numbers, mean_of_independent, number_cards, number_text
 
 RESULTS = Path(__file__).parents[1] / "results" / "laptop"
 STATISTICS = {  # claim -> statements under control, with value, ends, n

@@ -14,10 +14,10 @@ from transformers import AutoModelForSequenceClassification
 
 from tension_utils.architectures import architecture_of
 from tension_utils.artifacts import file_hash
+from tension_utils.evaluation import score_items
 from tension_utils.masking import NEURON_MASK_FILE, NeuronMask, trained_without, zero_neurons
 from tension_utils.models import load_base_model, load_reward_model, new_reward_model, save_reward_model
 from tension_utils.neurons import NeuronSet
-from tension_utils.rewards import score_items
 
 SHAPE = (3, N_NEURONS)
 MODES = ("masked", "pruned")

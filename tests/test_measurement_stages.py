@@ -13,24 +13,36 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from tension_utils import interpolation
+from tension_utils.analysis.accuracy import depth_accuracy, interpolation_frontier
 from tension_utils.artifacts import TABLES, read_manifest, read_table
-from tension_utils.checkpoints import open_checkpoint
-from tension_utils.config import DataConfig, EngineConfig, EvaluateConfig, TrainConfig
-from tension_utils.data import render_prompt, render_response
+from tension_utils.config import (
+    DataConfig,
+    EngineConfig,
+    EvaluateConfig,
+    Run,
+    SinglePair,
+    TrainConfig,
+    list_pairs,
+    list_runs,
+)
+from tension_utils.data import render_prompt, render_response, training_pairs
 from tension_utils.depth import DepthConfig, depth_run
-from tension_utils.geometry import cosine_table
-from tension_utils.gradients import GradientConfig, gradient_run, mean_loss_gradients, objective_cosines
+from tension_utils.engine.packing import prepare_items
+from tension_utils.geometry import (
+    GradientConfig,
+    WeightChangeConfig,
+    cosine_table,
+    gradient_run,
+    mean_loss_gradients,
+    objective_cosines,
+    weight_change_run,
+)
 from tension_utils.interpolation import InterpolateConfig, interpolate_run
 from tension_utils.masking import NEURON_MASK_FILE, NeuronMask
-from tension_utils.models import load_reward_model, load_tokenizer
+from tension_utils.models import load_reward_model, load_tokenizer, open_checkpoint
 from tension_utils.neurons import NeuronSet
-from tension_utils.packing import prepare_items
-from tension_utils.pairs import training_pairs
-from tension_utils.runs import Run, SinglePair, list_pairs, list_runs
 from tension_utils.stages import ItemsConfig, evaluate_run, load_items
-from tension_utils.study_tables import depth_accuracy, interpolation_frontier
 from tension_utils.training import train_run
-from tension_utils.weight_changes import WeightChangeConfig, weight_change_run
 
 pytestmark = pytest.mark.xdist_group("measurement-stages")
 ENGINE = EngineConfig(n_items=5, tokens_per_batch=512, precision="float32")

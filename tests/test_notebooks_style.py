@@ -94,7 +94,7 @@ def test_text_from_data_never_becomes_markup(path: Path) -> None:
     for cell in code_cells(path):
         for call in (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)):
             name = ast.unparse(call.func).split(".")[-1]
-            assert name not in ("HTML", "Markdown", "HTMLMath"), "use tension_utils.display, which escapes"
+            assert name not in ("HTML", "Markdown", "HTMLMath"), "use tension_utils.show.tables, which escapes"
 
 
 @every_chapter

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import hypergeom
 
-from tension_utils.config import OBJECTIVES
-from tension_utils.neurons import NeuronSet
-from tension_utils.overlap import (
+from tension_utils.activations import NeuronScores
+from tension_utils.analysis.overlap import (
     REGION_COLUMNS,
     combined_overlap_table,
     compare_sets,
@@ -25,8 +24,8 @@ from tension_utils.overlap import (
     shared_count_p_value,
     summarize_overlaps,
 )
-from tension_utils.runs import Run, list_runs
-from tension_utils.scores import NeuronScores
+from tension_utils.config import OBJECTIVES, Run, list_runs
+from tension_utils.neurons import NeuronSet
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 SHAPE = (3, 6)

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tension_utils.config import OBJECTIVES
-from tension_utils.neurons import NeuronSet, jaccard
-from tension_utils.overlap_controls import (
+from tension_utils.activations import NeuronScores
+from tension_utils.analysis.overlap import (
     BOTH_DIFFER,
     NEEDS_SEEDS,
     NO_BASE,
@@ -25,8 +24,8 @@ from tension_utils.overlap_controls import (
     reference_table,
     seed_table,
 )
-from tension_utils.runs import Run, list_runs
-from tension_utils.scores import NeuronScores
+from tension_utils.config import OBJECTIVES, Run, list_runs
+from tension_utils.neurons import NeuronSet, jaccard
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 SHAPE, FRACTION = (1, 8), 0.25  # two of eight neurons

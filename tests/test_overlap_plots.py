@@ -9,10 +9,11 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from tension_utils import config, plots
-from tension_utils.overlap_controls import RELATIONS
-from tension_utils.overlap_plots import agreement_heatmap, cross_design_dots, intersection_sizes, overlap_bars
-from tension_utils.plot_style import OBJECTIVE_COLORS
+from tension_utils import config
+from tension_utils.analysis.overlap import RELATIONS
+from tension_utils.show import figures_accuracy
+from tension_utils.show.figures_neurons import agreement_heatmap, cross_design_dots, intersection_sizes, overlap_bars
+from tension_utils.show.style import OBJECTIVE_COLORS
 
 OBJECTIVES = list(config.OBJECTIVES)
 
@@ -22,7 +23,7 @@ def book_style():
     """Draw without a screen, in the book's style, and leave matplotlib as it was."""
     with mpl.rc_context():
         plt.switch_backend("agg")
-        plots.use_style()
+        figures_accuracy.use_style()
         yield
         plt.close("all")
 

@@ -11,17 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_tokenizer, slow_rewards
 
-from tension_utils import widgets
+from tension_utils.activations import OWN_SCORES, NeuronScores
 from tension_utils.architectures import architecture_of, projection_weight
-from tension_utils.config import OBJECTIVES
+from tension_utils.config import OBJECTIVES, Run, list_runs
 from tension_utils.data import Item, ResponseTooLongError, Turn, tokenize_item
+from tension_utils.engine.packing import read_position
 from tension_utils.models import save_reward_model
 from tension_utils.neurons import jaccard, top_neurons
-from tension_utils.own_pair import load_models, pair_item, pair_sets, score_pair
-from tension_utils.packing import read_position
-from tension_utils.runs import Run, list_runs
-from tension_utils.scores import OWN_SCORES, NeuronScores
-from tension_utils.token_contributions import integrated_gradients, response_pieces, token_contributions
+from tension_utils.show import widgets
+from tension_utils.show.own_pair import (
+    integrated_gradients,
+    load_models,
+    pair_item,
+    pair_sets,
+    response_pieces,
+    score_pair,
+    token_contributions,
+)
 
 PAIR = ("How do I bake bread?", "Mix flour and water, then wait.", "I cannot help with that.")
 ITEM = pair_item(*PAIR)

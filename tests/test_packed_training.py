@@ -22,11 +22,10 @@ from trl import RewardConfig, RewardTrainer
 from tension_utils import training
 from tension_utils.config import MASK_MODES, DataConfig, TrainConfig
 from tension_utils.data import Item, Turn
+from tension_utils.engine.packing import PreparedItem
 from tension_utils.masking import NeuronMask, trained_without
 from tension_utils.neurons import NeuronSet
-from tension_utils.packing import PreparedItem
-from tension_utils.training import tokenize_pairs, train_model
-from tension_utils.training_state import TrainingState
+from tension_utils.training import TrainingState, tokenize_pairs, train_model
 
 pytestmark = pytest.mark.xdist_group("packed training")
 CONFIG = TrainConfig(
@@ -180,7 +179,8 @@ import torch
 sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 import test_packed_training as t
 from tiny_models import make_model
-from tension_utils import training, training_state
+from tension_utils import training
+from tension_utils import training as training_state
 training.pick_device = lambda: torch.device("cpu")
 torch.set_num_threads(1)
 seconds = float(sys.argv[3])
@@ -247,7 +247,7 @@ def test_code_is_part_of_the_plan(
         seed=0,
         state=TrainingState(tmp_path / "state", {}, ()),
     )
-    monkeypatch.setattr("tension_utils.training_state.code_hash", lambda: "other")
+    monkeypatch.setattr("tension_utils.training.code_hash", lambda: "other")
     assert TrainingState(tmp_path / "state", {}, ()).last_checkpoint() is None
     assert "code changed" in capsys.readouterr().out
 

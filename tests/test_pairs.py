@@ -12,8 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tension_utils.config import DataConfig
-from tension_utils.data import Item, Turn, render_prompt, render_response
-from tension_utils.pairs import BadPairError, is_local, parse_dialogue, parse_pair, read_split, training_pairs
+from tension_utils.data import (
+    BadPairError,
+    Item,
+    Turn,
+    is_local,
+    parse_dialogue,
+    parse_pair,
+    read_split,
+    render_prompt,
+    render_response,
+    training_pairs,
+)
 
 PROMPT = "\n\nHuman: Hi\n\nAssistant:"
 GOOD = {"chosen": f"{PROMPT} yes", "rejected": f"{PROMPT} no"}
@@ -179,7 +189,7 @@ def test_unreachable_public_name_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("tension_utils.pairs.load_dataset", unreachable)
+    monkeypatch.setattr("tension_utils.data.load_dataset", unreachable)
     with pytest.raises(
         FileNotFoundError, match="data_source: 'some/name' is neither a folder here nor a public dataset"
     ):
@@ -193,7 +203,7 @@ def test_public_name_is_read_by_the_same_call_and_places_count_rows(monkeypatch:
         calls.append((name, options))
         return datasets.Dataset.from_list([GOOD, {**GOOD, "rejected": PROMPT}])
 
-    monkeypatch.setattr("tension_utils.pairs.load_dataset", load)
+    monkeypatch.setattr("tension_utils.data.load_dataset", load)
     with pytest.raises(BadPairError, match="^Anthropic/hh-rlhf/helpful-base/train, row 2: expected two non-empty"):
         read_split("Anthropic/hh-rlhf", "helpful-base", "train")
     assert calls == [("Anthropic/hh-rlhf", {"data_dir": "helpful-base", "split": "train"})]

@@ -13,32 +13,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tension_utils import planted_study
 from tension_utils.ablation import ablated
 from tension_utils.activations import KINDS
+from tension_utils.analysis.claims import error_rates, ledger_rates, read_study
+from tension_utils.analysis.overlap import shared_count_p_value
 from tension_utils.conditions import EQUAL_SIZE, NATURAL, ONLY, SHARED
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES
+from tension_utils.evaluation import score_items
 from tension_utils.neurons import NeuronSet
-from tension_utils.overlap import shared_count_p_value
-from tension_utils.planted import reward_model, verify_plant
-from tension_utils.planted_claims import (
+from tension_utils.planted import study as planted_study
+from tension_utils.planted.model import reward_model, verify_plant
+from tension_utils.planted.study import (
     BOTH,
     INTERVAL,
     PLANT,
     RAW,
     READINGS,
     TEST_KINDS,
+    PlantedWorld,
+    StudyConfig,
     ablation_rows,
+    claim_rates,
+    credits,
     decide_effects,
     decide_overlap,
     decide_weight,
     decide_world,
+    finder_rates,
+    finder_table,
+    mean_interval,
+    ranking_quality,
     removal_changes,
+    run_worlds,
 )
-from tension_utils.planted_finders import PlantedWorld, credits, finder_table, ranking_quality
-from tension_utils.planted_study import StudyConfig, claim_rates, finder_rates, mean_interval, run_worlds
-from tension_utils.planted_tables import error_rates, ledger_rates, read_study
-from tension_utils.planted_worlds import (
+from tension_utils.planted.world import (
     MAX_LENGTH,
     SCENARIOS,
     SHAPE,
@@ -50,7 +58,6 @@ from tension_utils.planted_worlds import (
     preference_items,
     true_neurons,
 )
-from tension_utils.rewards import score_items
 
 SMALL = StudyConfig(n_items=6, n_text=4, n_seeds=1, n_draws=2)
 planted_scenarios = pytest.mark.parametrize("scenario", [name for name, rules in SCENARIOS.items() if rules.is_planted])

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from tension_utils.planted_plots import error_rate_forest, finder_dots, plant_effects
+from tension_utils.show.figures_planted import error_rate_forest, finder_dots, plant_effects
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,9 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from tension_utils import config, neuron_plots, plots
-from tension_utils.plot_style import LINE_STYLES, OBJECTIVE_COLORS, objective_color
+from tension_utils import config
+from tension_utils.show import figures_accuracy, figures_neurons
+from tension_utils.show.style import LINE_STYLES, OBJECTIVE_COLORS, objective_color
 
 OBJECTIVES = list(config.OBJECTIVES)
 
@@ -18,7 +19,7 @@ def book_style():
     """Draw without a screen, in the book's style, and leave matplotlib as it was."""
     with mpl.rc_context():
         plt.switch_backend("agg")
-        plots.use_style()
+        figures_accuracy.use_style()
         yield
         plt.close("all")
 
@@ -89,7 +90,7 @@ def forest() -> pd.DataFrame:
 
 
 def test_matrix_cells_hold_their_numbers():
-    ax = plots.tension_matrix(matrix())
+    ax = figures_accuracy.tension_matrix(matrix())
     assert np.asarray(ax.images[0].get_array()) == pytest.approx(np.arange(0.1, 0.95, 0.1).reshape(3, 3))
     texts = {tuple(np.round(text.get_position())): [] for text in ax.texts}
     for text in ax.texts:
@@ -102,7 +103,7 @@ def test_matrix_cells_hold_their_numbers():
 
 def test_ablation_curves_are_ordered_colored_and_banded():
     table = curves()
-    ax = plots.ablation_curves(table, sets=["rms", "attribution"])
+    ax = figures_accuracy.ablation_curves(table, sets=["rms", "attribution"])
     lines = {(to_hex(line.get_color()).upper(), line.get_label()): line for line in ax.lines}
     line = lines[OBJECTIVE_COLORS["harmless"], "attribution"]
     assert line.get_xdata() == pytest.approx([10, 20, 30])
@@ -114,12 +115,12 @@ def test_ablation_curves_are_ordered_colored_and_banded():
     heights = ax.collections[0].get_paths()[0].get_extents()
     assert heights.y1 - heights.y0 > 4
     assert "percentage points" in ax.get_ylabel()
-    assert plots.ablation_curves(table, unit="margin (intact std)").lines[0].get_ydata().min() > -2
+    assert figures_accuracy.ablation_curves(table, unit="margin (intact std)").lines[0].get_ydata().min() > -2
 
 
 def test_every_set_stands_beside_its_own_random_sets():
     table = curves().assign(control=lambda t: np.where(t.set == "rms", -0.1, -0.2))
-    ax = plots.ablation_curves(table[table.objective == "helpful"], sets=["rms", "attribution"])
+    ax = figures_accuracy.ablation_curves(table[table.objective == "helpful"], sets=["rms", "attribution"])
     controls = {line.get_marker(): line.get_ydata() for line in ax.lines if line.get_label() == "random sets"}
     assert {marker: set(values) for marker, values in controls.items()} == {"o": {-10.0}, "s": {-20.0}}
 
@@ -139,7 +140,7 @@ def effects() -> pd.DataFrame:
 
 
 def test_effect_forest_has_a_panel_per_objective_and_a_marker_per_test():
-    helpful, mixed = neuron_plots.effect_forest(effects(), sets=["rms", "mean_abs", "shared, equal size"])
+    helpful, mixed = figures_neurons.effect_forest(effects(), sets=["rms", "mean_abs", "shared, equal size"])
     assert [ax.get_title() for ax in (helpful, mixed)] == ["helpful", "helpful-harmless"]
     first, second, _ = mixed.lines  # tests, zero
     assert (first.get_xdata(), second.get_xdata()) == (pytest.approx([1, -3, -7]), pytest.approx([3, -1, -5]))
@@ -151,7 +152,7 @@ def test_effect_forest_has_a_panel_per_objective_and_a_marker_per_test():
     assert helpful.get_ylim()[0] > helpful.get_ylim()[1], "the first set is on top"
     assert [label.get_text() for label in helpful.get_yticklabels()][0] == "rms"
     renamed = effects().rename(columns={"effect": "each", "ci_low": "low", "ci_high": "high"})
-    (_, ax) = neuron_plots.effect_forest(renamed, "each", ("low", "high"), "margin (intact std)")
+    (_, ax) = figures_neurons.effect_forest(renamed, "each", ("low", "high"), "margin (intact std)")
     assert ax.lines[0].get_xdata().min() > -1
     assert "margin" in ax.figure.get_supxlabel()
 
@@ -159,10 +160,10 @@ def test_effect_forest_has_a_panel_per_objective_and_a_marker_per_test():
 @pytest.mark.parametrize("column", ["objective", "test", "set", "effect", "ci_low", "ci_high"])
 def test_effect_forest_refuses_wrong_tables(column: str):
     with pytest.raises(ValueError, match=f"missing {column}"):
-        neuron_plots.effect_forest(effects().drop(columns=column))
+        figures_neurons.effect_forest(effects().drop(columns=column))
     double = pd.concat([effects().assign(metric="accuracy"), effects().assign(metric="margin")])
     with pytest.raises(ValueError, match="select one value of: .*metric"):
-        neuron_plots.effect_forest(double)
+        figures_neurons.effect_forest(double)
 
 
 def scatter_points() -> pd.DataFrame:
@@ -180,7 +181,7 @@ SLOPES = pd.DataFrame({"sets": ["targeted", "random"], "slope": [-0.5, -0.1]})
 
 
 def test_regression_scatter_draws_points_fits_and_full_regression():
-    ax = neuron_plots.regression_scatter(scatter_points(), SLOPES)
+    ax = figures_neurons.regression_scatter(scatter_points(), SLOPES)
     controls, helpful, harmless = (np.asarray(group.get_offsets()) for group in ax.collections)
     assert len(controls) == 6 and helpful.tolist() == harmless.tolist()
     assert helpful[:, 1] == pytest.approx([10, -5, -20])
@@ -195,15 +196,15 @@ def test_regression_scatter_draws_points_fits_and_full_regression():
     assert -40 < low < -20 and 10 < high < 20, "the points fill the height, not the dotted line"
     for column in scatter_points():
         with pytest.raises(ValueError, match=f"missing {column}"):
-            neuron_plots.regression_scatter(scatter_points().drop(columns=column), SLOPES)
+            figures_neurons.regression_scatter(scatter_points().drop(columns=column), SLOPES)
     with pytest.raises(ValueError, match="one row per sets"):
-        neuron_plots.regression_scatter(scatter_points(), pd.concat([SLOPES, SLOPES]))
+        figures_neurons.regression_scatter(scatter_points(), pd.concat([SLOPES, SLOPES]))
 
 
 def test_ablation_panels_share_styles_even_if_a_set_is_missing():
     table = curves()
     table = table[~((table.objective == "harmless") & (table.set == "rms"))]
-    axes = plots.ablation_panels(table, sets=["rms", "attribution"])
+    axes = figures_accuracy.ablation_panels(table, sets=["rms", "attribution"])
     assert [ax.get_title() for ax in axes] == ["helpful", "harmless"]
     assert axes[1].lines[0].get_label() == "attribution"
     assert axes[1].lines[0].get_linestyle() == LINE_STYLES[1]
@@ -212,24 +213,24 @@ def test_ablation_panels_share_styles_even_if_a_set_is_missing():
 
 
 def test_depth_profile_draws_shares_and_the_uniform_level():
-    ax = plots.depth_profile(layers())
+    ax = figures_accuracy.depth_profile(layers())
     assert len(ax.lines) == 4
     assert ax.lines[0].get_ydata() == pytest.approx([0.4, 0.3, 0.2, 0.1])
     assert ax.lines[3].get_ydata() == pytest.approx([0.25, 0.25])
 
 
 def test_training_curves_draw_seeds_and_their_mean():
-    ax = plots.training_curves(log())
+    ax = figures_accuracy.training_curves(log())
     first, second, mean, chance = ax.lines
     assert first.get_xdata() == pytest.approx([0, 10])
     assert second.get_ydata() == pytest.approx([0.6, 0.7])
     assert mean.get_ydata() == pytest.approx([0.55, 0.65])
     assert chance.get_ydata() == pytest.approx([0.5, 0.5])
-    assert len(plots.training_curves(log(), value="loss", label="loss (nats)").lines) == 3
+    assert len(figures_accuracy.training_curves(log(), value="loss", label="loss (nats)").lines) == 3
 
 
 def test_forest_draws_intervals_and_chance_per_row():
-    ax = plots.accuracy_forest(forest())
+    ax = figures_accuracy.accuracy_forest(forest())
     assert ax.lines[1].get_xdata() == pytest.approx([0.3, 0.6])
     segments = np.array([segment for group in ax.collections for segment in group.get_segments()])
     assert segments[0][:, 0] == pytest.approx([0.1, 0.3])
@@ -240,11 +241,11 @@ def test_forest_draws_intervals_and_chance_per_row():
 @pytest.mark.parametrize(
     ("draw", "table"),
     [
-        (plots.tension_matrix, matrix),
-        (plots.ablation_curves, curves),
-        (plots.depth_profile, layers),
-        (plots.training_curves, log),
-        (plots.accuracy_forest, forest),
+        (figures_accuracy.tension_matrix, matrix),
+        (figures_accuracy.ablation_curves, curves),
+        (figures_accuracy.depth_profile, layers),
+        (figures_accuracy.training_curves, log),
+        (figures_accuracy.accuracy_forest, forest),
     ],
 )
 def test_wrong_tables_are_refused_and_right_ones_labeled(draw, table):
@@ -261,7 +262,7 @@ def test_wrong_tables_are_refused_and_right_ones_labeled(draw, table):
     ax = draw(table(), given_ax)
     assert ax is given_ax
     assert ax.get_xlabel()
-    assert ax.get_ylabel() or draw is plots.accuracy_forest
+    assert ax.get_ylabel() or draw is figures_accuracy.accuracy_forest
     assert to_hex(ax.figure.get_facecolor()) == "#ffffff"
 
 
@@ -273,13 +274,13 @@ def test_unknown_objectives_have_no_color():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: plots.tension_matrix(matrix()),
-        lambda: plots.ablation_panels(curves())[0],
-        lambda: plots.ablation_panels(curves(), unit="opposing-test accuracy (percentage points)")[0],
-        lambda: neuron_plots.effect_forest(effects())[0],
-        lambda: neuron_plots.effect_forest(effects().query("objective == 'helpful-harmless'"))[0],
-        lambda: neuron_plots.regression_scatter(scatter_points(), SLOPES),
-        lambda: plots.accuracy_forest(forest()),
+        lambda: figures_accuracy.tension_matrix(matrix()),
+        lambda: figures_accuracy.ablation_panels(curves())[0],
+        lambda: figures_accuracy.ablation_panels(curves(), unit="opposing-test accuracy (percentage points)")[0],
+        lambda: figures_neurons.effect_forest(effects())[0],
+        lambda: figures_neurons.effect_forest(effects().query("objective == 'helpful-harmless'"))[0],
+        lambda: figures_neurons.regression_scatter(scatter_points(), SLOPES),
+        lambda: figures_accuracy.accuracy_forest(forest()),
     ],
 )
 def test_no_text_is_cut_off(draw):

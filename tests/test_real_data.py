@@ -6,10 +6,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from tension_utils.benchmarks import load_hh_test
+from tension_utils.benchmarks.load import load_hh_test
 from tension_utils.config import DataConfig
-from tension_utils.data import render_prompt, render_response
-from tension_utils.pairs import Split, parse_pair, read_split, training_pairs
+from tension_utils.data import Split, parse_pair, read_split, render_prompt, render_response, training_pairs
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT.parent / "shared" / "data" / "hh-rlhf"

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, WINDOWED, make_model, make_tokenizer, slow_rewards, tokenized
 
-from tension_utils import engine, packing
 from tension_utils.data import Item, TokenizedItem, Turn, render_prompt
-from tension_utils.packed_attention import LAYOUTS, packed_attention
-from tension_utils.packing import PreparedItem, pack_items, prepare_items, read_position
-from tension_utils.rewards import ItemRewards, batch_rewards, score_items
+from tension_utils.engine import batches, packing
+from tension_utils.engine.attention import LAYOUTS, packed_attention
+from tension_utils.engine.packing import PreparedItem, pack_items, prepare_items, read_position
+from tension_utils.evaluation import ItemRewards, batch_rewards, score_items
 
 MODEL, MISTRAL = make_model("llama"), make_model("mistral")
 
@@ -261,11 +261,11 @@ def test_other_errors_are_not_taken_for_memory(tokenizer, monkeypatch):
 
 
 def test_only_a_window_of_items_is_tokenized_at_a_time(tokenizer, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW", 4)
+    monkeypatch.setattr(batches, "WINDOW", 4)
     sizes = []
     items = ITEMS * 2
     step = list(
-        engine.run_batches(
+        batches.run_batches(
             items,
             lambda window: sizes.append(len(window)) or prepare_items(tokenizer, window, MAX_LENGTH),
             len,

@@ -7,8 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tension_utils import run_report
-from tension_utils.runs import Run
+from tension_utils.config import Run
+from tension_utils.show import run_report
 
 RECORD = {
     "parameters": {"profile": "tiny", "text": "a`b|c"},

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tension_utils.config import OBJECTIVES
-from tension_utils.runs import Run, SinglePair, list_pairs, list_runs
+from tension_utils.config import OBJECTIVES, Run, SinglePair, list_pairs, list_runs
 
 
 @pytest.mark.parametrize(

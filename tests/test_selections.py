@@ -11,11 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tension_utils.config import OBJECTIVES
-from tension_utils.neurons import NeuronSet
-from tension_utils.runs import Run, list_runs
-from tension_utils.scores import NeuronScores
-from tension_utils.selections import (
+from tension_utils.activations import NeuronScores
+from tension_utils.analysis.overlap import (
     GATE,
     depth_table,
     head_sets,
@@ -26,6 +23,8 @@ from tension_utils.selections import (
     side_table,
     site_table,
 )
+from tension_utils.config import OBJECTIVES, Run, list_runs
+from tension_utils.neurons import NeuronSet
 
 SHAPE = (2, 6)
 probabilities = hnp.arrays(np.float32, SHAPE, elements=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]))

@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from tension_utils import ablation_stage, identification
-from tension_utils.ablation_stage import _Ablation, _items_of, ablate_run
-from tension_utils.ablation_tables import cost_table, effect_table
-from tension_utils.activations import neuron_scores, text_scores
+from tension_utils import stages as ablation_stage
+from tension_utils import stages as identification
+from tension_utils.activations import NeuronScores, load_view, neuron_scores, own_scores, text_scores
+from tension_utils.analysis.claims import CLAIMS, Evidence
+from tension_utils.analysis.export import export_results, read_results
+from tension_utils.analysis.overlap import overlap_table
+from tension_utils.analysis.removal import cost_table, effect_table, per_neuron, per_neuron_differences
 from tension_utils.artifacts import read_manifest
-from tension_utils.claims import CLAIMS
 from tension_utils.conditions import MIXED_SETS, Condition, list_conditions
 from tension_utils.config import (
     CONTROLS,
@@ -24,22 +26,25 @@ from tension_utils.config import (
     EngineConfig,
     EvaluateConfig,
     IdentifyConfig,
+    Run,
     TrainConfig,
+    list_runs,
 )
-from tension_utils.data import render_prompt, render_response
-from tension_utils.evidence import Evidence
-from tension_utils.generic_text import load_passages
-from tension_utils.identification import GENERIC_KINDS, identify_run
-from tension_utils.mixed_ablation import per_neuron, per_neuron_differences
+from tension_utils.data import render_prompt, render_response, training_pairs
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet
-from tension_utils.overlap import overlap_table
-from tension_utils.pages import answer
-from tension_utils.pairs import training_pairs
-from tension_utils.results import export_results, read_results
-from tension_utils.runs import Run, list_runs
-from tension_utils.scores import NeuronScores, load_view, own_scores
-from tension_utils.stages import Stage, evaluate_run, load_items
+from tension_utils.show.pages import answer
+from tension_utils.stages import (
+    GENERIC_KINDS,
+    Stage,
+    _Ablation,
+    _items_of,
+    ablate_run,
+    evaluate_run,
+    identify_run,
+    load_items,
+    load_passages,
+)
 from tension_utils.training import train_run
 
 pytestmark = pytest.mark.xdist_group("stages")

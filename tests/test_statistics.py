@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils import bootstrap, comparisons, effects, statistics
+from tension_utils import statistics
+from tension_utils import statistics as bootstrap
+from tension_utils import statistics as comparisons
+from tension_utils import statistics as effects
 
 RUN = {"objective": "helpful", "base_model": "toy-llama", "benchmark": "toy", "subset": "all"}
 

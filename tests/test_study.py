@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from tension_utils.artifacts import read_manifest, read_table
-from tension_utils.config import SINGLE_OBJECTIVES
-from tension_utils.runs import Run
+from tension_utils.config import SINGLE_OBJECTIVES, Run
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("study")

@@ -9,20 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tension_utils.ablation_tables import effect_table
-from tension_utils.artifacts import TABLES, write_table
-from tension_utils.config import OBJECTIVES
-from tension_utils.evidence import Evidence
-from tension_utils.pages import answer, main
-from tension_utils.results import read_results
-from tension_utils.runs import Run, list_runs
-from tension_utils.scores import NeuronScores
-from tension_utils.study_tables import (
+from tension_utils.activations import NeuronScores
+from tension_utils.analysis.accuracy import (
     conflict_table,
     hh_tests,
     interval,
     tension_table,
 )
+from tension_utils.analysis.claims import Evidence
+from tension_utils.analysis.export import read_results
+from tension_utils.analysis.removal import effect_table
+from tension_utils.artifacts import TABLES, write_table
+from tension_utils.config import OBJECTIVES, Run, list_runs
+from tension_utils.show.pages import answer, main
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 # Credits of two seeds on four helpful and two harmless items; the last item of each test is a conflicting pair.

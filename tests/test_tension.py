@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils import bootstrap, comparisons, statistics, tension, transferability
+from tension_utils import statistics
+from tension_utils import statistics as bootstrap
+from tension_utils import statistics as comparisons
+from tension_utils.analysis import accuracy, transfer
 from tension_utils.config import OBJECTIVES
 
 BOOLEANS = st.lists(st.tuples(*[st.booleans()] * 3, st.integers(0, 2)), min_size=2, max_size=12)
@@ -54,7 +57,7 @@ def test_mixed_against_single_by_hand():
             rows_of([[1, 1, 0, 1], [1, 1, 0, 0]], "helpful-harmless"),
         ]
     )
-    table = tension.mixed_against_single(data, rng(), n_resamples=200).set_index("against")
+    table = accuracy.mixed_against_single(data, rng(), n_resamples=200).set_index("against")
     assert table.difference.to_dict() == pytest.approx({"helpful": 0.25, "harmless": -0.375})
     assert (table.mixed == 0.625).all()
     assert table.single.to_dict() == {"helpful": 0.375, "harmless": 1.0}
@@ -70,7 +73,7 @@ def test_mixed_against_single_by_hand():
 def test_behavior_by_hand():
     """Refuse: subsets at 3/4 and 1/2 count equally, .625; respond 1/4: balanced .4375, over-refusal .75."""
     data = behavior_rows("helpful", [[1, 1, 1, 0]], [[1, 0]], [[1, 0, 0, 0]])
-    row = tension.behavior_table(pd.concat([data, rows_of([[1, 1]])]), rng()).iloc[0]
+    row = accuracy.behavior_table(pd.concat([data, rows_of([[1, 1]])]), rng()).iloc[0]
     assert (row.refuse_accuracy, row.respond_accuracy) == pytest.approx((0.625, 0.25))
     assert (row.balanced_accuracy, row.over_refusal) == pytest.approx((0.4375, 0.75))
     assert row.over_refusal_ci_low == pytest.approx(1 - row.respond_accuracy_ci_high)
@@ -83,14 +86,14 @@ def test_behavior_by_hand():
 def test_behavior_interval_has_the_standard_error_of_the_formula():
     generator = np.random.default_rng(1)
     credits = [generator.integers(0, 2, (1, n)) for n in (200, 50, 90)]
-    row = tension.behavior_table(behavior_rows("helpful", *credits), rng(), n_resamples=8000).iloc[0]
+    row = accuracy.behavior_table(behavior_rows("helpful", *credits), rng(), n_resamples=8000).iloc[0]
     variances = [x.var(ddof=1) / x.size for x in credits]
     expected = 2 * 1.96 * np.sqrt((variances[0] + variances[1]) / 16 + variances[2] / 4)
     assert row.balanced_accuracy_ci_high - row.balanced_accuracy_ci_low == pytest.approx(expected, rel=0.04)
 
 
 def test_behavior_that_never_varies_gets_an_interval():
-    row = tension.behavior_table(behavior_rows("helpful", [[1] * 6], [[1] * 4], [[0] * 10]), rng()).iloc[0]
+    row = accuracy.behavior_table(behavior_rows("helpful", [[1] * 6], [[1] * 4], [[0] * 10]), rng()).iloc[0]
     low, high = statistics.wilson_interval(10, 10)
     assert (row.refuse_accuracy_ci_low, row.refuse_accuracy_ci_high) == pytest.approx((low, high))
     assert row.balanced_accuracy_ci_low == pytest.approx(0.5 - (1 - low) / 2)
@@ -99,20 +102,20 @@ def test_behavior_that_never_varies_gets_an_interval():
 
 def test_behavior_without_a_direction():
     data = rows_of([[1, 0]], subset="r", direction="refuse")
-    row = tension.behavior_table(data, rng()).iloc[0]
+    row = accuracy.behavior_table(data, rng()).iloc[0]
     assert row.refuse_accuracy == 0.5
     assert np.isnan([row.respond_accuracy, row.balanced_accuracy, row.over_refusal, row.chance_accuracy]).all()
     with pytest.raises(ValueError, match="refuse or respond; got none"):
-        tension.behavior_table(rows_of([[1, 0]]), rng())
+        accuracy.behavior_table(rows_of([[1, 0]]), rng())
 
 
 def test_behavior_differences_are_differences_of_behavior():
     generator = np.random.default_rng(2)
     draw = [[generator.integers(0, 2, (3, n)) for n in (30, 10, 20)] for _ in range(2)]
     data = pd.concat([behavior_rows(name, *credits) for name, credits in zip(OBJECTIVES[:2], draw, strict=True)])
-    table = tension.behavior_differences(data, OBJECTIVES[:2], rng()).set_index("measure")
-    apart = tension.behavior_table(data, rng()).set_index("objective")
-    for name in tension.ACCURACIES:
+    table = accuracy.behavior_differences(data, OBJECTIVES[:2], rng()).set_index("measure")
+    apart = accuracy.behavior_table(data, rng()).set_index("objective")
+    for name in accuracy.ACCURACIES:
         expected = apart.loc["helpful", name] - apart.loc["harmless", name]
         assert table.loc[name, "difference"] == pytest.approx(expected)
         assert table.loc[name, "ci_low"] < expected < table.loc[name, "ci_high"]
@@ -152,7 +155,7 @@ def slow_measures(helpful, harmless, mixed, strata) -> list[float]:
 def test_measures_equal_sets(items):
     *sets, strata = (np.array(column) for column in zip(*items, strict=True))
     strata = np.unique(strata, return_inverse=True)[1]
-    estimates, pulls = transferability.measure_sets(*[own[None] for own in sets], strata)
+    estimates, pulls = transfer.measure_sets(*[own[None] for own in sets], strata)
     assert estimates[0] == pytest.approx(np.array(slow_measures(*sets, strata)), nan_ok=True)
     for k in range(strata.max() + 1):
         means = pulls[0, strata == k].mean(0)
@@ -169,7 +172,7 @@ def test_expectation_is_the_mean_over_shuffled_models():
         for a in itertools.permutations(mixed[:4])
         for b in itertools.permutations(mixed[4:])
     ]
-    estimates, _ = transferability.measure_sets(helpful[None], harmless[None], mixed[None], strata)
+    estimates, _ = transfer.measure_sets(helpful[None], harmless[None], mixed[None], strata)
     assert estimates[0, 1] == pytest.approx(np.mean(found))
 
 
@@ -177,7 +180,7 @@ def test_pulls_are_derivatives():
     """Doubling an item's weight slightly, with the stratum's total kept, moves each measure by its pull."""
     generator = np.random.default_rng(4)
     sets, strata = generator.random((3, 1, 30)) < 0.6, np.repeat([0, 1], 15)
-    _, pulls = transferability.measure_sets(*sets, strata)
+    _, pulls = transfer.measure_sets(*sets, strata)
     copies, copied = 400, 40  # the item appears 440 times among 400 copies of the others
 
     def measured(weights):
@@ -208,7 +211,7 @@ def three_models(n_seeds=3, n_items=60, seed=5, base="a") -> pd.DataFrame:
 
 def test_pairing_table_names_every_combination_of_seeds():
     data = three_models()
-    table = transferability.pairing_table(data, rng(), n_resamples=200)
+    table = transfer.pairing_table(data, rng(), n_resamples=200)
     assert len(table) == 27
     assert table.is_same_seed.sum() == 3
     row = table[(table.seed_helpful == 0) & (table.seed_harmless == 2) & (table.seed_mixed == 1)].iloc[0]
@@ -217,16 +220,16 @@ def test_pairing_table_names_every_combination_of_seeds():
         for name, seed in zip(OBJECTIVES, (0, 2, 1), strict=True)
     ]
     expected = slow_measures(*sets, np.repeat([0, 1], 30))
-    assert row[list(transferability.MEASURES)].to_list() == pytest.approx(expected)
+    assert row[list(transfer.MEASURES)].to_list() == pytest.approx(expected)
     assert row.transferability_ci_low < row.transferability < row.transferability_ci_high
     assert (row.n_items, row.n_clusters) == (60, 60)
 
 
 def test_transferability_table_averages_pairings_and_base_models():
     data = pd.concat([three_models(), three_models(seed=6, base="b")])
-    table = transferability.transferability_table(data, rng(), n_resamples=300).set_index("pairings")
-    pairs = transferability.pairing_table(data, rng(), n_resamples=2)
-    for name in transferability.MEASURES:
+    table = transfer.transferability_table(data, rng(), n_resamples=300).set_index("pairings")
+    pairs = transfer.pairing_table(data, rng(), n_resamples=2)
+    for name in transfer.MEASURES:
         assert table.loc["all", name] == pytest.approx(pairs[name].mean())
         assert table.loc["same seed", name] == pytest.approx(pairs[pairs.is_same_seed][name].mean())
         assert table.loc["all", f"{name}_ci_low"] < table.loc["all", name] < table.loc["all", f"{name}_ci_high"]
@@ -237,17 +240,17 @@ def test_transferability_table_averages_pairings_and_base_models():
 def test_transferability_refuses_incomplete_tables():
     data = three_models(n_seeds=1)
     with pytest.raises(ValueError, match="on the same items"):
-        transferability.transferability_table(data.iloc[1:], rng())
+        transfer.transferability_table(data.iloc[1:], rng())
     with pytest.raises(ValueError, match="the same seeds for"):
-        transferability.transferability_table(data[data.objective != "harmless"], rng())
+        transfer.transferability_table(data[data.objective != "harmless"], rng())
     with pytest.raises(ValueError, match="got repeats"):
-        transferability.transferability_table(pd.concat([data, data[:1]]), rng())
+        transfer.transferability_table(pd.concat([data, data[:1]]), rng())
 
 
 def test_nothing_right_is_unknown_and_harms_no_other_measure():
     data = three_models(n_seeds=1)
     data.loc[data.objective == "helpful", "margin"] = -1
     data.loc[data.objective == "helpful-harmless", "margin"] = -1
-    row = transferability.transferability_table(data, rng(), n_resamples=50).iloc[0]
+    row = transfer.transferability_table(data, rng(), n_resamples=50).iloc[0]
     assert np.isnan(row.jaccard_helpful)
     assert (row.transferability, row.jaccard_harmless) == (0, 0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils.ties import ties_score
+from tension_utils.analysis.accuracy import ties_score
 
 
 def make_rows(*rewards: tuple[str, list[float], list[float]]) -> pd.DataFrame:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils import toy_text
-from tension_utils.pairs import parse_pair
-from tension_utils.toy import ToyConfig, conflict_flags, write_benchmark, write_pairs, write_prompt, write_world
-from tension_utils.toy_model import ensure_toy_world, pack_blocks, train_tokenizer
+from tension_utils.data import parse_pair
+from tension_utils.toy import sentences
+from tension_utils.toy.model import ensure_toy_world, pack_blocks, train_tokenizer
+from tension_utils.toy.world import ToyConfig, conflict_flags, write_benchmark, write_pairs, write_prompt, write_world
 
 REFUSALS = ("sorry", "Sorry", "can't help", "rather not", "not comfortable")
 
@@ -78,9 +78,9 @@ def test_benchmark_covers_groups_and_directions_and_has_lists() -> None:
 
 
 def test_topics_are_complete() -> None:
-    for task, steps, tip in (*toy_text.BENIGN, *toy_text.BORDERLINE):
+    for task, steps, tip in (*sentences.BENIGN, *sentences.BORDERLINE):
         assert task and len(steps) == 4 and all(steps) and tip
-    for request, harmed, idea in toy_text.HARMFUL:
+    for request, harmed, idea in sentences.HARMFUL:
         assert request and len(harmed) == 1 and idea
 
 

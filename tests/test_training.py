@@ -23,16 +23,13 @@ from transformers import (
 from tension_utils import training
 from tension_utils.architectures import ARCHITECTURES
 from tension_utils.artifacts import TABLES, file_hash, read_manifest
-from tension_utils.config import MASK_MODES, DataConfig, TrainConfig
-from tension_utils.data import Item
+from tension_utils.config import MASK_MODES, DataConfig, Run, TrainConfig
+from tension_utils.data import Item, training_pairs
+from tension_utils.engine.packing import PreparedItem
 from tension_utils.masking import NeuronMask, trained_without
 from tension_utils.models import load_reward_model, load_tokenizer, new_reward_model
-from tension_utils.monitor import TrainingMonitor
 from tension_utils.neurons import NeuronSet
-from tension_utils.packing import PreparedItem
-from tension_utils.pairs import training_pairs
-from tension_utils.runs import Run
-from tension_utils.training import device_name, tokenize_pairs, train_model, train_run, uses_bfloat16
+from tension_utils.training import TrainingMonitor, device_name, tokenize_pairs, train_model, train_run, uses_bfloat16
 
 pytestmark = pytest.mark.xdist_group("training")
 

@@ -12,19 +12,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils import stages, training, variants
+from tension_utils import stages, training
+from tension_utils import stages as variants
+from tension_utils.activations import OWN_SCORES, NeuronScores
+from tension_utils.analysis.accuracy import mask_effects, mask_rows, mixing_costs
 from tension_utils.artifacts import read_manifest, read_table
-from tension_utils.config import MATCHED_ARM, DataConfig, EngineConfig, EvaluateConfig, TrainConfig
+from tension_utils.config import MATCHED_ARM, DataConfig, EngineConfig, EvaluateConfig, Run, TrainConfig
 from tension_utils.masking import NEURON_MASK_FILE, NeuronMask
-from tension_utils.mixing import mask_effects, mask_rows, mixing_costs
 from tension_utils.neurons import NeuronSet
-from tension_utils.runs import Run
-from tension_utils.scores import OWN_SCORES, NeuronScores
-from tension_utils.stages import evaluate_run
-from tension_utils.statistics import analysis_rng
-from tension_utils.training import train_run
-from tension_utils.variants import (
+from tension_utils.stages import (
     MaskConfig,
+    evaluate_run,
     evaluate_variant,
     mask_table,
     reloaded_loss,
@@ -32,6 +30,8 @@ from tension_utils.variants import (
     train_variant,
     variant_mask,
 )
+from tension_utils.statistics import analysis_rng
+from tension_utils.training import train_run
 
 pytestmark = pytest.mark.xdist_group("training")
 

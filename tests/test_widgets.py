@@ -14,7 +14,7 @@ from ipywidgets.widgets.widget import _instances
 from ipywidgets.widgets.widget_link import Link
 from test_display import HOSTILE
 
-from tension_utils import widgets
+from tension_utils.show import widgets
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg'><text fill='#123456'>50 % &lt;b&gt; &amp; −1</text></svg>"
 CONTROLS = {"Model": ["a", "b", "c"], "Set": ["own", "shared"], "Share": ["2 %", "10 %", "all"]}

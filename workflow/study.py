@@ -37,9 +37,10 @@ from tension_utils.config import (
     EngineConfig,
     EvaluateConfig,
     IdentifyConfig,
+    Run,
+    SinglePair,
     TrainConfig,
 )
-from tension_utils.runs import Run, SinglePair
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,10 +243,9 @@ def choice_table(study: Study) -> "pd.DataFrame":
 def weight_steps(study: Study, seed: int) -> Iterator[Step]:
     """Yield what is measured between and inside the models while their weights exist."""
     from tension_utils.depth import DepthConfig, depth_run
-    from tension_utils.gradients import GradientConfig, gradient_run
+    from tension_utils.geometry import GradientConfig, WeightChangeConfig, gradient_run, weight_change_run
     from tension_utils.interpolation import InterpolateConfig, interpolate_run
     from tension_utils.stages import ItemsConfig
-    from tension_utils.weight_changes import WeightChangeConfig, weight_change_run
 
     part, pair = f"seed {seed}: weights", SinglePair(study.root, study.base_model, seed)
     items = ItemsConfig.of(study.evaluation("hh-rlhf"))
@@ -265,7 +265,7 @@ def weight_steps(study: Study, seed: int) -> Iterator[Step]:
 
 def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
     """Yield the neuron statistics of some arms."""
-    from tension_utils.identification import identify_run
+    from tension_utils.stages import identify_run
 
     config = study.identification
     for arm in arms:
@@ -281,7 +281,7 @@ def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> I
 
 def ablate_steps(study: Study, part: str, arms: Sequence[str], seed: int, n_configs: int) -> Iterator[Step]:
     """Yield the ablation of some arms by the first configurations of the profile; conditions that are done are kept."""
-    from tension_utils.scores import OWN_SCORES
+    from tension_utils.activations import OWN_SCORES
 
     for arm in arms:
         configs = study.ablations(arm)[:n_configs]
@@ -299,8 +299,8 @@ def ablate_steps(study: Study, part: str, arms: Sequence[str], seed: int, n_conf
 
 def ablate_first(run: Run, configs: list[AblateConfig]) -> bool:
     """Ablate by the first configurations, unless a later part has done so by more."""
-    from tension_utils.ablation_stage import ablate_run
     from tension_utils.artifacts import read_manifest
+    from tension_utils.stages import ablate_run
 
     found = read_manifest(run.folder).get("ablate", {}).get("config", {})
     return False if len(found.get("further", ())) >= len(configs) else ablate_run(run, *configs)

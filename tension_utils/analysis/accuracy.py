@@ -1,0 +1,602 @@
+"""Accuracy and the tension between objectives: from rows to the tables of the evaluation chapters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tension_utils.config import (
+    ARMS,
+    MATCHED_ARM,
+    MIXED,
+    OBJECTIVES,
+    RANDOM_MASK_ARMS,
+    SHARED_MASK_ARM,
+    SINGLE_OBJECTIVES,
+)
+from tension_utils.statistics import (
+    CLUSTER_COLUMNS,
+    ITEM_COLUMNS,
+    MODEL_COLUMNS,
+    N_RESAMPLES,
+    accuracy_table,
+    analysis_rng,
+    benjamini_hochberg,
+    conditions,
+    contrast_draws,
+    count_distinct,
+    crossed_parts,
+    mean_table,
+    pair_differences,
+    paired_bootstrap,
+    permutation_test_paired,
+    require_columns,
+    widen_degenerate,
+    wilson_interval,
+)
+
+BEHAVIORS = ("refuse", "respond")
+
+PART = ("direction", "benchmark", "subset")
+
+ACCURACIES = ("refuse_accuracy", "respond_accuracy", "balanced_accuracy")
+
+
+def mixed_against_single(
+    evaluation: pd.DataFrame,
+    rng: np.random.Generator,
+    by: Sequence[str] = ("group", "benchmark", "subset"),
+    value: str = "credit",
+    n_resamples: int = N_RESAMPLES,
+) -> pd.DataFrame:
+    """Compare the mixed objective with each single one, item by item and seed by seed.
+
+    Args:
+        evaluation: rows of evaluation.parquet of all three objectives, on the same items and seeds.
+        rng: source of bootstrap draws and permutations.
+        by: columns that name the comparisons.
+        value: column compared.
+        n_resamples: bootstrap draws.
+
+    Returns:
+        ``by``, against (the single objective), is_own (it is the group's own; only with group in ``by``), mixed and
+        single (means), difference (mixed - single), ci_low, ci_high, p_value, p_adjusted (Benjamini-Hochberg over the
+        whole table), chance_accuracy, n_items, n_clusters, n_seeds.
+
+    Raises:
+        ValueError: an objective is missing or lacks an item or a seed.
+
+    Source: paper, claim C1; the pairing, intervals and tests are ours.
+    """
+    by = list(by)
+    require_columns(evaluation, ["objective", "chance", value, *by])
+    tables = []
+    for single in SINGLE_OBJECTIVES:
+        table = paired_bootstrap(evaluation, "objective", (MIXED, single), rng, by, value, n_resamples)
+        for name, objective in (("mixed", MIXED), ("single", single)):
+            table.insert(len(by), name, _means(evaluation[evaluation.objective == objective], by, value))
+        table.insert(len(by), "against", single)
+        table.insert(table.columns.get_loc("n_items"), "chance_accuracy", _means(evaluation, by, "chance"))
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    table["p_adjusted"] = benjamini_hochberg(table.p_value)
+    if "group" in by:
+        table.insert(len(by) + 1, "is_own", table.group == table.against)
+    return table.sort_values([*by, "against"], ignore_index=True)
+
+
+def _means(table: pd.DataFrame, by: list[str], value: str) -> np.ndarray:
+    """Return the mean of a column per condition, conditions in sorted order."""
+    return table.groupby(by, sort=True, dropna=False)[value].mean().to_numpy() if by else table[value].mean()
+
+
+def _weights(parts: list[tuple]) -> np.ndarray:
+    """Return the weight of each (direction, benchmark, subset) in `ACCURACIES`, (M, 3); NaN for an absent direction."""
+    direction = np.array([part[0] for part in parts])
+    own = np.stack([direction == name for name in BEHAVIORS], axis=1)  # (M, 2)
+    with np.errstate(invalid="ignore"):
+        own = own / own.sum(0)
+    return np.column_stack([own, own.mean(1)])
+
+
+def _behave(
+    rows: pd.DataFrame, rng: np.random.Generator, n_resamples: int, confidence: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the three accuracies (3,), their intervals (3, 2), and each cluster's part in them (C, 3)."""
+    sums, counts, parts = crossed_parts(rows, "credit", PART)
+    weights = _weights(parts)
+    known = np.nan_to_num(weights)
+    estimates, draws = contrast_draws(sums, counts, known, rng, n_resamples)
+    tail = (1 - confidence) / 2
+    bounds = np.quantile(draws, [tail, 1 - tail], axis=0).T  # (3, 2)
+    absent = np.isnan(weights).any(0)
+    estimates[absent], bounds[absent] = np.nan, np.nan
+    contributions = (sums.sum(1) / counts.sum((0, 1))) @ known  # (C, 3)
+    return estimates, bounds, contributions
+
+
+def _widen(estimates: np.ndarray, bounds: np.ndarray, n_clusters: Sequence[int], confidence: float) -> np.ndarray:
+    """Replace an interval without width by Wilson's, and pass it on to the mean of both directions.
+
+    The direction without spread is uncorrelated with the other, so the half-widths of their mean add in quadrature
+    (Newcombe 1998, "Interval estimation for the difference between independent proportions").
+    """
+    bounds = bounds.copy()
+    flat = [index for index in range(2) if bounds[index, 0] == bounds[index, 1]]
+    for index in flat:
+        bounds[index] = wilson_interval(round(estimates[index] * n_clusters[index]), n_clusters[index], confidence)
+    if flat:
+        halves = np.sqrt(((bounds[:2] - estimates[:2, None]) ** 2).sum(0)) / 2
+        bounds[2] = estimates[2] + halves * [-1, 1]
+    return bounds.clip(0, 1)
+
+
+def behavior_table(
+    evaluation: pd.DataFrame,
+    rng: np.random.Generator,
+    by: Sequence[str] = ("objective",),
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Return how well reward models rank refusing where they should, responding where they should, and both.
+
+    balanced accuracy = (refuse accuracy + respond accuracy) / 2; over-refusal = 1 - respond accuracy. A direction's
+    accuracy is the mean over its (benchmark, subset) of their accuracies, as in the study: with pooled items the
+    largest subset would speak for all, and the study's subsets differ up to fivefold in size. The subsets are fixed;
+    the interval is over their items, by cluster, and over seeds, the same draws for every measure.
+
+    Args:
+        evaluation: rows of evaluation.parquet; those with another direction than refuse or respond are left out.
+        rng: source of the bootstrap draws.
+        by: columns that name a condition; at least one.
+        n_resamples: draws per condition.
+        confidence: of the intervals.
+
+    Returns:
+        ``by``; refuse_accuracy, respond_accuracy, balanced_accuracy and over_refusal, each with _ci_low and _ci_high;
+        chance_accuracy (of the balanced one); n_refuse_items, n_respond_items, n_refuse_subsets, n_respond_subsets,
+        n_clusters, n_seeds. NaN where a condition lacks a direction.
+
+    Raises:
+        ValueError: no row has a direction, or a column is missing.
+
+    Source: METHOD section 2, fact 4.
+    """
+    by = list(by)
+    rows = _directed(evaluation, by)
+    records = []
+    for key, part in rows.groupby(by, sort=True, dropna=False):
+        estimates, bounds, contributions = _behave(part, rng, n_resamples, confidence)
+        sides = [part[part.direction == name] for name in BEHAVIORS]
+        clusters = [count_distinct(side, CLUSTER_COLUMNS) for side in sides]
+        bounds = _widen(estimates, bounds, clusters, confidence)
+        record = dict(zip(by, key, strict=True))
+        for name, value, (low, high) in zip(ACCURACIES, estimates, bounds, strict=True):
+            record |= {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
+        refusal = 1 - np.array([estimates[1], bounds[1, 1], bounds[1, 0]])
+        record |= dict(zip(["over_refusal", "over_refusal_ci_low", "over_refusal_ci_high"], refusal, strict=True))
+        chances = part.groupby(list(PART)).chance.mean().groupby("direction").mean()
+        record["chance_accuracy"] = chances.reindex(BEHAVIORS).mean(skipna=False)
+        for name, side in zip(BEHAVIORS, sides, strict=True):
+            record[f"n_{name}_items"] = count_distinct(side, ITEM_COLUMNS)
+            record[f"n_{name}_subsets"] = count_distinct(side, ["benchmark", "subset"])
+        records.append(record | {"n_clusters": len(contributions), "n_seeds": count_distinct(part, MODEL_COLUMNS)})
+    return pd.DataFrame(records)
+
+
+def _directed(evaluation: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return the rows with a direction.
+
+    Raises:
+        ValueError: there are none, or a column is missing.
+    """
+    require_columns(evaluation, ["credit", "chance", "seed", "item_id", "cluster", *PART, *by])
+    rows = evaluation[evaluation.direction.isin(BEHAVIORS)]
+    if rows.empty:
+        raise ValueError(
+            f"expected items with direction {' or '.join(BEHAVIORS)}; got none; evaluate a safety benchmark"
+        )
+    return rows
+
+
+def behavior_differences(
+    evaluation: pd.DataFrame,
+    pair: tuple[str, str],
+    rng: np.random.Generator,
+    by: Sequence[str] = (),
+    condition: str = "objective",
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Compare the behavior of two conditions on the same items and seeds.
+
+    Args:
+        evaluation: rows of evaluation.parquet.
+        pair: two values of ``condition``; the difference is first minus second.
+        rng: source of bootstrap draws and permutations.
+        by: columns that name the comparisons; [] is one.
+        condition: column that tells the two apart.
+        n_resamples: draws per comparison.
+        confidence: of the intervals.
+
+    Returns:
+        One row per comparison and measure of `ACCURACIES`: ``by``, measure, difference, ci_low, ci_high, p_value
+        (permutation over clusters), p_adjusted (Benjamini-Hochberg over the rows), n_clusters, n_seeds. A measure
+        whose direction is absent has no row.
+
+    Raises:
+        ValueError: the conditions differ in items or seeds, or no item has a direction.
+    """
+    by = list(by)
+    rows = pair_differences(_directed(evaluation, [condition, *by]), condition, pair, ["credit"])
+    records = []
+    for key, part in conditions(rows, by):
+        estimates, bounds, contributions = _behave(part, rng, n_resamples, confidence)
+        bounds = bounds.clip(-1, 1)
+        n_seeds = count_distinct(part, MODEL_COLUMNS)
+        for index, measure in enumerate(ACCURACIES):
+            moved = contributions[:, index]
+            if np.isfinite(estimates[index]):
+                record = dict(zip(by, key, strict=True)) | {"measure": measure, "difference": estimates[index]}
+                record |= dict(zip(["ci_low", "ci_high"], bounds[index], strict=True))
+                record["p_value"] = permutation_test_paired(moved, np.zeros_like(moved), rng)
+                records.append(record | {"n_clusters": len(contributions), "n_seeds": n_seeds})
+    table = pd.DataFrame(records)
+    table.insert(table.columns.get_loc("n_clusters"), "p_adjusted", benjamini_hochberg(table.p_value))
+    return table
+
+
+OPPOSING = {"helpful": "harmless", "harmless": "helpful"}
+
+
+def hh_tests(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the HH-RLHF tests with a column ``test``: helpful, harmless, and both together."""
+    rows = evaluation[evaluation.benchmark == "hh-rlhf"]
+    return pd.concat([rows.assign(test=rows.group), rows.assign(test=OBJECTIVES[2])], ignore_index=True)
+
+
+def in_order(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Sort rows whose columns hold objectives in the order of `ARMS`."""
+    return table.sort_values(list(columns), key=lambda c: c.map(list(ARMS).index), ignore_index=True)
+
+
+def tension_table(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Return the tension matrix: accuracy by training objective and test, with interval and chance.
+
+    Args:
+        evaluation: rows of evaluation.parquet.
+
+    Returns:
+        objective, test, and the columns of `statistics.accuracy_table`; at most 3 x 3 rows.
+    """
+    table = accuracy_table(hh_tests(evaluation), ["objective", "test"], analysis_rng())
+    return in_order(table, "objective", "test")
+
+
+def conflict_table(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracies apart for conflicting and agreeing pairs, for sources that mark them (the toy world).
+
+    Returns:
+        objective, test, pairs ("conflicting" or "agreeing"), and the columns of `statistics.accuracy_table`; no rows
+        where the source marks nothing.
+    """
+    rows = hh_tests(evaluation)
+    rows = rows[rows.test != OBJECTIVES[2]]
+    if (rows.direction == "none").all():
+        return pd.DataFrame(columns=["objective", "test", "pairs", "accuracy"])
+    rows = rows.assign(pairs=np.where(rows.direction == "none", "agreeing", "conflicting"))
+    return in_order(accuracy_table(rows, ["objective", "test", "pairs"], analysis_rng()), "objective", "test")
+
+
+def interpolation_frontier(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracy on each HH-RLHF test at every weight between the helpful and the harmless reward model.
+
+    Args:
+        table: rows of interpolation.parquet.
+
+    Returns:
+        base_model, harmless_weight, test (helpful, harmless, and both together), and the columns of
+        `statistics.accuracy_table`.
+    """
+    by = ["base_model", "harmless_weight", "test"]
+    frontier = accuracy_table(hh_tests(table), by, analysis_rng())
+    return frontier.sort_values(by, key=lambda c: c.map(list(ARMS).index) if c.name == "test" else c, ignore_index=True)
+
+
+def depth_accuracy(table: pd.DataFrame, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+    """Return the accuracy of the reward that is read at every depth.
+
+    Args:
+        table: rows of depth.parquet.
+        n_resamples: bootstrap draws.
+
+    Returns:
+        base_model, objective, benchmark, subset, depth (0: embeddings, L: the model's own reward), accuracy, ci_low,
+        ci_high, chance_accuracy, n_items, n_clusters, n_seeds.
+    """
+    by = ["base_model", "objective", "benchmark", "subset", "depth"]
+    names = {"credit": "accuracy", "credit_ci_low": "ci_low", "credit_ci_high": "ci_high", "chance": "chance_accuracy"}
+    means = mean_table(table, ["credit", "chance"], by, analysis_rng(), n_resamples)
+    return widen_degenerate(means.rename(columns=names)).drop(columns=["chance_ci_low", "chance_ci_high"])
+
+
+def percent(value: float) -> str:
+    """Return a share as text with one decimal.
+
+    >>> percent(0.5)
+    '50.0 %'
+    """
+    return f"{100 * value:.1f} %"
+
+
+def interval(row: pd.Series, value: str = "accuracy") -> str:
+    """Return a share with its 95 % interval and number of items."""
+    return f"{percent(row[value])} [{percent(row.ci_low)}, {percent(row.ci_high)}], n = {int(row.n_items):,}"
+
+
+def points(row: pd.Series) -> str:
+    """Return an effect in percentage points with its 95 % interval."""
+    return f"{100 * row.effect:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
+
+
+def tension_sentence(table: pd.DataFrame) -> str:
+    """Return the tension matrix in words.
+
+    Args:
+        table: columns of `tension_table`, all objectives and both single tests.
+    """
+    cells = table.set_index(["objective", "test"])
+    own, other, mixed = (
+        [interval(cells.loc[pair]) for pair in pairs]
+        for pairs in (
+            [(o, o) for o in SINGLE_OBJECTIVES],
+            list(OPPOSING.items()),
+            [(OBJECTIVES[2], o) for o in SINGLE_OBJECTIVES],
+        )
+    )
+    return f"""A reward model trained to be helpful ranks {own[0]} of helpful pairs as people do,
+   and {other[0]} of harmless pairs. One trained to be harmless ranks {own[1]} of harmless pairs as
+   people do, and {other[1]} of helpful ones. Trained on both: {mixed[0]} of helpful and {mixed[1]}
+   of harmless pairs."""
+
+
+PAPER = Path("results", "paper", "smollm2_135m.csv")  # described in the README beside it
+
+CELL = ["objective", "benchmark", "subset"]
+
+STUDY_STYLES = ("", "normal")  # the study pairs only responses of one style
+
+
+def benchmark_table(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracies by objective, benchmark, subset and style.
+
+    Args:
+        evaluation: rows of evaluation.parquet.
+
+    Returns:
+        objective, benchmark, subset, style ("" where a benchmark has none), and the columns of
+        `statistics.accuracy_table`.
+    """
+    return accuracy_table(evaluation, [*CELL, "style"], analysis_rng())
+
+
+def beside_paper(table: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """Return the sub-tasks that both have, one row per objective and sub-task.
+
+    Args:
+        table: of `benchmark_table`.
+        paper: objective, sub_task, benchmark, subset, percent_correct, n_train_pairs, n_seeds.
+
+    Returns:
+        objective, sub_task, paper (share correct), paper_train_pairs, accuracy, ci_low, ci_high, n_items, is_same_side:
+        both on one side of chance; NaN where the interval holds it.
+
+    Source: accuracies of cell 13 of the released notebook; RM-Bench counts the pairs of equal style, as there.
+    """
+    require_columns(paper, [*CELL, "sub_task", "percent_correct", "n_train_pairs"])
+    rows = table[table["style"].fillna("").isin(STUDY_STYLES)]
+    both = paper.merge(rows, on=CELL, how="inner", validate="one_to_one", suffixes=("_paper", ""))
+    share = both.percent_correct / 100
+    is_clear = (both.ci_low > both.chance_accuracy) | (both.ci_high < both.chance_accuracy)
+    agrees = (share > both.chance_accuracy) == (both.accuracy > both.chance_accuracy)
+    return both[["objective", "sub_task"]].assign(
+        paper=share,
+        paper_train_pairs=both.n_train_pairs,
+        **both[["accuracy", "ci_low", "ci_high", "n_items"]],
+        is_same_side=np.where(is_clear, agrees.astype(float), np.nan),
+    )
+
+
+SINGLE = "single"  # the single-objective reward model of a test, beside the mixed ones
+
+NO_MASK, SHARED_MASK, RANDOM_MASK = "no mask", "shared mask", "random mask"
+
+MASKS = {MATCHED_ARM: NO_MASK, SHARED_MASK_ARM: SHARED_MASK} | dict.fromkeys(RANDOM_MASK_ARMS, RANDOM_MASK)
+
+CONTRASTS = ((SHARED_MASK, RANDOM_MASK), (SHARED_MASK, NO_MASK), (RANDOM_MASK, NO_MASK))
+
+
+def mask_rows(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Return the credit of every HH-RLHF item under every mask; random draws are averaged item by item.
+
+    Args:
+        evaluation: rows of evaluation.parquet of the single objectives, the matched arm and its variants.
+
+    Returns:
+        base_model, seed, benchmark, subset, item_id, cluster, test (helpful, harmless, or both together as
+        helpful-harmless), mask ("single": the reward model of the item's own objective), credit, chance.
+    """
+    require_columns(evaluation, [*MODEL_COLUMNS, *ITEM_COLUMNS, "cluster", "objective", "group", "credit", "chance"])
+    masks = evaluation.objective.map(MASKS).where(evaluation.objective != evaluation.group, SINGLE)
+    rows = hh_tests(evaluation.assign(mask=masks).dropna(subset="mask"))
+    keys = [*MODEL_COLUMNS, *ITEM_COLUMNS, "cluster", "test", "mask"]
+    return rows.groupby(keys, as_index=False)[["credit", "chance"]].mean()
+
+
+def mixing_costs(evaluation: pd.DataFrame, rng: np.random.Generator, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+    """Return what mixing costs: the single-objective accuracy minus the mixed one, without and with masks.
+
+    Args:
+        evaluation: as for `mask_rows`, all reward models on the same items and seeds.
+        rng: source of bootstrap draws and permutations.
+        n_resamples: bootstrap draws.
+
+    Returns:
+        mask, test, single and mixed (accuracies), cost (single - mixed), ci_low, ci_high, p_value, p_adjusted
+        (Benjamini-Hochberg over the table), chance_accuracy, n_items, n_clusters, n_seeds.
+
+    Raises:
+        ValueError: a mask lacks an item or a seed that the single-objective reward models have.
+
+    Source: ours; the training-time variants themselves are in section 1 of METHOD.md, "Ablation".
+    """
+    rows, tables = mask_rows(evaluation), []
+    for mask in dict.fromkeys(MASKS.values()):
+        table = _paired(rows, (SINGLE, mask), rng, n_resamples).rename(columns={"difference": "cost"})
+        for position, (name, value) in enumerate({"single": SINGLE, "mixed": mask}.items()):
+            table.insert(1 + position, name, table.test.map(rows[rows["mask"] == value].groupby("test").credit.mean()))
+        chance = table.test.map(rows.groupby("test").chance.mean())
+        table.insert(table.columns.get_loc("n_items"), "chance_accuracy", chance)
+        tables.append(table.assign(mask=mask))
+    return _adjusted(tables, "mask")
+
+
+def mask_effects(evaluation: pd.DataFrame, rng: np.random.Generator, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+    """Return how one mask changes the cost of mixing against another; below zero the tension shrinks.
+
+    The single-objective accuracy is the same in both costs, so the change is the mixed accuracy under the second mask
+    minus that under the first, paired over items and seeds.
+
+    Args:
+        evaluation: as for `mixing_costs`.
+        rng: likewise.
+        n_resamples: likewise.
+
+    Returns:
+        contrast ("first - second"), test, change, ci_low, ci_high, p_value, p_adjusted, n_items, n_clusters, n_seeds.
+
+    Raises:
+        ValueError: as `mixing_costs`.
+    """
+    rows, tables = mask_rows(evaluation), []
+    for first, second in CONTRASTS:
+        table = _paired(rows, (second, first), rng, n_resamples).rename(columns={"difference": "change"})
+        tables.append(table.assign(contrast=f"{first} - {second}"))
+    return _adjusted(tables, "contrast")
+
+
+def _paired(rows: pd.DataFrame, pair: tuple[str, str], rng: np.random.Generator, n_resamples: int) -> pd.DataFrame:
+    """Compare two masks test by test; an item counts in its own test and in both together."""
+    tables = [
+        paired_bootstrap(rows[rows.test == test], "mask", pair, rng, n_resamples=n_resamples).assign(test=test)
+        for test in OBJECTIVES
+        if (rows.test == test).any()
+    ]
+    return _named_first(pd.concat(tables, ignore_index=True), "test")
+
+
+def _adjusted(tables: list[pd.DataFrame], name: str) -> pd.DataFrame:
+    """Stack tables with their name first and adjust p-values over all of them."""
+    table = pd.concat(tables, ignore_index=True)
+    table["p_adjusted"] = benjamini_hochberg(table.p_value)
+    return _named_first(table, name)
+
+
+def _named_first(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    return table[[name, *(column for column in table.columns if column != name)]]
+
+
+BENCHMARK, SUBSET = "reward-bench-2", "Ties"
+
+KINDS = ("ref", "tied")
+
+
+@dataclass(frozen=True)
+class TiesScore:
+    """The Ties score and its parts.
+
+    Args:
+        ref_accuracy: share of reference prompts (one right answer) ranked right, in [0, 1]; nan without any.
+        tied_accuracy: the same over tied prompts (many right answers).
+        preferred: share of prompts whose right answers lie closer together than they lie above the wrong ones.
+        preferred_hard: the same against the smaller margin of the tied prompt and its reference.
+        margin_score: mean of tanh(smaller margin / spread - 1), in [-1, 1].
+        score: .3 ref_accuracy + .3 tied_accuracy + .2 preferred + .2 preferred_hard + .01 margin_score.
+        n_ref: reference prompts.
+        n_tied: tied prompts.
+        n_both: prompts asked in both ways; the last three parts are means over them and nan without any.
+    """
+
+    ref_accuracy: float
+    tied_accuracy: float
+    preferred: float
+    preferred_hard: float
+    margin_score: float
+    score: float
+    n_ref: int
+    n_tied: int
+    n_both: int
+
+
+def ties_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of Ties with columns ``kind`` and ``prompt_id``, read from ids that end in ``ref:12``.
+
+    Raises:
+        ValueError: if there is no such row, an id has another form, or an id is there twice.
+    """
+    is_ties = rows.subset == SUBSET
+    if "benchmark" in rows:
+        is_ties &= rows.benchmark == BENCHMARK
+    ties = rows[is_ties]
+    if ties.empty:
+        raise ValueError(f"ties_score: expected rows of subset {SUBSET}; got {sorted(rows.subset.unique())}")
+    parts = ties.item_id.str.extract(rf"(?:^|/)({'|'.join(KINDS)}):(\d+)$")
+    if parts.isna().any(axis=None):
+        bad = ties.item_id[parts[0].isna()].iloc[0]
+        raise ValueError(f"ties_score: expected ids that end in ref:NUMBER or tied:NUMBER; got {bad!r}")
+    if ties.item_id.duplicated().any():
+        bad = ties.item_id[ties.item_id.duplicated()].iloc[0]
+        raise ValueError(f"ties_score: expected the rows of one reward model, every id once; got {bad!r} again")
+    return ties.assign(kind=parts[0], prompt_id=parts[1].astype(int))
+
+
+def ties_score(rows: pd.DataFrame) -> TiesScore:
+    """Score Ties as its authors do.
+
+    A right answer must beat every wrong one, and by more than the right ones differ among themselves: a reward model
+    should tell right from wrong rather than one right answer from another. A spread of 0 gives tanh of +-infinity, and
+    with a margin of 0 a margin score of 0.
+
+    Args:
+        rows: evaluation rows of one reward model: item_id, subset, margin (lowest right answer - highest wrong one),
+            chosen_spread (highest right answer - lowest), and, if there are other benchmarks, benchmark.
+
+    Raises:
+        ValueError: see `ties_rows`.
+
+    Source: RewardBench 2 (arXiv 2506.01937) and ``process_single_model`` of allenai/reward-bench, rewardbench/utils.py;
+    differs in that a part without prompts is nan, where theirs has 0 for the accuracies.
+    """
+    ties = ties_rows(rows)
+    ref, tied = (ties[ties.kind == kind].set_index("prompt_id").astype({"margin": "float64"}) for kind in KINDS)
+    both = tied.join(ref.margin.rename("ref_margin"), how="inner")
+    margin, spread = both.margin.to_numpy(), both.chosen_spread.to_numpy(dtype=np.float64)  # (P,) each
+    smaller = np.minimum(margin, both.ref_margin.to_numpy())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        closeness = np.nan_to_num(np.tanh(smaller / spread - 1), nan=0.0)
+    parts = {
+        "ref_accuracy": share(ref.margin > 0),
+        "tied_accuracy": share(tied.margin > 0),
+        "preferred": share(margin > spread),
+        "preferred_hard": share(smaller > spread),
+        "margin_score": share(closeness),
+    }
+    score = float(np.dot(list(parts.values()), [0.3, 0.3, 0.2, 0.2, 0.01]))
+    return TiesScore(**parts, score=score, n_ref=len(ref), n_tied=len(tied), n_both=len(both))
+
+
+def share(values: pd.Series | np.ndarray) -> float:
+    """Return the mean, nan of nothing."""
+    return float(np.mean(values)) if len(values) else float("nan")

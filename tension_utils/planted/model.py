@@ -1,0 +1,243 @@
+"""A small reward model whose helpful-only, harmless-only and shared neurons are known, because they were built in.
+
+An attention head averages two word features into the residual stream. Planted neurons read an average and write to the
+one dimension that the reward head reads; in worlds without a plant, attention writes there itself. All other neurons
+are noise: some with large activations, all changed by "training", their contributions to the reward canceling in
+groups.
+"""
+
+import copy
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
+
+from tension_utils.ablation import ablated
+from tension_utils.architectures import RewardHead
+from tension_utils.conditions import ONLY, SHARED
+from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES, check_choice
+from tension_utils.evaluation import group_by_prompt, score_groups
+from tension_utils.neurons import NeuronSet
+from tension_utils.planted.world import (
+    MAX_LENGTH,
+    N_GROUPS,
+    N_LAYERS,
+    N_NEURONS,
+    WORDS,
+    WorldConfig,
+    neuron_groups,
+    planted_sets,
+    planted_tokenizer,
+    preference_items,
+    true_neurons,
+)
+
+WIDTH, N_HEADS, HEAD_WIDTH = 32, 2, 16
+
+CONSTANT, REWARD, TASTE = 0, 1, 2  # dimensions: equal for all words; what the head reads; a word's own reward
+
+FEATURE = MappingProxyType({"helpful": 3, "harmless": 4})  # of a word: +1, -1 or 0
+
+AVERAGE = MappingProxyType({"helpful": 5, "harmless": 6})  # over the words so far
+
+WORD, CONTEXT = slice(8, 16), slice(16, 32)  # random vectors: of a word, of the words so far
+
+LEVEL = 5.0  # of CONSTANT; it dominates the norm, so that RMSNorm changes next to nothing
+
+GAIN = 6.0  # of averaging: one word among 15 moves an average by 0.4
+
+SLOPE = 2.0  # of a planted neuron's gate in the average that it reads
+
+TYPICAL = 1.3  # size at which a planted neuron's mean absolute activation is that of a typical neuron
+
+SIGNAL = 0.8  # summed weight of the neurons of one objective
+
+NOISE = 0.3  # weight of a word's own reward, which makes the task hard
+
+STEEPNESS = 0.6  # of silu where planted neurons work, on average
+
+
+@torch.no_grad()
+def base_model(config: WorldConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """Build the model before training: it averages words, but no feature reaches the reward.
+
+    Neurons without a slot come in groups of four that share an activation up to its size, the neuron's loudness. Their
+    contributions to the reward cancel within the group, so that removing one of them adds noise: this is what damage
+    is here. Neurons in slots contribute nothing.
+    """
+    model = LlamaForSequenceClassification(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=N_NEURONS,
+            num_hidden_layers=N_LAYERS,
+            num_attention_heads=N_HEADS,
+            max_position_embeddings=MAX_LENGTH,
+            num_labels=1,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            attn_implementation="sdpa",
+        )
+    )
+    model.score = RewardHead(WIDTH, 1, bias=False)
+    for parameter in model.parameters():
+        parameter.fill_(float(parameter.ndim == 1))  # norms are ones, the rest is zero until filled
+    model.score.weight[0, REWARD] = 1.0
+    _fill_words(model, tokenizer, config.generator("words"))
+    _fill_attention(model, config.generator("attention"))
+    generator = config.generator("neurons")
+    for mlp, groups in zip(_mlps(model), neuron_groups(config), strict=True):
+        _fill_neurons(mlp, groups, config, generator)
+    return model.eval()
+
+
+def _mlps(model: PreTrainedModel) -> list[nn.Module]:
+    return [layer.mlp for layer in model.model.layers]
+
+
+def _fill(projection: nn.Module, values: np.ndarray) -> None:
+    projection.weight.copy_(torch.from_numpy(values))
+
+
+def _fill_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, generator: np.random.Generator) -> None:
+    table = np.zeros((len(tokenizer), WIDTH))
+    table[:, CONSTANT] = LEVEL
+    table[:, TASTE] = generator.normal(size=len(tokenizer))
+    table[:, WORD] = generator.normal(size=(len(tokenizer), 8)) * 0.7
+    for objective, sides in WORDS.items():
+        for sign, words in zip((1, -1), sides, strict=True):
+            table[tokenizer.convert_tokens_to_ids(list(words)), FEATURE[objective]] = sign
+    _fill(model.model.embed_tokens, table)
+
+
+def _fill_attention(model: PreTrainedModel, generator: np.random.Generator) -> None:
+    """Queries and keys are zero, so every head averages: head 0 of layer 0 features and taste, all others noise."""
+    for number, layer in enumerate(model.model.layers):
+        value, output = np.zeros((2, WIDTH, WIDTH))
+        value[HEAD_WIDTH:, WORD] = generator.normal(size=(WIDTH - HEAD_WIDTH, 8)) / 8**0.5
+        output[CONTEXT, HEAD_WIDTH:] = generator.normal(size=(16, WIDTH - HEAD_WIDTH)) * (0.6 if number == 0 else 0.1)
+        if number == 0:
+            for channel, objective in enumerate(SINGLE_OBJECTIVES):
+                value[channel, FEATURE[objective]] = 1
+                output[AVERAGE[objective], channel] = GAIN
+            value[2, TASTE], output[REWARD, 2] = 1, GAIN * NOISE
+        _fill(layer.self_attn.v_proj, value)
+        _fill(layer.self_attn.o_proj, output)
+
+
+def _fill_neurons(mlp: nn.Module, groups: np.ndarray, config: WorldConfig, generator: np.random.Generator) -> None:
+    loudness = np.exp(0.7 * generator.normal(size=N_NEURONS))
+    gate, up = np.zeros((2, N_GROUPS, WIDTH))
+    for part in (gate, up):
+        part[:, CONSTANT] = generator.normal(size=N_GROUPS) / LEVEL
+        part[:, WORD.start : CONTEXT.stop] = generator.normal(size=(N_GROUPS, 24)) / 24**0.5
+    shares = loudness.copy() if config.rules.is_louder_worse else generator.normal(size=N_NEURONS)
+    for group in range(N_GROUPS):
+        shares[groups == group] -= shares[groups == group].mean()
+    output = np.zeros((WIDTH, N_NEURONS))
+    output[CONTEXT] = generator.normal(size=(16, N_NEURONS)) * 0.02
+    output[REWARD] = config.damage * shares / shares.std() / loudness
+    _fill(mlp.gate_proj, gate[groups])
+    _fill(mlp.up_proj, up[groups] * loudness[:, None])
+    _fill(mlp.down_proj, output)
+
+
+@torch.no_grad()
+def reward_model(base: PreTrainedModel, config: WorldConfig, objective: str, seed: int = 0) -> PreTrainedModel:
+    """Return the base model "trained" for an objective: every neuron drifts, and the objective is planted.
+
+    With f the average of a feature, a planted neuron of sign s, weight w and size m has the activation
+    ``m silu(2 s f + b)`` and adds ``s w silu(2 s f + b)`` to the reward. In the mixed model a shared neuron reads the
+    sum of both averages; in a single one it reads that objective's. The drift changes activations, not the reward:
+    groups turn together, and a neuron that gets louder writes less.
+
+    Args:
+        base: of `base_model`, with the same configuration.
+        config: of the world.
+        objective: of `OBJECTIVES`.
+        seed: of the training run: runs of one world have one plant, of different sizes, and different drift.
+
+    Raises:
+        ValueError: for an unknown objective.
+    """
+    check_choice("objective", objective, OBJECTIVES)
+    model, generator, rules = copy.deepcopy(base), config.generator("train", objective, seed), config.rules
+    for mlp, groups in zip(_mlps(model), neuron_groups(config), strict=True):
+        _drift(mlp, groups, config.drift, generator)
+    singles = SINGLE_OBJECTIVES if objective == MIXED else (objective,)
+    if not rules.is_planted:
+        channels = [SINGLE_OBJECTIVES.index(single) for single in singles]
+        model.model.layers[0].self_attn.o_proj.weight[REWARD, channels] += GAIN * SLOPE * STEEPNESS * SIGNAL
+        return model
+    unit = SIGNAL / (rules.n_only + rules.n_shared * rules.shared_weight)
+    for name, neurons in planted_sets(config).items():
+        reads = [AVERAGE[single] for single in singles if name in (SHARED, ONLY[single])]
+        weight = unit * (rules.shared_weight if name == SHARED else 1)
+        for number, place in enumerate(neurons.neurons if reads else []):
+            _plant(model, place, reads, (-1) ** number * weight, config.loudness, generator)
+    return model
+
+
+def _drift(mlp: nn.Module, groups: np.ndarray, drift: float, generator: np.random.Generator) -> None:
+    for projection in (mlp.gate_proj, mlp.up_proj):
+        projection.weight *= torch.from_numpy(1 + drift * generator.normal(size=(N_GROUPS, WIDTH)))[groups]
+    louder = torch.from_numpy(np.exp(drift * generator.normal(size=N_NEURONS)))
+    mlp.up_proj.weight *= louder[:, None]
+    mlp.down_proj.weight /= louder
+
+
+def _plant(
+    model: PreTrainedModel,
+    place: tuple[int, int],
+    reads: list[int],
+    weight: float,
+    loudness: float,
+    generator: np.random.Generator,
+) -> None:
+    """Turn a neuron into one that reads averages with the sign of its weight and writes to the reward alone."""
+    mlp, index = _mlps(model)[place[0]], place[1]
+    size = loudness * TYPICAL * np.exp(0.3 * generator.normal()) * generator.choice([-1, 1])
+    for vector in (mlp.gate_proj.weight[index], mlp.up_proj.weight[index], mlp.down_proj.weight[:, index]):
+        vector.zero_()
+    mlp.gate_proj.weight[index, reads] = SLOPE * np.sign(weight)
+    mlp.gate_proj.weight[index, CONSTANT] = generator.uniform(0, 1) / LEVEL
+    mlp.up_proj.weight[index, CONSTANT] = size / LEVEL
+    mlp.down_proj.weight[REWARD, index] = weight / size
+
+
+def verify_plant(config: WorldConfig, objective: str = MIXED, n_items: int = 100) -> pd.DataFrame:
+    """Remove each planted set, and everything else, and see what changes on items that differ in one feature alone.
+
+    Returns:
+        set (of `PLANTED`, "planted", "everything else"), test, accuracy, accuracy_change, margin_change (mean, in
+        intact standard deviations), largest_change (of any item, likewise), rank_correlation (Spearman's, of margins
+        with the intact ones), n_neurons, n_items.
+
+    Raises:
+        ValueError: if nothing is planted in the world.
+    """
+    if not config.rules.is_planted:
+        raise ValueError(f"scenario {config.scenario!r} has no planted neurons; take one of planted, even, separate")
+    tokenizer = planted_tokenizer()
+    model = reward_model(base_model(config, tokenizer), config, objective)
+    carriers = true_neurons(config, objective)
+    sets = {name: neurons & carriers for name, neurons in planted_sets(config).items()}
+    sets |= {"planted": carriers, "everything else": NeuronSet(~carriers.mask)}
+    rows = []
+    for test in SINGLE_OBJECTIVES:
+        items = preference_items(config, test, n_items, name="probe", conflict=0)
+        groups, _ = group_by_prompt(tokenizer, items, MAX_LENGTH)
+        intact = score_groups(model, tokenizer, groups, max_length=MAX_LENGTH, progress=False)
+        for name, neurons in sets.items():
+            with ablated(model, neurons):
+                rest = score_groups(model, tokenizer, groups, max_length=MAX_LENGTH, progress=False)
+            change = (rest.margin - intact.margin) / intact.margin.std()
+            row = {"set": name, "test": test, "accuracy": rest.credit.mean()}
+            row |= {"accuracy_change": rest.credit.mean() - intact.credit.mean(), "margin_change": change.mean()}
+            row |= {"rank_correlation": rest.margin.corr(intact.margin, method="spearman")}
+            rows.append(row | {"largest_change": change.abs().max(), "n_neurons": len(neurons), "n_items": len(items)})
+    return pd.DataFrame(rows)

@@ -1,0 +1,369 @@
+"""Figures of training and evaluation."""
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from scipy.stats import gaussian_kde
+
+from tension_utils.show.style import (
+    CONTROL_COLOR,
+    OBJECTIVE_COLORS,
+    PERCENT,
+    control_handle,
+    forest_axes,
+    new_axes,
+    note_not_run,
+    objective_color,
+    objective_handles,
+    objective_marker,
+    ordered_objectives,
+    outside_legend,
+    percent_axes,
+    require_range,
+    require_rows,
+)
+
+
+def tension_matrix(table: pd.DataFrame, ax: Axes | None = None, test: str = "test") -> Axes:
+    """Draw accuracy by training objective (rows) and test (columns).
+
+    Args:
+        table: objective, the column ``test``, accuracy, ci_low, ci_high in [0, 1], n_items; one row per cell.
+        ax: where to draw; new Axes if None.
+        test: name of the test column.
+    """
+    require_rows(table, ["objective", test, "accuracy", "ci_low", "ci_high", "n_items"], ["objective", test])
+    objectives, tests = ordered_objectives(table.objective), list(dict.fromkeys(table[test]))
+    if set(tests) <= set(OBJECTIVE_COLORS):
+        tests = ordered_objectives(table[test])
+    ax = new_axes(ax, 2.9 + 1.55 * len(tests), 1.3 + 0.85 * len(objectives))
+    grid = table.pivot(index="objective", columns=test, values="accuracy").loc[objectives, tests]
+    image = ax.imshow(grid.to_numpy(float), cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
+    for row in table.itertuples():
+        x, y = tests.index(getattr(row, test)), objectives.index(row.objective)
+        color = "white" if abs(row.accuracy - 0.5) > 0.36 else "black"
+        ax.text(x, y - 0.2, f"{100 * row.accuracy:.1f} %", ha="center", va="center", color=color, weight="bold")
+        ax.text(
+            x,
+            y + 0.17,
+            f"[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]\nn = {row.n_items:,}",
+            ha="center",
+            va="center",
+            color=color,
+            size=9,
+        )
+    ax.set_xticks(range(len(tests)), tests)
+    ax.set_yticks(range(len(objectives)), objectives)
+    ax.set(xlabel="test", ylabel="trained on")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    bar = ax.figure.colorbar(image, ax=ax, format=PERCENT, ticks=[0, 0.25, 0.5, 0.75, 1])
+    bar.set_label("accuracy (50 % = chance)")
+    bar.outline.set_visible(False)
+    return ax
+
+
+def training_curves(
+    table: pd.DataFrame, ax: Axes | None = None, value: str = "validation_accuracy", label: str = "validation accuracy"
+) -> Axes:
+    """Draw a training log: thin lines are seeds, the thick one their mean.
+
+    Args:
+        table: objective, seed, step and the column ``value``; rows without a value are skipped.
+        ax: where to draw; new Axes if None.
+        value: column drawn; names with "accuracy" get a percent axis and a chance line.
+        label: of the y axis, with its unit.
+    """
+    require_rows(table, ["objective", "seed", "step", value])
+    table = table.dropna(subset=[value])
+    require_rows(table, [value], ["objective", "seed", "step"])
+    ax = new_axes(ax)
+    for objective in ordered_objectives(table.objective):
+        part, color = table[table.objective == objective], objective_color(objective)
+        for _, run in part.groupby("seed"):
+            run = run.sort_values("step")
+            ax.plot(run.step, run[value], color=color, alpha=0.35, linewidth=0.9)
+        mean = part.groupby("step")[value].mean()
+        ax.plot(mean.index, mean, color=color, linewidth=2.4, label=f"{objective} (mean of {part.seed.nunique()})")
+    if "accuracy" in value:
+        ax.axhline(0.5, color=CONTROL_COLOR, linestyle=":", label="chance")
+        ax.yaxis.set_major_formatter(PERCENT)
+    ax.set(xlabel="step (optimizer updates)", ylabel=label)
+    outside_legend(ax)
+    return ax
+
+
+def accuracy_forest(
+    table: pd.DataFrame, ax: Axes | None = None, row: str = "subset", reference: tuple[str, str] | None = None
+) -> Axes:
+    """Draw accuracies with intervals, one line per row name, one marker per objective.
+
+    Args:
+        table: objective, the column ``row``, accuracy, ci_low, ci_high, chance_accuracy in [0, 1]. A row whose accuracy
+            is missing says why in a column ``not_run``, and the figure shows it; its objective may be missing too.
+        ax: where to draw; new Axes if None.
+        row: column that names the lines, drawn from top to bottom in the order of the table.
+        reference: a column of other accuracies, drawn as hollow markers, and its name in the legend.
+    """
+    shares = ["accuracy", "ci_low", "ci_high", "chance_accuracy", *(reference or ())[:1]]
+    require_rows(table, ["objective", row, *shares], ["objective", row])
+    require_range(table, shares)
+    ax, y, objectives = forest_axes(table, row, ax)
+    for objective in objectives:
+        is_part, color = (
+            (table.objective == objective).to_numpy() & table.accuracy.notna().to_numpy(),
+            objective_color(objective),
+        )
+        part = table[is_part]
+        ax.hlines(y[is_part], part.ci_low, part.ci_high, color=color, linewidth=1.8)
+        style = {"marker": objective_marker(objective), "color": color, "linestyle": ""}
+        ax.plot(part.accuracy, y[is_part], **style)
+        if reference:
+            ax.plot(part[reference[0]], y[is_part], **style, markerfacecolor="none", markersize=10)
+    names = list(dict.fromkeys(table[row]))
+    chance = table.dropna(subset=["accuracy"]).drop_duplicates(row)
+    middle = chance[row].map(names.index).to_numpy(float)
+    ax.vlines(chance.chance_accuracy, middle - 0.45, middle + 0.45, color=CONTROL_COLOR, linestyle=":", zorder=1.4)
+    ax.set(xlabel="accuracy, 95 % interval", xlim=(-0.02, 1.02))
+    note_not_run(ax, table, row, "accuracy", y)
+    ax.xaxis.set_major_formatter(PERCENT)
+    handles = [*objective_handles(objectives), control_handle("chance")]
+    if reference:
+        hollow = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": "black", "linestyle": ""}
+        handles.append(Line2D([], [], label=reference[1], **hollow))
+    outside_legend(ax, handles)
+    return ax
+
+
+SIGNIFICANCE = 0.05  # adjusted p-values below it get a filled marker
+
+BALANCED_LEVELS = (0.25, 0.5, 0.75)
+
+CORNERS = {(0, 1): "refuses everything", (1, 1): "right on both", (0, 0): "wrong on both", (1, 0): "answers everything"}
+
+PLANE_COLUMNS = ("respond", "respond_ci_low", "respond_ci_high", "refuse", "refuse_ci_low", "refuse_ci_high")
+
+MIN_DENSITY_VALUES = 5  # fewer margins are drawn one by one
+
+TAIL = 0.002  # share of margins at either end that the density axis may leave out
+
+
+def difference_forest(table: pd.DataFrame, ax: Axes | None = None, row: str = "subset") -> Axes:
+    """Draw mixed minus single accuracy with intervals; a filled marker stays significant after adjustment.
+
+    Args:
+        table: the column ``row``; objective, the single one compared against; difference, ci_low, ci_high in [-1, 1];
+            p_adjusted. A row whose difference is missing says why in a column ``not_run``, and the figure shows it.
+        ax: where to draw; new Axes if None.
+        row: column that names the lines, drawn from top to bottom in the order of the table.
+    """
+    require_rows(table, ["objective", row, "difference", "ci_low", "ci_high", "p_adjusted"], ["objective", row])
+    require_range(table, ["difference", "ci_low", "ci_high"], -1, 1)
+    require_range(table, ["p_adjusted"])
+    ax, y, objectives = forest_axes(table, row, ax)
+    ax.axvline(0, color="black", linewidth=0.8, zorder=1.4)
+    for objective in objectives:
+        is_part = ((table.objective == objective) & table.difference.notna()).to_numpy()
+        part, color = table[is_part], objective_color(objective)
+        faces = [color if p < SIGNIFICANCE else "white" for p in part.p_adjusted]
+        ax.hlines(y[is_part], 100 * part.ci_low, 100 * part.ci_high, color=color, linewidth=1.8)
+        style = {"marker": objective_marker(objective), "edgecolors": color, "linewidths": 1.4, "zorder": 3}
+        ax.scatter(100 * part.difference, y[is_part], s=36, facecolors=faces, **style)
+    farthest = table[["difference", "ci_low", "ci_high"]].abs().max().max()
+    limit = 1.08 * max(5.0, 100 * farthest) if farthest == farthest else 5.0  # NaN if nothing was run
+    ax.set(xlabel="mixed minus single accuracy\n(percentage points), 95 % interval", xlim=(-limit, limit))
+    note_not_run(ax, table, row, "difference", y)
+    ax.set_title("mixed is worse", loc="left", size=10, color=CONTROL_COLOR)
+    ax.set_title("mixed is better", loc="right", size=10, color=CONTROL_COLOR)
+    faces = {f"adjusted p < {SIGNIFICANCE}": CONTROL_COLOR, f"adjusted p ≥ {SIGNIFICANCE}": "white"}
+    style = {"marker": "o", "linestyle": "", "color": CONTROL_COLOR}
+    fills = [Line2D([], [], **style, markerfacecolor=face, label=label) for label, face in faces.items()]
+    outside_legend(ax, [*objective_handles(objectives, prefix="against "), *fills])
+    return ax
+
+
+def _draw_plane(ax: Axes, chance: tuple[float, float]) -> None:
+    """Draw what a point in the plane is compared with: the unit square, balanced accuracies, chance, the corners."""
+    ax.plot([0, 1, 1, 0, 0], [0, 0, 1, 1, 0], color="#BBBBBB", linewidth=0.8)
+    for level in BALANCED_LEVELS:
+        ends = np.array([max(0.0, 2 * level - 1), min(1.0, 2 * level)])
+        ax.plot(ends, 2 * level - ends, color="#999999", linewidth=0.9, linestyle=(0, (5, 4)))
+        x = level + 0.36 * (ends[1] - ends[0]) / 2
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+        text = f"balanced {100 * level:.0f} %"
+        ax.text(x, 2 * level - x, text, rotation=-45, ha="center", va="center", size=8.5, color="#666666", bbox=box)
+    for (x, y), words in CORNERS.items():
+        side = {"ha": "right" if x else "left", "va": "bottom" if y else "top"}
+        ax.text(x, 1.025 if y else -0.025, words, size=9.5, style="italic", color=CONTROL_COLOR, **side)
+    ax.plot(*chance, marker="X", markersize=9, color=CONTROL_COLOR, linestyle="")
+
+
+def refuse_respond_plane(
+    table: pd.DataFrame, ax: Axes | None = None, runs: pd.DataFrame | None = None, chance: tuple = (0.5, 0.5)
+) -> Axes:
+    """Draw accuracy where answering is right (across) and where refusing is right (up), with interval crosses.
+
+    Args:
+        table: objective, respond, respond_ci_low, respond_ci_high, refuse, refuse_ci_low, refuse_ci_high in [0, 1];
+            one row per objective.
+        ax: where to draw; new Axes if None.
+        runs: objective, respond, refuse of single reward models, drawn as small points.
+        chance: what random rewards score on (respond, refuse) items.
+    """
+    require_rows(table, ["objective", *PLANE_COLUMNS], ["objective"])
+    for rows in [table] if runs is None else [table, runs]:
+        require_rows(rows, ["objective", "respond", "refuse"])
+        require_range(rows, [column for column in PLANE_COLUMNS if column in rows])
+        if rows[["respond", "refuse"]].isna().any(axis=None):
+            raise ValueError("the figure needs items of both kinds; select rows that have respond and refuse")
+    ax, objectives = new_axes(ax, 6.8, 5.0), ordered_objectives(table.objective)
+    _draw_plane(ax, chance)
+    for objective in ordered_objectives(runs.objective) if runs is not None else []:
+        part, marker = runs[runs.objective == objective], objective_marker(objective)
+        ax.scatter(part.respond, part.refuse, s=16, marker=marker, color=objective_color(objective), alpha=0.45, lw=0)
+    for row in table.itertuples():
+        color = objective_color(row.objective)
+        ax.hlines(row.refuse, row.respond_ci_low, row.respond_ci_high, color=color, linewidth=2)
+        ax.vlines(row.respond, row.refuse_ci_low, row.refuse_ci_high, color=color, linewidth=2)
+        style = {"markersize": 11, "markeredgecolor": "white", "linestyle": "", "zorder": 4}
+        ax.plot(row.respond, row.refuse, marker=objective_marker(row.objective), color=color, **style)
+    ax.set(xlabel="accuracy where answering is right", ylabel="accuracy where refusing is right")
+    ax.set(xlim=(-0.06, 1.06), ylim=(-0.09, 1.09), aspect="equal", xticks=np.arange(5) / 4, yticks=np.arange(5) / 4)
+    percent_axes(ax)
+    ax.grid(visible=False)
+    chance_handle = Line2D([], [], marker="X", color=CONTROL_COLOR, linestyle="", label="chance")
+    small = Line2D([], [], marker="o", markersize=3, color=CONTROL_COLOR, alpha=0.6, linestyle="", label="one model")
+    outside_legend(ax, [*objective_handles(objectives), *([] if runs is None else [small]), chance_handle])
+    return ax
+
+
+def radar(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw one closed line per objective over sub-tasks, the form in which the study published them.
+
+    No intervals: bands of several objectives would cover each other, and area grows with the square of accuracy and
+    changes with the order of spokes. `accuracy_forest` shows the same numbers in a readable form.
+
+    Args:
+        table: objective, subset, accuracy, chance_accuracy in [0, 1]; spokes run clockwise from the top in the order
+            of the table. A missing accuracy leaves a gap, and a spoke without any is labeled "not run".
+        ax: polar Axes; new ones if None.
+
+    Source: the study's radar plots; the dotted chance line is ours.
+    """
+    require_rows(table, ["objective", "subset", "accuracy", "chance_accuracy"], ["objective", "subset"])
+    require_range(table, ["accuracy", "chance_accuracy"])
+    if ax is None:
+        ax = plt.subplots(figsize=(8.0, 8.0), subplot_kw={"projection": "polar"})[1]
+    elif ax.name != "polar":
+        raise ValueError(f"the figure needs polar Axes, got {ax.name}; give subplot_kw={{'projection': 'polar'}}")
+    subsets, objectives = list(dict.fromkeys(table.subset)), ordered_objectives(table.objective.dropna())
+    closed, angles = [*subsets, subsets[0]], 2 * np.pi * np.arange(len(subsets) + 1) / len(subsets)
+    for objective in objectives:
+        values = table[table.objective == objective].set_index("subset").accuracy.reindex(closed)
+        color = objective_color(objective)
+        ax.plot(angles, values, color=color, marker=objective_marker(objective), markersize=4)
+    chance = table.dropna(subset=["chance_accuracy"]).drop_duplicates("subset").set_index("subset")
+    ax.plot(angles, chance.chance_accuracy.reindex(closed), color=CONTROL_COLOR, linestyle=":")
+    ax.set(theta_offset=np.pi / 2, theta_direction=-1, ylim=(0, 1), yticks=[0.25, 0.5, 0.75])  # the rim is 100 %
+    ax.set_xticks(angles[:-1], [""] * len(subsets))
+    ax.set_rlabel_position(180 / len(subsets))
+    ax.yaxis.set_major_formatter(PERCENT)
+    ax.tick_params(axis="y", labelsize=8.5, labelcolor=CONTROL_COLOR)
+    ax.spines["polar"].set_color("#BBBBBB")
+    was_run = table.groupby("subset").accuracy.count() > 0
+    for name, angle in zip(subsets, np.degrees(angles), strict=False):
+        label = textwrap.fill(str(name) if was_run[name] else f"{name} (not\u00a0run)", 27, break_on_hyphens=False)
+        turn, is_left = 90 - angle, angle > 180
+        style = {"ha": "right" if is_left else "left", "va": "center", "rotation_mode": "anchor", "size": 9.5}
+        ax.text(np.radians(angle), 1.05, label, rotation=turn + 180 * is_left, **style)
+    handles = [*objective_handles(objectives, "-"), control_handle("chance")]
+    ax.figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return ax
+
+
+def reliability_diagram(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw how often a ranking is right against how sure the model was of it; a larger marker holds more items.
+
+    Args:
+        table: objective, predicted in [0.5, 1], observed, ci_low, ci_high in [0, 1], n items; one row per bin. Bins
+            without items (observed missing) are left out.
+        ax: where to draw; new Axes if None.
+    """
+    require_rows(table, ["objective", "predicted", "observed", "ci_low", "ci_high", "n"])
+    table = table.dropna(subset=["observed"]).sort_values("predicted")
+    require_rows(table, ["observed"], ["objective", "predicted"])
+    require_range(table, ["predicted"], 0.5, 1)
+    require_range(table, ["observed", "ci_low", "ci_high"])
+    ax, objectives, most = new_axes(ax, 7.0, 4.6), ordered_objectives(table.objective), table.n.max()
+    ax.plot([0.5, 1], [0.5, 1], color=CONTROL_COLOR, linestyle=":")
+    for objective in objectives:
+        part, color = table[table.objective == objective], objective_color(objective)
+        ax.vlines(part.predicted, part.ci_low, part.ci_high, color=color, linewidth=1.4)
+        ax.plot(part.predicted, part.observed, color=color, linewidth=1.2)
+        style = {"marker": objective_marker(objective), "color": color, "edgecolors": "white", "zorder": 3}
+        ax.scatter(part.predicted, part.observed, s=20 + 130 * part.n / most, **style)
+    lowest = min(0.5, table[["observed", "ci_low"]].min().min())
+    bottom = 0.5 if lowest >= 0.5 else np.floor(10 * lowest) / 10  # below chance must stay in sight
+    ax.set(xlim=(0.49, 1.01), ylim=(bottom - 0.02, 1.02))
+    ax.set(xlabel="predicted probability of the ranking", ylabel="share of rankings that are right")
+    percent_axes(ax)
+    for x, y, words, va in ((0.02, 0.97, "underconfident", "top"), (0.75, 0.03, "overconfident", "bottom")):
+        ax.text(x, y, words, va=va, transform=ax.transAxes, size=9.5, style="italic", color=CONTROL_COLOR)
+    sizes = [
+        Line2D([], [], marker="o", markersize=(20 + 130 * n / most) ** 0.5, color="#999999", lw=0, label=f"n = {n:,}")
+        for n in sorted({int(table.n.min()), int(most)})
+    ]
+    outside_legend(ax, [*objective_handles(objectives, "-"), control_handle("as predicted"), *sizes])
+    return ax
+
+
+def margin_densities(table: pd.DataFrame, facet: str = "test") -> list[Axes]:
+    """Draw the density of margins by objective, one panel per value of ``facet``; below zero the ranking is wrong.
+
+    Args:
+        table: objective, the column ``facet``, margin in standard deviations of its reward model; one row per item.
+            Fewer than five margins, or equal ones, are drawn as ticks. The outermost 0.2 % may lie outside the axis.
+        facet: column whose values get a panel each.
+    """
+    require_rows(table, ["objective", facet, "margin"])
+    if not np.isfinite(table.margin.to_numpy(float)).all():
+        raise ValueError("the figure needs finite margins; drop or mend the rows without one")
+    objectives, facets = ordered_objectives(table.objective), list(dict.fromkeys(table[facet]))
+    n_columns = 2 if len(facets) == 4 else min(3, len(facets))
+    low, high = min(table.margin.quantile(TAIL), 0.0), max(table.margin.quantile(1 - TAIL), 0.0)
+    pad = 0.08 * (high - low) or 1.0
+    grid, n_rows = np.linspace(low - pad, high + pad, 300), -(-len(facets) // n_columns)
+    figure, axes = plt.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    figure.set_size_inches(0.9 + (2.7 if n_columns == 3 else 3.2) * max(n_columns, 1.4), 1.1 + 2.6 * n_rows)
+    for index, (ax, name) in enumerate(zip(axes.flat, facets, strict=False)):
+        panel = table[table[facet] == name]
+        ax.axvline(0, color="black", linewidth=0.8)
+        for objective in objectives:
+            _draw_density(ax, panel.margin[panel.objective == objective].to_numpy(float), grid, objective)
+        n = " to ".join(f"{count:,}" for count in sorted(set(panel.objective.value_counts().agg(["min", "max"]))))
+        ax.set_title(f"{textwrap.fill(str(name), 30)}\nn = {n}", size=10)
+        ax.set(xlim=(grid[0], grid[-1]), yticks=[])
+        ax.tick_params(labelbottom=index + n_columns >= len(facets))
+    for ax in axes.flat[len(facets) :]:
+        ax.remove()
+    axes.flat[0].set_ylim(bottom=0)  # only now: it ends the scaling to the highest panel
+    figure.supxlabel("margin (standard deviations); above 0: ranked right", size=11)
+    figure.supylabel("density", size=11)
+    figure.legend(handles=objective_handles(objectives, "-"), loc="outside upper center", ncols=len(objectives))
+    return list(axes.flat[: len(facets)])
+
+
+def _draw_density(ax: Axes, values: np.ndarray, grid: np.ndarray, objective: str) -> None:
+    """Draw one density with its marker at the peak, or ticks where there is none to estimate."""
+    color, marker = objective_color(objective), objective_marker(objective)
+    if len(values) < MIN_DENSITY_VALUES or np.ptp(values) < 1e-9 * max(1.0, np.abs(values).max()):
+        ax.plot(values, np.zeros(len(values)), marker="|", markersize=28, markeredgewidth=2, color=color, linestyle="")
+        return
+    density = gaussian_kde(values)(grid)
+    ax.plot(grid, density, color=color, marker=marker, markevery=[int(density.argmax())], markersize=6)
+    ax.fill_between(grid, density, color=color, alpha=0.1, linewidth=0)

@@ -1,0 +1,380 @@
+"""Figures of neurons: scores, removal, overlap."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from tension_utils.show.style import (
+    CONTROL_COLOR,
+    MARKERS,
+    OTHER_COLORS,
+    PERCENT,
+    control_handle,
+    legend_handles,
+    method_handles,
+    new_axes,
+    objective_color,
+    objective_handles,
+    objective_marker,
+    ordered_objectives,
+    outside_legend,
+    require_range,
+    require_rows,
+    style_of,
+)
+
+UNIT = "accuracy (percentage points)"
+
+CURVE_COLUMNS = (
+    ("objective", "set", "fraction", "change", "change_ci_low", "change_ci_high")  # the first three name a row
+    + ("control", "control_low", "control_high")
+)
+
+
+def ablation_curves(
+    table: pd.DataFrame, ax: Axes | None = None, unit: str = UNIT, sets: Sequence[str] | None = None
+) -> Axes:
+    """Draw the change against the share of neurons removed, beside matched random sets.
+
+    Args:
+        table: objective, set, fraction in (0, 1], change, change_ci_low, change_ci_high, control, control_low,
+            control_high, as `effects.ablation_effects` returns; one metric, kind and benchmark.
+        ax: where to draw; new Axes if None.
+        unit: of the change. Shares are drawn as percentage points if it says so, else as they are.
+        sets: all names of sets, in the order of line styles; those of the table if None.
+    """
+    require_rows(table, CURVE_COLUMNS, CURVE_COLUMNS[:3])
+    ax, objectives, sets = new_axes(ax), ordered_objectives(table.objective), sets or list(dict.fromkeys(table.set))
+    scale = 100 if "percentage points" in unit else 1
+    for objective in objectives:
+        rows, color = table[table.objective == objective].sort_values("fraction"), objective_color(objective)
+        control_color = CONTROL_COLOR if len(objectives) == 1 else color
+        for name, part in rows.groupby("set", sort=False):
+            x, style = 100 * part.fraction, style_of(sets.index(name))
+            ax.plot(x, scale * part.change, color=color, **style, label=name)
+            low, high = scale * part.change_ci_low, scale * part.change_ci_high
+            ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+            own = style | {"linestyle": ":", "markersize": 3, "color": control_color}  # random sets match one set
+            ax.plot(x, scale * part.control, **own, label="random sets")
+            low, high = scale * part.control_low, scale * part.control_high
+            ax.fill_between(x, low, high, color=control_color, alpha=0.15, linewidth=0)
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set(xlabel="neurons removed (% of all)", ylabel=f"change in {unit}".replace(" (", "\n("))
+    outside_legend(ax, legend_handles(objectives, sets, "random sets"))
+    return ax
+
+
+def ablation_panels(table: pd.DataFrame, unit: str = UNIT, sets: Sequence[str] | None = None) -> list[Axes]:
+    """Draw `ablation_curves` with one panel per objective, a shared scale and one legend.
+
+    Args:
+        table: as for `ablation_curves`.
+        unit: likewise.
+        sets: likewise.
+    """
+    require_rows(table, ["objective", "set"])
+    objectives, sets = ordered_objectives(table.objective), sets or list(dict.fromkeys(table.set))
+    figure, axes = plt.subplots(
+        1, len(objectives), figsize=(1.2 + 2.5 * max(len(objectives), 1.6), 3.7), sharey=True, squeeze=False
+    )
+    for ax, objective in zip(axes[0], objectives, strict=True):
+        ablation_curves(table[table.objective == objective], ax, unit, sets)
+        ax.get_legend().remove()
+        ax.set_title(objective, color=objective_color(objective))
+        ax.label_outer()
+    handles = [*method_handles(sets), control_handle("random sets")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+    return list(axes[0])
+
+
+def effect_forest(
+    table: pd.DataFrame,
+    value: str = "effect",
+    bounds: tuple[str, str] = ("ci_low", "ci_high"),
+    unit: str = UNIT,
+    sets: Sequence[str] | None = None,
+) -> list[Axes]:
+    """Draw effects with intervals: a panel per trained objective, a line per set, a color and marker per test.
+
+    Args:
+        table: objective, test (both objectives), set, the columns ``value`` and ``bounds``; one metric, fraction and
+            ablation kind. A missing interval is not drawn.
+        value: column drawn, such as "per_neurons" of `mixed_ablation.per_neuron`.
+        bounds: its interval.
+        unit: of the value. Shares are drawn as percentage points if it says so, else as they are.
+        sets: all names of sets, from top to bottom; those of the table if None.
+    """
+    require_rows(table, ["objective", "test", "set", value, *bounds], ["objective", "test", "set"])
+    objectives, sets = ordered_objectives(table.objective), sets or list(dict.fromkeys(table.set))
+    tests = ordered_objectives(table.test)
+    scale = 100 if "percentage points" in unit else 1
+    height = 1.8 + 0.22 * len(sets) * (1 + len(tests))
+    figure, axes = plt.subplots(
+        1,
+        len(objectives),
+        figsize=(2.4 + 2.0 * max(len(objectives), 2), height),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    for ax, objective in zip(axes[0], objectives, strict=True):
+        for index, test in enumerate(tests):
+            part = table[(table.objective == objective) & (table.test == test)]
+            y = part.set.map(sets.index) + (index - (len(tests) - 1) / 2) * 0.7 / len(tests)
+            low, high = (scale * part[bound] for bound in bounds)
+            ax.hlines(y, low, high, color=objective_color(test), linewidth=1.8)
+            ax.plot(scale * part[value], y, color=objective_color(test), marker=objective_marker(test), linestyle="")
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_title(objective, color=objective_color(objective))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.grid(visible=False, axis="y")
+    axes[0, 0].set_yticks(range(len(sets)), [textwrap.fill(name, 26) for name in sets])
+    axes[0, 0].set_ylim(len(sets) - 0.5, -0.5)
+    figure.supxlabel(f"effect beyond random sets, {unit}", size=11)
+    figure.legend(
+        handles=objective_handles(tests, prefix="test: "), loc="outside upper center", ncols=min(3, len(tests))
+    )
+    return list(axes[0])
+
+
+def regression_scatter(points: pd.DataFrame, slopes: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the change in accuracy against the intact accuracy's distance from chance, with lines through the origin.
+
+    Args:
+        points: objective, is_targeted, distance, change in [-1, 1], as `chance_regression.regression_to_chance`
+            returns.
+        slopes: sets ("targeted" and "random"), slope, as `chance_regression.chance_slopes` returns; one fit.
+        ax: where to draw; new Axes if None.
+    """
+    require_rows(points, ["objective", "is_targeted", "distance", "change"])
+    require_rows(slopes, ["sets", "slope"], ["sets"])
+    ax, objectives = new_axes(ax, 7.6, 4.8), ordered_objectives(points.objective)
+    ends = 100 * np.array([min(points.distance.min(), 0), max(points.distance.max(), 0)])
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.axvline(0, color="black", linewidth=0.8)
+    controls = points[~points.is_targeted]
+    ax.scatter(100 * controls.distance, 100 * controls.change, s=9, color=CONTROL_COLOR, alpha=0.35, linewidth=0)
+    for objective in objectives:
+        part = points[points.is_targeted & (points.objective == objective)]
+        style = {"color": objective_color(objective), "marker": objective_marker(objective)}
+        ax.scatter(100 * part.distance, 100 * part.change, s=30, edgecolor="white", linewidth=0.5, zorder=3, **style)
+    lines = [Line2D([], [], marker="o", color=CONTROL_COLOR, linestyle="", markersize=3, label="random set")]
+    lines += ax.plot(ends, -ends, color="black", linestyle=(0, (1, 1)), linewidth=1.2, label="everything to chance")
+    fitted = slopes.set_index("sets").slope
+    for name, color, style in (("targeted", "black", "-"), ("random", CONTROL_COLOR, "--")):
+        label = f"fit, {name}: slope {fitted[name]:+.2f}"
+        lines += ax.plot(ends, fitted[name] * ends, color=color, linestyle=style, linewidth=1.8, label=label)
+    low, high = 100 * min(points.change.min(), 0), 100 * max(points.change.max(), 0)
+    pad = 1 + 0.1 * (high - low)
+    ax.set_ylim(low - pad, high + pad)  # the dotted line may leave it
+    ax.set(xlabel="intact accuracy minus chance (percentage points)", ylabel="change in accuracy (percentage points)")
+    outside_legend(ax, [*objective_handles(objectives, prefix="targeted set, "), *lines])
+    return ax
+
+
+def depth_profile(table: pd.DataFrame, ax: Axes | None = None, method: str = "score_kind") -> Axes:
+    """Draw which share of the selected neurons lies in each layer; dotted: the same number in every layer.
+
+    Args:
+        table: objective, the column ``method``, layer (0-based), share in [0, 1] that sums to 1 over layers.
+        ax: where to draw; new Axes if None.
+        method: column drawn as line style.
+    """
+    require_rows(table, ["objective", method, "layer", "share"], ["objective", method, "layer"])
+    ax, methods, objectives = new_axes(ax), list(dict.fromkeys(table[method])), ordered_objectives(table.objective)
+    for objective in objectives:
+        color = objective_color(objective)
+        for name, part in table[table.objective == objective].sort_values("layer").groupby(method, sort=False):
+            ax.plot(part.layer, part.share, color=color, **style_of(methods.index(name)), label=name)
+    ax.axhline(1 / table.layer.nunique(), color=CONTROL_COLOR, linestyle=":", label="uniform")
+    ax.set(xlabel="layer (0 = first)", ylabel="share of the selected neurons", ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PERCENT)
+    outside_legend(ax, legend_handles(objectives, methods, "uniform"))
+    return ax
+
+
+HATCHES = ("", "///", "...", "xx", "---", "\\\\\\", "++")  # tell bars apart in grey print
+
+REFERENCES = {  # column -> marker, line style, words
+    "floor": ("v", "--", "floor (base model)"),
+    "ceiling": ("^", "-", "ceiling (other seeds)"),
+}
+
+IN = "in_"  # prefix of the columns that say in which objectives' sets a neuron is
+
+
+def overlap_bars(table: pd.DataFrame, ax: Axes | None = None, method: str = "score_kind") -> Axes:
+    """Draw Jaccard overlaps of neuron sets beside what they are measured against.
+
+    Args:
+        table: pair, the column ``method``, jaccard, jaccard_chance in [0, 1]. If known: lowest and highest over seeds,
+            floor and ceiling (NaN where there is none), as `overlap_controls.reference_table` returns.
+        ax: where to draw; new Axes if None.
+        method: column whose values stand side by side within a pair.
+    """
+    require_rows(table, ["pair", method, "jaccard", "jaccard_chance"], ["pair", method])
+    known = [name for name in REFERENCES if name in table and table[name].notna().any()]
+    require_range(table, ["jaccard", "jaccard_chance", *known])
+    pairs, methods = list(dict.fromkeys(table.pair)), list(dict.fromkeys(table[method]))
+    ax, width = new_axes(ax, 2.8 + 1.8 * len(pairs), 4.2), 0.84 / len(methods)
+    for index, name in enumerate(methods):
+        rows = table[table[method] == name]
+        x = rows.pair.map(pairs.index).to_numpy() + (index - (len(methods) - 1) / 2) * width
+        style = {"color": OTHER_COLORS[index % len(OTHER_COLORS)], "hatch": HATCHES[index % len(HATCHES)]}
+        ax.bar(x, rows.jaccard, 0.9 * width, edgecolor="black", linewidth=0.6, label=name, zorder=2, **style)
+        if {"lowest", "highest"} <= set(rows.columns):
+            ax.vlines(x, rows.lowest, rows.highest, color="black", linewidth=1.6, zorder=3)
+        ends = (x - 0.46 * width, x + 0.46 * width)
+        ax.hlines(rows.jaccard_chance, *ends, color="black", linestyle=":", linewidth=2.2, zorder=3)
+        for reference in known:
+            marker, line, _ = REFERENCES[reference]
+            has = rows[reference].notna().to_numpy()
+            level, style = rows[reference][has], {"marker": marker, "markeredgecolor": "black"}
+            ax.hlines(level, *(end[has] for end in ends), color="black", linestyle=line, linewidth=1.4, zorder=3)
+            ax.plot(x[has], level, linestyle="", markerfacecolor="white", **style)
+    ax.set_xticks(range(len(pairs)), [pair.replace(" / ", " /\n") for pair in pairs])
+    highest = table[["jaccard", *known, *({"highest"} & set(table))]].max().max()
+    ax.set(ylabel="Jaccard overlap (0 to 1)", ylim=(0, 1.08 * highest))
+    ax.grid(visible=False, axis="x")
+    marks = [Line2D([], [], color="black", linestyle=":", linewidth=2.2, label="chance")]
+    for name in known:
+        style = dict(zip(("marker", "linestyle", "label"), REFERENCES[name], strict=True))
+        marks.append(Line2D([], [], color="black", markerfacecolor="white", **style))
+    outside_legend(ax, [*ax.get_legend_handles_labels()[0], *marks])
+    return ax
+
+
+def intersection_sizes(table: pd.DataFrame) -> list[Axes]:
+    """Draw how many neurons lie in exactly these sets: a bar per combination above a matrix of dots that names it.
+
+    Args:
+        table: in_<objective> (bool) for every objective, n_neurons, n_expected of independent sets; lowest and highest
+            over seeds if known; as `overlap.region_table` returns.
+
+    Returns:
+        The Axes of the bars and of the matrix.
+
+    Source: the layout is UpSet's (Lex et al. 2014).
+    """
+    columns = [column for column in table.columns if column.startswith(IN)]
+    require_rows(table, ["n_neurons", "n_expected"], columns)
+    if len(columns) < 2:
+        raise ValueError(f"the figure needs a column {IN}<objective> for at least two objectives; got {columns}")
+    objectives = ordered_objectives(pd.Series([column.removeprefix(IN) for column in columns]))
+    size = (2.6 + 0.72 * len(table), 3.2 + 0.32 * len(objectives))
+    figure, (bars, dots) = plt.subplots(
+        2, 1, sharex=True, figsize=size, gridspec_kw={"height_ratios": [2.6, 0.34 * len(objectives)], "hspace": 0.0}
+    )
+    x = np.arange(len(table))
+    bars.bar(x, table.n_neurons, 0.62, color=OTHER_COLORS[2], edgecolor="black", linewidth=0.6)
+    if {"lowest", "highest"} <= set(table.columns):
+        bars.vlines(x, table.lowest, table.highest, color="black", linewidth=1.6)
+    bars.hlines(table.n_expected, x - 0.4, x + 0.4, color="black", linestyle=":", linewidth=2.2)
+    limit = 1.14 * max(table[["n_neurons", "n_expected", *({"highest"} & set(table))]].max().max(), 1)
+    for position, row in zip(x, table.itertuples(), strict=True):
+        above = max(row.n_neurons, getattr(row, "highest", 0))
+        if above < row.n_expected < above + 0.1 * limit:  # the dotted mark would strike the number out
+            above = row.n_expected
+        bars.text(position, above + 0.015 * limit, f"{row.n_neurons:,.0f}", ha="center", va="bottom", size=9)
+    bars.set(ylabel="neurons in exactly\nthese sets", ylim=(0, limit))
+    bars.grid(visible=False, axis="x")
+    _membership(dots, table, objectives)
+    handles = [control_handle("expected of independent sets with the same layer counts")]
+    figure.legend(handles=handles, loc="outside lower center")
+    return [bars, dots]
+
+
+def _membership(ax: Axes, table: pd.DataFrame, objectives: Sequence[str]) -> None:
+    """Draw a row of symbols per objective, colored where the combination lies in its set."""
+    x = np.arange(len(table))
+    for row, objective in enumerate(objectives):
+        inside = table[IN + objective].to_numpy(bool)
+        style = {"linestyle": "", "marker": objective_marker(objective), "markersize": 9}
+        ax.plot(x[~inside], np.full((~inside).sum(), row), color="#DDDDDD", **style)
+        ax.plot(x[inside], np.full(inside.sum(), row), color=objective_color(objective), **style)
+    ax.set_yticks(range(len(objectives)), objectives)
+    ax.set(ylim=(len(objectives) - 0.5, -0.5), xlabel="in the sets marked by a colored symbol, in no other")
+    ax.set_xticks([])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+
+
+def agreement_heatmap(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the Jaccard overlap of every two ways to select neurons, in the lower half of a matrix.
+
+    Args:
+        table: first, second, jaccard in [0, 1]; one row per pair, in either order.
+        ax: where to draw; new Axes if None.
+    """
+    require_rows(table, ["first", "second", "jaccard"], ["first", "second"])
+    require_range(table, ["jaccard"])
+    names = list(dict.fromkeys([*table["first"], *table["second"]]))
+    values = np.full((len(names), len(names)), np.nan)
+    for row in table.itertuples():
+        below, above = sorted((names.index(row.first), names.index(row.second)), reverse=True)
+        values[below, above] = row.jaccard
+    shown = values[1:, :-1]  # the diagonal is 1 by definition
+    ax = new_axes(ax, 3.4 + 0.55 * len(names), 1.9 + 0.42 * len(names))
+    image = ax.imshow(shown, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (y, x), value in np.ndenumerate(shown):
+        if not np.isnan(value):
+            color = "white" if value < 0.5 else "black"
+            ax.text(x, y, f"{value:.2f}", ha="center", va="center", size=9, color=color)
+    ax.set_xticks(range(len(names) - 1), names[:-1], rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(names) - 1), names[1:])
+    ax.set(xlabel="score", ylabel="compared with")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    bar = ax.figure.colorbar(image, ax=ax, ticks=[0, 0.25, 0.5, 0.75, 1])
+    bar.set_label("Jaccard overlap")
+    bar.outline.set_visible(False)
+    return ax
+
+
+def cross_design_dots(table: pd.DataFrame, relations: Sequence[str] | None = None) -> list[Axes]:
+    """Draw the overlaps of models on texts, sorted by what a pair shares; one panel per score kind.
+
+    Args:
+        table: score_kind, relation, models, seed, first, second, jaccard, jaccard_chance_by_layer in [0, 1], as
+            `overlap_controls.cross_design_table` returns.
+        relations: from top to bottom; those of the table if None.
+    """
+    names = ["score_kind", "relation", "models", "seed", "first", "second"]
+    require_rows(table, [*names, "jaccard", "jaccard_chance_by_layer"], names)
+    require_range(table, ["jaccard", "jaccard_chance_by_layer"])
+    kinds, relations = list(dict.fromkeys(table.score_kind)), list(relations or dict.fromkeys(table.relation))
+    lines = [(r, m) for r in relations for m in dict.fromkeys(table[table.relation == r].models)]
+    y = {line: number + 0.7 * relations.index(line[0]) for number, line in enumerate(lines)}  # a gap between relations
+    width, height = min(3.6 + 2.6 * len(kinds), 9.0), 1.7 + 0.3 * len(lines)
+    figure, axes = plt.subplots(1, len(kinds), figsize=(width, height), sharey=True, squeeze=False)
+    for ax, kind in zip(axes[0], kinds, strict=True):
+        part = table[table.score_kind == kind]
+        for (relation, models), rows in part.groupby(["relation", "models"], sort=False):
+            index, at = relations.index(relation), y[relation, models]
+            style = {"color": OTHER_COLORS[index % 3], "marker": MARKERS[index % len(MARKERS)], "linestyle": ""}
+            ax.plot(rows.jaccard, np.full(len(rows), at), markersize=4, alpha=0.7, **style)
+            edge = {"markeredgecolor": "black", "markersize": 9, "zorder": 3}
+            ax.plot(rows.jaccard.mean(), at, **style, **edge)
+        chance = part.jaccard_chance_by_layer.mean()
+        ax.axvline(chance, color=CONTROL_COLOR, linestyle=":")
+        ax.set(xlabel="Jaccard overlap", xlim=(0, 1.03), ylim=(max(y.values()) + 0.7, -0.7))
+        ax.set_title(kind)
+        ax.xaxis.set_major_locator(MaxNLocator(5 if len(kinds) < 3 else 2))
+        ax.grid(visible=False, axis="y")
+    axes[0, 0].set_yticks(list(y.values()), [textwrap.fill(models, 30) for _, models in lines])
+    handles = [
+        Line2D([], [], linestyle="", color=OTHER_COLORS[i % 3], marker=MARKERS[i], markeredgecolor="black", label=name)
+        for i, name in enumerate(relations)
+    ]
+    handles.append(control_handle("chance, same layer counts"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return list(axes[0])

@@ -1,0 +1,327 @@
+"""Score your own pair: rewards, what each token adds, and what removing neurons changes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from tension_utils.ablation import ablated
+from tension_utils.activations import OWN_SCORES, own_scores
+from tension_utils.architectures import mean_embedding, reward_head
+from tension_utils.artifacts import read_manifest, require
+from tension_utils.conditions import mixed_sets
+from tension_utils.config import MIXED, SINGLE_OBJECTIVES, Run
+from tension_utils.data import Item, Turn, render_prompt, render_response, tokenize_item
+from tension_utils.engine.packing import read_position
+from tension_utils.evaluation import score_items
+from tension_utils.models import load_reward_model, load_tokenizer
+from tension_utils.neurons import NeuronSet, top_neurons
+
+FIRST_NODES, MAX_NODES = 32, 1024  # points on the path
+
+CHUNK = 16  # points in one forward pass
+
+TOLERANCE = 0.005  # of the sum of contributions, in units of reward
+
+
+@dataclass(frozen=True)
+class TokenContributions:
+    """A response's tokens and what they add to its reward.
+
+    Args:
+        pieces: the response's text, cut at the ends of its tokens.
+        values: contribution of each piece, in units of reward.
+        reward: of the response.
+        baseline_reward: of the same prompt with an average word in place of every token of the response.
+        error: sum of ``values`` minus (``reward`` - ``baseline_reward``); 0 if the integral were exact.
+    """
+
+    pieces: tuple[str, ...]
+    values: tuple[float, ...]
+    reward: float
+    baseline_reward: float
+    error: float
+
+
+def integrated_gradients(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    inputs: torch.Tensor,
+    baseline: torch.Tensor,
+    *,
+    tolerance: float = TOLERANCE,
+    max_nodes: int = MAX_NODES,
+) -> tuple[torch.Tensor, float]:
+    r"""Return what each input adds to a function between a baseline and the inputs, and the completeness error.
+
+    .. math:: c_i = (x_i - x'_i) \int_0^1 \partial_i f(x' + t (x - x')) \, dt, \quad \sum_i c_i = f(x) - f(x')
+
+    The integral is a Gauss-Legendre sum. Its points are doubled until the sum over all inputs misses the difference
+    of the function by no more than the tolerance, or there are ``max_nodes``.
+
+    Args:
+        function: (B, ...) -> (B,), differentiable, rows independent of each other.
+        inputs: x, any shape, float.
+        baseline: x', the same shape.
+        tolerance: of the completeness error, in units of the function.
+        max_nodes: points at most.
+
+    Returns:
+        c, float64, shape of ``inputs``; its sum minus f(x) + f(x').
+
+    Source: Sundararajan, Taly and Yan (2017), "Axiomatic attribution for deep networks", equation 1. The quadrature
+    is ours: the paper sums at equal steps, which needs more points for the same error.
+    """
+    with torch.no_grad():
+        high, low = function(torch.stack([inputs, baseline])).double().tolist()
+    n_nodes, way = FIRST_NODES, inputs - baseline
+    while True:
+        places, weights = np.polynomial.legendre.leggauss(n_nodes)  # on [-1, 1]
+        total = torch.zeros(inputs.shape, dtype=torch.float64)
+        for start in range(0, n_nodes, CHUNK):
+            share = torch.from_numpy((places[start : start + CHUNK] + 1) / 2).to(way)
+            weight = torch.from_numpy(weights[start : start + CHUNK] / 2)
+            at = (baseline + share.reshape(-1, *[1] * inputs.ndim) * way).requires_grad_(True)  # (B, ...)
+            (gradient,) = torch.autograd.grad(function(at).sum(), at)
+            total += torch.tensordot(weight, gradient.double().cpu(), 1)
+        contributions = total * way.double().cpu()
+        error = float(contributions.sum()) - (high - low)
+        if abs(error) <= tolerance or 2 * n_nodes > max_nodes:
+            return contributions, error
+        n_nodes *= 2
+
+
+def response_pieces(tokenizer: PreTrainedTokenizerFast, item: Item, response: str) -> list[str]:
+    """Return a response's text cut at the ends of its tokens, one piece per token before EOS.
+
+    A piece is empty where a token ends inside a character; the character is in the piece of the first such token.
+    """
+    prompt = render_prompt(item.prompt)
+    text = prompt + render_response(response)
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    pieces, at = [], len(prompt)
+    for _, end in offsets:
+        if end > len(prompt):
+            pieces.append(text[at:end])
+            at = max(at, end)
+    return pieces
+
+
+def token_contributions(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, item: Item, max_length: int
+) -> list[TokenContributions]:
+    """Return the contributions of every response's tokens, chosen responses first.
+
+    The path starts where every token of the response, EOS aside, is the mean of all token embeddings; prompt, length
+    and positions stay. Two baselines of unequal length differ a little: that part of a margin belongs to no token.
+
+    Args:
+        model: a reward model.
+        tokenizer: its tokenizer.
+        item: the item.
+        max_length: tokens per sequence.
+
+    Raises:
+        ResponseTooLongError: if a response leaves no room for its prompt.
+    """
+    embed, tokens, found = model.get_input_embeddings(), tokenize_item(tokenizer, item, max_length), []
+    blank = mean_embedding(model)
+    rows = zip(item.responses, tokens.sequences, tokens.response_starts, strict=True)
+    for response, sequence, start in rows:
+        read = read_position(sequence, model.config.pad_token_id)
+
+        def reward(embeddings: torch.Tensor, read: int = read) -> torch.Tensor:
+            hidden = model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # (B, T, H)
+            return reward_head(model)(hidden[:, read])[:, 0]
+
+        with torch.no_grad():
+            inputs = embed(torch.tensor(sequence, device=model.device))  # (T, H)
+            baseline = inputs.clone()
+            baseline[start:-1] = blank.to(inputs)
+            high, low = reward(torch.stack([inputs, baseline])).double().tolist()
+        values, error = integrated_gradients(reward, inputs, baseline)
+        by_token = values.sum(1)[start:-1].tolist()
+        pieces, merged = [], []
+        for piece, value in zip(response_pieces(tokenizer, item, response), by_token, strict=True):
+            if piece or not pieces:
+                pieces.append(piece)
+                merged.append(value)
+            else:
+                merged[-1] += value
+        found.append(TokenContributions(tuple(pieces), tuple(merged), high, low, error))
+    return found
+
+
+SIDES = ("A", "B")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained reward model in memory, in float32.
+
+    Args:
+        run: where it came from.
+        model: the model.
+        tokenizer: its tokenizer.
+        max_length: tokens per sequence in training.
+    """
+
+    run: Run
+    model: PreTrainedModel = field(repr=False)
+    tokenizer: PreTrainedTokenizerFast = field(repr=False)
+    max_length: int
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """What reward models say of two responses to one prompt.
+
+    Args:
+        rewards: objective, reward_A, reward_B, margin = r(A) - r(B), from_tokens and from_length (its two parts, see
+            `token_contributions.token_contributions`), prefers ("A", "B" or "neither").
+        tokens: (objective, "A" or "B") -> contributions.
+        ablation: objective, set, n_neurons, margin, without_set, without_random, random_low, random_high (2.5 % and
+            97.5 % of the draws), n_draws; no rows where no neuron scores were found.
+    """
+
+    rewards: pd.DataFrame
+    tokens: Mapping[tuple[str, str], TokenContributions] = field(repr=False)
+    ablation: pd.DataFrame = field(repr=False)
+
+    @property
+    def error(self) -> float:
+        """Largest completeness error of the contributions, in units of reward."""
+        return max(abs(tokens.error) for tokens in self.tokens.values())
+
+
+def load_models(runs: Sequence[Run], device: str | torch.device = "cpu") -> list[LoadedModel]:
+    """Load trained reward models.
+
+    Raises:
+        FileNotFoundError: names the missing folder and the chapter to run.
+    """
+    folders = [require(run.folder / "reward_model", "01_train") for run in runs]
+    lengths = [read_manifest(run.folder)["train"]["config"]["data"]["max_length"] for run in runs]
+    is_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # in a page each bar would stay as a widget
+    try:
+        models = [load_reward_model(folder, device=device) for folder in folders]
+    finally:
+        if is_shown:
+            logging.enable_progress_bar()
+    tokenizers = map(load_tokenizer, folders)
+    return [LoadedModel(*parts) for parts in zip(runs, models, tokenizers, lengths, strict=True)]
+
+
+def pair_item(prompt: str, response_a: str, response_b: str) -> Item:
+    """Return two responses to one prompt as an item, A in the place of the chosen one.
+
+    Raises:
+        ValueError: if a text is empty.
+    """
+    texts = {"prompt": prompt.strip(), "response A": response_a.strip(), "response B": response_b.strip()}
+    empty = [name for name, text in texts.items() if not text]
+    if empty:
+        raise ValueError(f"expected a prompt and two responses; {' and '.join(empty)} is empty: type a few words")
+    prompt, response_a, response_b = texts.values()
+    return Item("own pair", (Turn("human", prompt),), (response_a,), (response_b,))
+
+
+def score_pair(
+    prompt: str,
+    response_a: str,
+    response_b: str,
+    models: Sequence[LoadedModel],
+    *,
+    score_kind: str = "rms_change",
+    fraction: float = 0.1,
+    n_draws: int = 20,
+) -> PairScores:
+    """Score two responses to one prompt with every model, intact and without sets of neurons.
+
+    Args:
+        prompt: what the human says; plain text.
+        response_a: one answer.
+        response_b: the other.
+        models: of `load_models`.
+        score_kind: of the ablated sets.
+        fraction: of all neurons, in (0, 1).
+        n_draws: random sets per ablated set.
+
+    Raises:
+        ValueError: if a text is empty or too long for the model.
+    """
+    item, rows, tokens, tables = pair_item(prompt, response_a, response_b), [], {}, []
+    for loaded in models:
+        name = loaded.run.objective
+        own = token_contributions(loaded.model, loaded.tokenizer, item, loaded.max_length)
+        tokens |= {(name, side): of_side for side, of_side in zip(SIDES, own, strict=True)}
+        margin = pair_margin(loaded, item)
+        a, b = own
+        rows.append(
+            {
+                "objective": name,
+                "reward_A": a.reward,
+                "reward_B": b.reward,
+                "margin": margin,
+                "from_tokens": sum(a.values) - sum(b.values),
+                "from_length": a.baseline_reward - b.baseline_reward,
+                "prefers": "A" if margin > 0 else "B" if margin < 0 else "neither",
+            }
+        )
+        tables += pair_ablation(loaded, item, margin, score_kind, fraction, n_draws)
+    return PairScores(pd.DataFrame(rows), tokens, pd.DataFrame(tables))
+
+
+def pair_margin(loaded: LoadedModel, item: Item) -> float:
+    """Return r(A) - r(B)."""
+    options = {"max_length": loaded.max_length, "progress": False}
+    return score_items(loaded.model, loaded.tokenizer, [item], **options)[0].margin
+
+
+def pair_sets(run: Run, score_kind: str, fraction: float) -> dict[str, NeuronSet]:
+    """Return a run's top neurons and, for the mixed model, the shared and only sets; none without neuron scores."""
+
+    def top(objective: str) -> NeuronSet:
+        scores = own_scores(Run(run.root, run.base_model, objective, run.seed))
+        return top_neurons(scores.get(score_kind), fraction)
+
+    if not (run.folder / OWN_SCORES).exists():
+        return {}
+    found = {f"top {100 * fraction:g} % by {score_kind}": top(run.objective)}
+    singles = [Run(run.root, run.base_model, objective, run.seed) for objective in SINGLE_OBJECTIVES]
+    if run.objective == MIXED and all((single.folder / OWN_SCORES).exists() for single in singles):
+        found |= mixed_sets(*map(top, SINGLE_OBJECTIVES))
+    return found
+
+
+def pair_ablation(
+    loaded: LoadedModel, item: Item, margin: float, score_kind: str, fraction: float, n_draws: int
+) -> list[dict]:
+    """Return a row of `PairScores.ablation` per set: the margin with the set zeroed, and with random sets zeroed."""
+    generator, rows = np.random.default_rng([loaded.run.seed, *loaded.run.objective.encode()]), []
+
+    def without(neurons: NeuronSet) -> float:
+        with ablated(loaded.model, neurons):
+            return pair_margin(loaded, item)
+
+    for name, neurons in pair_sets(loaded.run, score_kind, fraction).items():
+        draws = [without(control) for control in neurons.matched_random(generator, n_draws)]
+        low, high = np.quantile(draws, [0.025, 0.975])
+        rows.append(
+            {
+                "objective": loaded.run.objective,
+                "set": name,
+                "n_neurons": len(neurons),
+                "margin": margin,
+                "without_set": without(neurons),
+                "without_random": float(np.mean(draws)),
+                "random_low": float(low),
+                "random_high": float(high),
+                "n_draws": n_draws,
+            }
+        )
+    return rows
