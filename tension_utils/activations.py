@@ -28,7 +28,7 @@ from tension_utils.engine.packing import (
     prepare_items,
     prepare_texts,
 )
-from tension_utils.evaluation import batch_rewards
+from tension_utils.evaluation import batch_rewards, margins
 
 OWN_SCORES = "neuron_scores.safetensors"  # on the run's own training pairs, at the neuron
 
@@ -373,14 +373,6 @@ class _Pass:
             self.attribution[layer] = in_scope @ product
 
         activations.register_hook(attribute)
-
-
-def margins(rewards: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """Return min r(chosen) - max r(rejected) per item from the rewards (B,) of its sequences."""
-    by_item: list[tuple[list[int], list[int]]] = [([], []) for _ in range(batch.n_items)]
-    for index, sequence in enumerate(batch.sequences):
-        by_item[sequence.item][sequence.side].append(index)
-    return torch.stack([rewards[chosen].min() - rewards[rejected].max() for chosen, rejected in by_item])
 
 
 @contextmanager

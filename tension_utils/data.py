@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,34 @@ class Item:
     def responses(self) -> tuple[str, ...]:
         """Chosen responses, then rejected ones."""
         return self.chosen + self.rejected
+
+
+@dataclass(frozen=True)
+class BenchmarkItem(Item):
+    """An item with its place in a benchmark.
+
+    Args:
+        benchmark: key of `benchmarks.BENCHMARKS`.
+        subset: part of the benchmark; accuracies are reported per (benchmark, subset).
+        group: which side of the study it belongs to, one of `GROUPS`.
+        direction: "refuse" if the chosen response declines and the rejected one answers, "respond" if the other way
+            round, "none" if the item does not set the two against each other or it is not known.
+        cluster: items with the same prompt share it; intervals resample clusters.
+        style: in RM-Bench, "hard" if the rejected response is of richer style than the chosen one, "normal" if they
+            match, "easy" if it is plainer; elsewhere "".
+    """
+
+    benchmark: str
+    subset: str
+    group: str
+    direction: str
+    cluster: str
+    style: str = ""
+
+    @property
+    def chance(self) -> float:
+        """Probability that random rewards rank every chosen response above every rejected one: 1 / C(m + k, m)."""
+        return 1 / comb(len(self.chosen) + len(self.rejected), len(self.chosen))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import nbformat
 
+from tension_utils.analysis.accuracy import markdown_table
 from tension_utils.artifacts import atomic_path
 from tension_utils.config import OBJECTIVES
-from tension_utils.show.tables import markdown_table
 
 PACKAGE = ("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/*.py")
 PROJECT = (

@@ -10,8 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.architectures import reward_head
-from tension_utils.benchmarks.load import BenchmarkItem
-from tension_utils.data import Item, ResponseTooLongError, Turn
+from tension_utils.data import BenchmarkItem, Item, ResponseTooLongError, Turn
 from tension_utils.engine.attention import packed_attention
 from tension_utils.engine.batches import run_batches, token_budget
 from tension_utils.engine.packing import PackedBatch, PreparedItem, pack_items, prepare_items
@@ -69,6 +68,14 @@ def batch_rewards(model: PreTrainedModel, hidden: torch.Tensor, batch: PackedBat
     """
     at_read = hidden[batch.read_index().to(hidden.device)]  # (B, H)
     return (at_read.float() * reward_head(model).weight.float()).sum(dim=-1)
+
+
+def margins(rewards: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """Return min r(chosen) - max r(rejected) per item from the rewards (B,) of its sequences."""
+    by_item: list[tuple[list[int], list[int]]] = [([], []) for _ in range(batch.n_items)]
+    for index, sequence in enumerate(batch.sequences):
+        by_item[sequence.item][sequence.side].append(index)
+    return torch.stack([rewards[chosen].min() - rewards[rejected].max() for chosen, rejected in by_item])
 
 
 def score_items(

@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tension_utils.activations import margins
 from tension_utils.architectures import architecture_of, reward_head
 from tension_utils.artifacts import DOTS, StageRecord, is_current, read_manifest, require, write_table
 from tension_utils.config import (
@@ -33,7 +32,7 @@ from tension_utils.data import training_pairs
 from tension_utils.engine.attention import packed_attention
 from tension_utils.engine.batches import run_batches, token_budget
 from tension_utils.engine.packing import PreparedItem, pack_items, prepare_items
-from tension_utils.evaluation import batch_rewards
+from tension_utils.evaluation import batch_rewards, margins
 from tension_utils.models import new_reward_model, open_checkpoint
 from tension_utils.stages import Stage
 from tension_utils.training import NEVER, device_name, local_inputs, resolve_source

@@ -81,7 +81,7 @@ def inputs_digest(root: Path) -> str:
     """Return one hash over everything that the built pages depend on."""
     chapters = toc_files(root)
     prose = [p for p in sorted((root / "book").rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    tools = sorted(Path(__file__).parent.glob("*.py"))  # the reference pages are made of their docstrings
+    tools = sorted(Path(__file__).parent.rglob("*.py"))  # the reference pages are made of their docstrings
     digest = hashlib.sha256(version("jupyter-book").encode() + version("sphinx").encode())
     digest.update(SHIM.encode() + "".join(package.integrity for package in PACKAGES).encode())
     for path in [root / "_config.yml", root / "_toc.yml", *tools, *sorted({*chapters, *prose})]:

@@ -26,7 +26,6 @@ from transformers import (
 )
 from transformers.trainer_callback import TrainerState
 
-from tension_utils.activations import margins
 from tension_utils.artifacts import (
     StageRecord,
     atomic_path,
@@ -43,7 +42,7 @@ from tension_utils.data import Item, training_pairs
 from tension_utils.engine.attention import packed_attention
 from tension_utils.engine.batches import split_by_budget
 from tension_utils.engine.packing import PreparedItem, pack_items, prepare_items
-from tension_utils.evaluation import batch_rewards
+from tension_utils.evaluation import batch_rewards, margins
 from tension_utils.masking import NeuronMask, check_shape, trained_without
 from tension_utils.models import load_tokenizer, new_reward_model, save_reward_model
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tension_utils.benchmarks.items import DIRECTIONS, GROUPS, BenchmarkItem
+from tension_utils.benchmarks.items import DIRECTIONS, GROUPS
 from tension_utils.benchmarks.load import (
     BENCHMARKS,
     first_prompts,
@@ -20,7 +20,7 @@ from tension_utils.benchmarks.load import (
     load_hh_test,
     load_toy,
 )
-from tension_utils.data import Turn, render_prompt
+from tension_utils.data import BenchmarkItem, Turn, render_prompt
 
 PROMPT = "\n\nHuman: {}\n\nAssistant:"
 SUBSETS = {"helpful": ("helpful-base", "helpful-online"), "harmless": ("harmless-base",)}

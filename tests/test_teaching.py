@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROSE = sorted(p for p in (ROOT / "book").rglob("*.md") if "generated" not in p.parts)
 REFERENCE = sorted((ROOT / "book" / "api").glob("*.md"))
-MODULE = re.compile(r"\.\. automodule:: tension_utils\.(\w+)")
+MODULE = re.compile(r"\.\. automodule:: tension_utils\.([\w.]+)")
+PACKAGE = ROOT / "tension_utils"
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -87,15 +89,15 @@ def test_every_chapter_says_what_comes_next(path: Path) -> None:
 
 def test_reference_names_every_module_once() -> None:
     named = [name for path in REFERENCE for name in MODULE.findall(path.read_text(encoding="utf-8"))]
-    modules = {path.stem for path in (ROOT / "tension_utils").glob("*.py")} - {"__init__"}
+    modules = {name for name in MODULES if not name.endswith("__init__")}
     assert sorted(named) == sorted(modules), "book/api/*.md documents every module of tension_utils once"
     overview = (ROOT / "book" / "api" / "index.md").read_text(encoding="utf-8")
-    assert modules <= set(re.findall(r"`(\w+)`", overview)), "book/api/index.md lists every module"
+    assert modules <= set(re.findall(r"`([\w.]+)`", overview)), "book/api/index.md lists every module"
 
 
 def test_cited_works_are_in_the_references_and_all_are_cited_or_named() -> None:
     known = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M))
-    for path in [*PROSE, *NOTEBOOKS, *(ROOT / "tension_utils").glob("*.py")]:
+    for path in [*PROSE, *NOTEBOOKS, *PACKAGE.rglob("*.py")]:
         for keys in re.findall(r"\{cite(?::\w+)?\}`([\w,]+)`", path.read_text(encoding="utf-8")):
             assert set(keys.split(",")) <= known, f"{path.name}: {keys}"
 

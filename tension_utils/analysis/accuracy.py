@@ -1,6 +1,6 @@
 """Accuracy and the tension between objectives: from rows to the tables of the evaluation chapters."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -600,3 +600,15 @@ def ties_score(rows: pd.DataFrame) -> TiesScore:
 def share(values: pd.Series | np.ndarray) -> float:
     """Return the mean, nan of nothing."""
     return float(np.mean(values)) if len(values) else float("nan")
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table that ends its line; cells are taken as they are.
+
+    >>> print(markdown_table(["a", "b"], [["1", "2"]]), end="")
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

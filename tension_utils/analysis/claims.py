@@ -11,13 +11,12 @@ import pandas as pd
 from scipy import stats
 
 from tension_utils.activations import ACTIVATION_KINDS
-from tension_utils.analysis.accuracy import OPPOSING, behavior_differences, mixed_against_single
+from tension_utils.analysis.accuracy import OPPOSING, behavior_differences, markdown_table, mixed_against_single
 from tension_utils.analysis.overlap import floor_table, overlap_table, quiet_table
 from tension_utils.analysis.removal import effect_table, per_neuron_differences
 from tension_utils.artifacts import read_table
 from tension_utils.conditions import MIXED_SETS, NATURAL, ONLY, SHARED
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SCORE_KINDS, SINGLE_OBJECTIVES, Run
-from tension_utils.show.tables import markdown_table
 from tension_utils.statistics import ITEM_COLUMNS, analysis_rng, count_distinct, wilson_interval
 
 VERDICTS = ("supported", "not supported", "mixed", "not run")

@@ -1,6 +1,6 @@
 """Small tables of a real run, with their manifest, for committing: what chapters 6 and 6b show.
 
-``python -m tension_utils.analysis.export --parameters '{...}' --about 'base model and data in words' --output results/NAME``
+``python -m tension_utils.analysis.export --parameters '{...}' --about 'base model and data' --output results/NAME``
 """
 
 import argparse

@@ -3,11 +3,9 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 
-from tension_utils.data import BadPairError, Item, Turn, render_prompt
+from tension_utils.data import BadPairError, BenchmarkItem, Turn, render_prompt
 
 GROUPS = ("helpful", "harmless", "other")
 
@@ -20,34 +18,6 @@ CHAT_ROLES = {"user": "human", "assistant": "assistant"}
 
 class BenchmarkUnavailable(Exception):
     """A benchmark that cannot be reached: no such folder, no network, no public dataset; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class BenchmarkItem(Item):
-    """An item with its place in a benchmark.
-
-    Args:
-        benchmark: key of `benchmarks.BENCHMARKS`.
-        subset: part of the benchmark; accuracies are reported per (benchmark, subset).
-        group: which side of the study it belongs to, one of `GROUPS`.
-        direction: "refuse" if the chosen response declines and the rejected one answers, "respond" if the other way
-            round, "none" if the item does not set the two against each other or it is not known.
-        cluster: items with the same prompt share it; intervals resample clusters.
-        style: in RM-Bench, "hard" if the rejected response is of richer style than the chosen one, "normal" if they
-            match, "easy" if it is plainer; elsewhere "".
-    """
-
-    benchmark: str
-    subset: str
-    group: str
-    direction: str
-    cluster: str
-    style: str = ""
-
-    @property
-    def chance(self) -> float:
-        """Probability that random rewards rank every chosen response above every rejected one: 1 / C(m + k, m)."""
-        return 1 / comb(len(self.chosen) + len(self.rejected), len(self.chosen))
 
 
 # What a loader returns: the items, and how many rows it left out for which reason.

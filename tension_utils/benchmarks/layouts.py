@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from tension_utils.benchmarks.items import (
     DIRECTIONS,
     GROUPS,
-    BenchmarkItem,
     BenchmarkUnavailable,
     Loaded,
     check_columns,
@@ -21,7 +20,7 @@ from tension_utils.benchmarks.items import (
     read_turns,
 )
 from tension_utils.config import check_choice
-from tension_utils.data import ROLES, Turn
+from tension_utils.data import ROLES, BenchmarkItem, Turn
 
 # (group, direction) per subset. Source: METHOD.md, section 1, table, and section 2, fact 4.
 HELPFUL, OTHER = ("helpful", "none"), ("other", "none")

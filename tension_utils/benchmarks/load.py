@@ -13,7 +13,6 @@ from tension_utils.artifacts import read_jsonl
 from tension_utils.benchmarks.items import (
     DIRECTIONS,
     GROUPS,
-    BenchmarkItem,
     BenchmarkUnavailable,
     Loaded,
     check_columns,
@@ -23,7 +22,7 @@ from tension_utils.benchmarks.items import (
 )
 from tension_utils.benchmarks.layouts import LAYOUTS, load_rmb, parse_toy
 from tension_utils.config import BAD_PAIRS, check_choice, check_choices
-from tension_utils.data import is_local, read_split
+from tension_utils.data import BenchmarkItem, is_local, read_split
 
 HH_RLHF = "Anthropic/hh-rlhf"
 

@@ -373,7 +373,7 @@ def decide_world(world: PlantedWorld, n_seeds: int = 3, n_draws: int = 19) -> li
 
 FINDER_SCENARIO = "planted"  # where finders are scored
 
-CODE = ("planted_worlds", "planted", "planted_finders", "planted_claims")  # a change here makes kept worlds stale
+CODE = ("planted/world.py", "planted/model.py", "planted/study.py")  # a change here makes kept worlds stale
 
 KNOBS = ("loudness", "drift", "conflict", "damage")
 
@@ -403,8 +403,8 @@ class StudyConfig:
     @property
     def digest(self) -> str:
         """Hash of the sizes and of the code that makes and judges worlds."""
-        here = Path(__file__).parent
-        return config_hash(asdict(self) | {name: file_hash(here / f"{name}.py") for name in CODE})
+        here = Path(__file__).parents[1]
+        return config_hash(asdict(self) | {name: file_hash(here / name) for name in CODE})
 
 
 def study_world(seed: int, scenario: str, config: StudyConfig) -> dict:

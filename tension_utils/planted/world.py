@@ -8,10 +8,10 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tension_utils.benchmarks.items import BenchmarkItem, make_item
+from tension_utils.benchmarks.items import make_item
 from tension_utils.conditions import ONLY, SHARED
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES, check_choice, check_range
-from tension_utils.data import Turn
+from tension_utils.data import BenchmarkItem, Turn
 from tension_utils.neurons import NeuronSet
 
 WORDS = MappingProxyType(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tension_utils.analysis.accuracy import (
     OPPOSING,
+    markdown_table,
     percent,
     points,
     tension_sentence,
@@ -32,7 +33,6 @@ from tension_utils.analysis.overlap import overlap_summary, overlap_table
 from tension_utils.analysis.removal import effect_table
 from tension_utils.artifacts import atomic_path
 from tension_utils.config import SINGLE_OBJECTIVES, named_runs
-from tension_utils.show.tables import markdown_table
 
 
 @dataclass(frozen=True)

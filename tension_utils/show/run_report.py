@@ -12,9 +12,9 @@ from typing import Any
 
 import nbformat
 
+from tension_utils.analysis.accuracy import markdown_table
 from tension_utils.artifacts import atomic_path
 from tension_utils.config import Run, named_runs
-from tension_utils.show.tables import markdown_table
 
 HEAD = """# How These Pages Were Made
 

@@ -9,19 +9,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table that ends its line; cells are taken as they are.
-
-    >>> print(markdown_table(["a", "b"], [["1", "2"]]), end="")
-    | a | b |
-    | --- | --- |
-    | 1 | 2 |
-    """
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 ROOT_CLASS = "tension mathjax_ignore tex2jax_ignore"
 
 NO_BREAK = "\u00a0"  # a space at which no line ends
