@@ -483,7 +483,7 @@ def neuron_scores_many(
     kinds: str | Sequence[str] = DEFAULT_KINDS,
     site: str = "down_input",
     scope: str | Sequence[str] = "all",
-    max_length: int,
+    max_length: int | None = None,
     tokens_per_batch: int | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -514,7 +514,7 @@ def neuron_scores_many(
             the attention heads; `head_scores` puts them together).
         scope: one or several of "all" (every token), "response" (from the first token of the response), "last" (the
             token at which the reward is read).
-        max_length: tokens per sequence; longer prompts lose their left part.
+        max_length: tokens per sequence; longer prompts lose their left part; None takes whole texts.
         tokens_per_batch: tokens computed together; None takes a default for the device.
         device: where to run; None leaves the models where they are.
         progress: show a bar with tokens/s.
@@ -601,7 +601,7 @@ def _tallies(
     kinds: str | Sequence[str] = DEFAULT_KINDS,
     site: str = "down_input",
     scope: str | Sequence[str] = "all",
-    max_length: int,
+    max_length: int | None = None,
     tokens_per_batch: int | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,

@@ -50,6 +50,15 @@ class Item:
         return self.chosen + self.rejected
 
 
+def pair(prompt: str, chosen: str, rejected: str, item_id: str = "pair") -> Item:
+    """Return an item of one question and two answers.
+
+    >>> pair("Hi", chosen="Hello", rejected="No").responses
+    ('Hello', 'No')
+    """
+    return Item(item_id, (Turn("human", prompt.strip()),), (chosen.strip(),), (rejected.strip(),))
+
+
 @dataclass(frozen=True)
 class BenchmarkItem(Item):
     """An item with its place in a benchmark.

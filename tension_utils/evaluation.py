@@ -83,7 +83,7 @@ def score_items(
     tokenizer: PreTrainedTokenizerFast,
     items: Sequence[Item | PreparedItem],
     *,
-    max_length: int,
+    max_length: int | None = None,
     tokens_per_batch: int | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -94,7 +94,7 @@ def score_items(
         model: a reward model with one label.
         tokenizer: its tokenizer.
         items: items, or what `prepare_items` made of them when the same items are scored many times.
-        max_length: tokens per sequence; longer prompts lose their left part.
+        max_length: tokens per sequence; longer prompts lose their left part; None takes whole texts.
         tokens_per_batch: tokens computed together; None takes a default for the device.
         device: where to run; None leaves the model where it is.
         progress: show a bar with tokens/s.

@@ -5,6 +5,7 @@ prefix for every response; a response attends to the prefix and to itself. Every
 one by one, so the stream is not padded there but for a few tokens at its end.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class PreparedItem:
 def prepare_items(
     tokenizer: PreTrainedTokenizerFast,
     items: Sequence[Item | PreparedItem],
-    max_length: int,
+    max_length: int | None,
     template: str = "training",
 ) -> list[PreparedItem]:
     """Tokenize items once for many calls of the engine; items prepared before are passed through.
@@ -49,14 +50,14 @@ def prepare_items(
     Args:
         tokenizer: the model's tokenizer.
         items: the items.
-        max_length: tokens per sequence, EOS included; longer prompts lose their left part.
+        max_length: tokens per sequence, EOS included; longer prompts lose their left part, with None none does.
         template: key of `data.TEMPLATES`; items prepared before keep theirs.
     """
 
     def prepare(item: Item | PreparedItem) -> PreparedItem:
         if isinstance(item, PreparedItem):
             return item
-        return PreparedItem(item.item_id, tokenize_item(tokenizer, item, max_length, template))
+        return PreparedItem(item.item_id, tokenize_item(tokenizer, item, max_length or sys.maxsize, template))
 
     return [prepare(item) for item in items]
 
