@@ -20,7 +20,7 @@ import psutil
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from tension_utils.ablation import ablated, ablated_copy
+from tension_utils.ablation import ablated
 from tension_utils.activations import DEFAULT_KINDS, neuron_scores
 from tension_utils.architectures import architecture_of
 from tension_utils.data import Item, Turn
@@ -301,7 +301,6 @@ class Bench:
 
     def ablation(self) -> None:
         neurons = random_neurons(neuron_shape(self.model), 0.3, np.random.default_rng(0))
-        smaller = ablated_copy(self.model, neurons)
 
         def surgery() -> None:
             with ablated(self.model, neurons):
@@ -309,10 +308,6 @@ class Bench:
 
         hooks = lambda: zeroed_by_hooks(self.model, neurons, lambda: self.score(self.pairs))  # noqa: E731
         self.versus("zero-ablation with hooks / ablated", ">= 1.0", hooks, surgery)
-        self.versus(
-            "intact model / ablated_copy at 30 %", ">= 1.15",
-            lambda: self.score(self.pairs), lambda: self.score(self.pairs, smaller),
-        )  # fmt: skip
 
     def scaling(self) -> None:
         sizes = sorted(self.options.scaling)

@@ -1,6 +1,5 @@
 """Remove neurons or attention heads: exact edits of the projection that reads them, undone bit for bit on exit."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.activations import observed
-from tension_utils.architectures import architecture_of, head_shape, projection_weight, set_projection
+from tension_utils.architectures import architecture_of, head_shape, projection_weight
 from tension_utils.data import Item
 from tension_utils.engine.attention import packed_attention
 from tension_utils.engine.batches import run_batches, token_budget
@@ -100,8 +99,6 @@ def activation_bank(
 
 
 KINDS = ("zero", "mean", "resample")
-
-WIDTH_MULTIPLE = 32  # matrix products of other widths are up to 15 % slower
 
 
 @dataclass(frozen=True)
@@ -265,55 +262,3 @@ def _bias_with_mean(
     if projection.bias is not None:
         constant = constant + projection.bias.cpu().double()
     return nn.Parameter(constant.to(projection.weight), requires_grad=False)
-
-
-def ablated_copy(
-    model: PreTrainedModel,
-    neurons: NeuronSet,
-    kind: str = "zero",
-    *,
-    means: np.ndarray | torch.Tensor | None = None,
-) -> PreTrainedModel:
-    """Return a model with the neurons cut out of its weights: the same function as under `ablated`, but faster.
-
-    Up to 31 removed neurons of a layer stay with a zero column, so that its width suits the hardware.
-    The copy shares every other weight with the original, so change neither while both are in use. Its layers have
-    different widths: it scores items, but neuron sets no longer fit it.
-
-    Args:
-        model: a model of `ARCHITECTURES`.
-        neurons: the set.
-        kind: "zero" or "mean".
-        means: (L, N), for kind "mean".
-
-    Raises:
-        ValueError: if the kind cannot be cut out, or the set belongs to another model.
-    """
-    if kind == "resample":
-        raise ValueError("kind 'resample' keeps the neurons; use ablated, or one of 'zero' and 'mean' here")
-    architecture = architecture_of(model)
-    with ablated(model, neurons, kind, means=means):  # what is copied are the edited weights and biases
-        smaller = copy.deepcopy(model, {id(p): p for p in model.parameters()})
-        for part in ("up", "gate", "down"):
-            if getattr(architecture, part) is None:
-                continue
-            for projection, removed in zip(architecture.parts_of(smaller, part), neurons.mask, strict=True):
-                _cut(projection, _kept(removed).to(projection.weight.device), is_down=part == "down")
-    return smaller
-
-
-def _kept(removed: np.ndarray) -> torch.Tensor:
-    """Return the neurons (n,) that stay: those not removed, and removed ones (their columns zero) up to the width."""
-    n_kept = max(1, int((~removed).sum()))
-    n_kept = min(-(-n_kept // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, len(removed))
-    return torch.from_numpy(np.sort(np.argsort(removed, kind="stable")[:n_kept]))
-
-
-@torch.no_grad()
-def _cut(projection: nn.Module, kept: torch.Tensor, *, is_down: bool) -> None:
-    """Keep some inputs of a down projection, or some outputs of an up or gate projection."""
-    weight, bias = projection_weight(projection), projection.bias
-    if is_down:
-        set_projection(projection, weight[:, kept], bias)
-    else:
-        set_projection(projection, weight[kept], None if bias is None else bias[kept])

@@ -131,11 +131,7 @@ def mean_embedding(model: PreTrainedModel) -> torch.Tensor:
 
 
 def neuron_shape(model: PreTrainedModel) -> tuple[int, int]:
-    """Return (L, N): layers, and neurons per layer.
-
-    Raises:
-        ValueError: if the layers differ, as those of `ablation.ablated_copy` do.
-    """
+    """Return (L, N): layers, and neurons per layer."""
     return _input_shape(model, "down")
 
 
@@ -156,17 +152,6 @@ def head_shape(model: PreTrainedModel) -> tuple[int, int, int]:
 def projection_weight(projection: nn.Module) -> torch.Tensor:
     """Return a projection's weight as a view (outputs, inputs), also for GPT-2's transposed ``Conv1D``."""
     return projection.weight if isinstance(projection, nn.Linear) else projection.weight.T
-
-
-def set_projection(projection: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Replace a projection's weight (outputs, inputs) and bias, and with them its size."""
-    is_linear, trained = isinstance(projection, nn.Linear), projection.weight.requires_grad
-    stored = (weight if is_linear else weight.T).detach().contiguous()
-    projection.weight = nn.Parameter(stored, requires_grad=trained)
-    projection.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=trained)
-    names = ("out_features", "in_features") if is_linear else ("nf", "nx")
-    for name, size in zip(names, weight.shape, strict=True):
-        setattr(projection, name, size)
 
 
 def reward_head(model: PreTrainedModel) -> nn.Linear:

@@ -189,6 +189,19 @@ def chance_credit(n_chosen: np.ndarray, n_rejected: np.ndarray) -> np.ndarray:
     return 1.0 / special.comb(n_chosen + n_rejected, n_chosen)
 
 
+def seed_interval(values: pd.Series | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Student's t interval of a mean over training runs, or worlds; NaN for one.
+
+    >>> [round(bound, 2) for bound in seed_interval(pd.Series([1.0, 2.0, 3.0]))]
+    [-0.48, 4.48]
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    reach = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, len(values) - 1)
+    return float(values.mean() - reach), float(values.mean() + reach)
+
+
 def wilson_interval(n_successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion.
 

@@ -1,14 +1,11 @@
 """Ablation against slow hooks on a plain forward, and that nothing is left behind."""
 
-from math import ceil
-
 import numpy as np
 import pytest
 import torch
 from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_tokenizer, slow_rewards, tokenized
 
-from tension_utils import ablation
-from tension_utils.ablation import ablated, ablated_copy, ablated_heads, activation_bank
+from tension_utils.ablation import ablated, ablated_heads, activation_bank
 from tension_utils.activations import head_scores, neuron_scores
 from tension_utils.evaluation import score_items
 from tension_utils.masking import NeuronMask
@@ -86,28 +83,6 @@ def test_ablated_equals_hooks_and_is_undone(model_type, kind, scale, tokenizer, 
     assert np.abs(got - intact).max() > 0.01, "the ablation matters"
     assert_as_before(model, before)
     assert np.array_equal(engine_rewards(model, tokenizer), intact)
-
-
-@pytest.mark.parametrize("kind", ["zero", "mean"])
-@pytest.mark.parametrize("model_type", CONFIGS)
-def test_ablated_copy_is_the_same_function_with_fewer_neurons(model_type, kind, tokenizer, neurons, means, monkeypatch):
-    monkeypatch.setattr(ablation, "WIDTH_MULTIPLE", 5)
-    model = make_model(model_type)
-    neurons = neurons | NeuronSet(np.arange(3)[:, None] == np.full(SHAPE, 1))  # the middle layer loses all
-    before = snapshot(model)
-    with ablated(model, neurons, kind, means=means):
-        expected = engine_rewards(model, tokenizer)
-    smaller = ablated_copy(model, neurons, kind, means=means)
-    assert engine_rewards(smaller, tokenizer) == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert_as_before(model, before)
-    n_weights = [sum(p.numel() for p in m.base_model.parameters() if p.ndim == 2) for m in (model, smaller)]
-    n_matrices = 2 if model_type in ("gpt2", "gpt_neox") else 3  # with a gate
-    n_kept = [max(5, 5 * ceil((N_NEURONS - count) / 5)) for count in neurons.counts_by_layer()]
-    assert n_weights[0] - n_weights[1] == (3 * N_NEURONS - sum(n_kept)) * 32 * n_matrices
-    with pytest.raises(ValueError, match="neurons have been cut out"), ablated(smaller, neurons):
-        pass
-    with pytest.raises(ValueError, match="before neurons were cut out"):
-        neuron_scores(smaller, tokenizer, ITEMS, **OPTIONS)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])
@@ -256,6 +231,4 @@ def test_bad_input_is_refused_and_leaves_the_model_alone(tokenizer, neurons, mea
             pass
     with pytest.raises(ValueError, match=r"layers, heads\) = \(3, 4\)"), ablated_heads(model, neurons):
         pass
-    with pytest.raises(ValueError, match="resample' keeps the neurons"):
-        ablated_copy(model, neurons, "resample")
     assert_as_before(model, before)

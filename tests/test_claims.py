@@ -19,13 +19,13 @@ from tension_utils.analysis.claims import (
     mixing_under_control,
     overall_verdict,
     result_text,
-    seed_interval,
     statement_table,
     verdict_of,
 )
 from tension_utils.conditions import MIXED_SETS
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, Run
 from tension_utils.show.pages import ledger_page, overview, verdict_line
+from tension_utils.statistics import seed_interval
 
 
 def world(rates: dict[str, dict[str, float]], n: int = 200, seeds: int = 3, direction: str = "none") -> pd.DataFrame:

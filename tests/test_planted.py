@@ -41,7 +41,6 @@ from tension_utils.planted.study import (
     decide_world,
     finder_rates,
     finder_table,
-    mean_interval,
     ranking_quality,
     removal_changes,
     run_worlds,
@@ -58,6 +57,7 @@ from tension_utils.planted.world import (
     preference_items,
     true_neurons,
 )
+from tension_utils.statistics import seed_interval
 
 SMALL = StudyConfig(n_items=6, n_text=4, n_seeds=1, n_draws=2)
 planted_scenarios = pytest.mark.parametrize("scenario", [name for name, rules in SCENARIOS.items() if rules.is_planted])
@@ -412,7 +412,7 @@ def test_rates_by_hand() -> None:
     finders = finder_rates(worlds[::2]).set_index("plant")
     assert finders.n_worlds.to_dict() == {"all": 4, "quiet": 3, "loud": 1}
     assert finders.precision["all"] == pytest.approx(0.375) and finders.precision["quiet"] == pytest.approx(0.5)
-    assert np.isnan(finders.ci_low["loud"]) and np.isnan(mean_interval(np.ones(1))[0])
+    assert np.isnan(finders.ci_low["loud"]) and np.isnan(seed_interval(np.ones(1))[0])
 
 
 @pytest.mark.usefixtures("few_scenarios")

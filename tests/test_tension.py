@@ -209,26 +209,26 @@ def three_models(n_seeds=3, n_items=60, seed=5, base="a") -> pd.DataFrame:
     )
 
 
-def test_pairing_table_names_every_combination_of_seeds():
-    data = three_models()
-    table = transfer.pairing_table(data, rng(), n_resamples=200)
-    assert len(table) == 27
-    assert table.is_same_seed.sum() == 3
-    row = table[(table.seed_helpful == 0) & (table.seed_harmless == 2) & (table.seed_mixed == 1)].iloc[0]
-    sets = [
-        data[(data.objective == name) & (data.seed == seed)].margin.to_numpy() > 0
-        for name, seed in zip(OBJECTIVES, (0, 2, 1), strict=True)
-    ]
-    expected = slow_measures(*sets, np.repeat([0, 1], 30))
-    assert row[list(transfer.MEASURES)].to_list() == pytest.approx(expected)
-    assert row.transferability_ci_low < row.transferability < row.transferability_ci_high
-    assert (row.n_items, row.n_clusters) == (60, 60)
+def every_pairing(data: pd.DataFrame) -> pd.DataFrame:
+    """Measure every combination of seeds of the three models of a base model, one by one."""
+    rows = []
+    for _, own in data.groupby("base_model"):
+        right = own.assign(right=own.margin > 0).pivot(
+            index=["subset", "item_id"], columns=["objective", "seed"], values="right"
+        )
+        strata = pd.factorize(right.index.get_level_values("subset"))[0]
+        seeds = sorted(own.seed.unique())
+        for chosen in itertools.product(seeds, repeat=3):
+            sets = [right[name, seed].to_numpy(bool)[None] for name, seed in zip(OBJECTIVES, chosen, strict=True)]
+            values = transfer.measure_sets(*sets, strata)[0][0]
+            rows.append(dict(zip(transfer.MEASURES, values, strict=True)) | {"is_same_seed": len(set(chosen)) == 1})
+    return pd.DataFrame(rows)
 
 
 def test_transferability_table_averages_pairings_and_base_models():
     data = pd.concat([three_models(), three_models(seed=6, base="b")])
     table = transfer.transferability_table(data, rng(), n_resamples=300).set_index("pairings")
-    pairs = transfer.pairing_table(data, rng(), n_resamples=2)
+    pairs = every_pairing(data)
     for name in transfer.MEASURES:
         assert table.loc["all", name] == pytest.approx(pairs[name].mean())
         assert table.loc["same seed", name] == pytest.approx(pairs[pairs.is_same_seed][name].mean())

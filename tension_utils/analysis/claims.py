@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from tension_utils.activations import ACTIVATION_KINDS
 from tension_utils.analysis.accuracy import OPPOSING, behavior_differences, markdown_table, mixed_against_single
@@ -17,7 +16,7 @@ from tension_utils.analysis.removal import effect_table, per_neuron_differences
 from tension_utils.artifacts import read_table
 from tension_utils.conditions import MIXED_SETS, NATURAL, ONLY, SHARED
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SCORE_KINDS, SINGLE_OBJECTIVES, Run
-from tension_utils.statistics import ITEM_COLUMNS, analysis_rng, count_distinct, wilson_interval
+from tension_utils.statistics import ITEM_COLUMNS, analysis_rng, count_distinct, seed_interval, wilson_interval
 
 VERDICTS = ("supported", "not supported", "mixed", "not run")
 
@@ -460,22 +459,6 @@ def _quiet_statement(kind: str, share: str, rows: pd.DataFrame) -> Statement:
     is_clear = bool((rows.p_value < SIGNIFICANCE).all())
     found = (beyond.mean(), *seed_interval(beyond), int(rows.n_neurons.iloc[0]), rows.seed.nunique())
     return Statement("C4", WAYS[1], name, *found, "supported" if is_clear else "not supported")
-
-
-def seed_interval(values: pd.Series, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Student's t interval of a mean over training runs; NaN for one run.
-
-    >>> [round(bound, 2) for bound in seed_interval(pd.Series([1.0, 2.0, 3.0]))]
-    [-0.48, 4.48]
-    """
-    values = np.asarray(values, float)
-    if len(values) < 2:
-        return nan, nan
-    error = stats.sem(values)
-    if error == 0:
-        return float(values.mean()), float(values.mean())
-    low, high = stats.t.interval(confidence, len(values) - 1, loc=values.mean(), scale=error)
-    return float(low), float(high)
 
 
 def _kinds(evidence: Evidence) -> list[str]:

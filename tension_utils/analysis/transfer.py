@@ -176,46 +176,6 @@ def _conditions(evaluation: pd.DataFrame, by: Sequence[str]) -> list[tuple[dict,
     return [(dict(zip(by, key, strict=True)), right_sets(part)) for key, part in conditions(evaluation, by)]
 
 
-def pairing_table(
-    evaluation: pd.DataFrame,
-    rng: np.random.Generator,
-    by: Sequence[str] = ("group",),
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
-) -> pd.DataFrame:
-    """Return transferability and Jaccards for every combination of seeds of the three models of a base model.
-
-    Args:
-        evaluation: rows of evaluation.parquet of all three objectives, on the same items and seeds.
-        rng: source of the bootstrap draws over clusters.
-        by: columns that name a condition; [] is one.
-        n_resamples: draws per condition.
-        confidence: of the intervals.
-
-    Returns:
-        ``by``, base_model, seed_helpful, seed_harmless, seed_mixed, is_same_seed, each of `MEASURES` with _ci_low and
-        _ci_high (over items, for these very models), n_items, n_clusters.
-
-    Raises:
-        ValueError: see `right_sets`.
-    """
-    rows = []
-    for name, table in _conditions(evaluation, by):
-        found, sizes = _measured(table)
-        for base, (seeds, estimates, sums) in found.items():
-            flat = sums.reshape(-1, sums.shape[3], len(MEASURES)).transpose(1, 0, 2)  # (C, P, 5)
-            cells = flat.reshape(len(flat), 1, -1)
-            draws = crossed_bootstrap(cells, np.full_like(cells, 1 / len(cells)), rng, n_resamples)
-            draws = draws.reshape(n_resamples, -1, len(MEASURES))
-            for index, chosen in enumerate(itertools.product(seeds, repeat=3)):
-                own = estimates.reshape(-1, len(MEASURES))[index]
-                row = name | {"base_model": base}
-                row |= dict(zip(("seed_helpful", "seed_harmless", "seed_mixed"), chosen, strict=True))
-                row |= {"is_same_seed": len(set(chosen)) == 1} | _row(own, own + draws[:, index], confidence)
-                rows.append(row | sizes)
-    return pd.DataFrame(rows)
-
-
 def transferability_table(
     evaluation: pd.DataFrame,
     rng: np.random.Generator,
@@ -226,7 +186,8 @@ def transferability_table(
     """Return mean transferability and Jaccards over seed pairings, with intervals over items and seeds.
 
     Args:
-        evaluation: see `pairing_table`; several base models in a condition are averaged, weighted by their seeds.
+        evaluation: rows of all three objectives, on the same items and seeds; several base models in a condition
+            are averaged, weighted by their seeds.
         rng: source of the bootstrap draws.
         by: columns that name a condition, such as ["base_model", "group"]; [] is one.
         n_resamples: draws per condition.

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -35,7 +34,7 @@ from tension_utils.planted.world import (
     preference_items,
     true_neurons,
 )
-from tension_utils.statistics import ablation_effects, analysis_rng, mean_table, wilson_interval
+from tension_utils.statistics import ablation_effects, analysis_rng, mean_table, seed_interval, wilson_interval
 
 SITES = ("down_input", "gate")
 
@@ -482,23 +481,11 @@ def finder_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
     found = []
     for plant, part in (("all", table), ("quiet", table[~is_loud]), ("loud", table[is_loud])):
         for key, group in part.groupby(keys):
-            low, high = np.clip(mean_interval(group.precision.to_numpy()), 0, 1)
+            low, high = np.clip(seed_interval(group.precision.to_numpy()), 0, 1)
             row = dict(zip(keys, key, strict=True)) | {"plant": plant, "n_worlds": len(group)}
             found.append(row | group[metrics].mean().to_dict() | {"ci_low": low, "ci_high": high})
     columns = [*keys, "plant", "n_worlds", "precision", "ci_low", "ci_high", *metrics[1:]]
     return pd.DataFrame(found)[columns]
-
-
-def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Student's interval of a mean; NaN for one value.
-
-    >>> [round(bound, 2) for bound in mean_interval(np.array([1.0, 2.0, 3.0]))]
-    [-0.48, 4.48]
-    """
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    reach = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, len(values) - 1)
-    return float(values.mean() - reach), float(values.mean() + reach)
 
 
 def export_study(worlds: Sequence[Mapping], config: StudyConfig, folder: Path) -> None:
