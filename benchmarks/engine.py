@@ -22,12 +22,12 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from tension_utils.ablation import ablated
 from tension_utils.activations import DEFAULT_KINDS, neuron_scores
-from tension_utils.architectures import architecture_of
+from tension_utils.architectures import architecture_of, neuron_shape
 from tension_utils.data import Item, Turn
 from tension_utils.engine.batches import CPU_TOKENS
 from tension_utils.engine.packing import PreparedItem, prepare_items, read_position
 from tension_utils.evaluation import score_items
-from tension_utils.models import load_tokenizer, neuron_shape, new_reward_model
+from tension_utils.models import load_tokenizer, new_reward_model
 from tension_utils.neurons import random_neurons
 
 MAX_LENGTH = 1024

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from tension_utils.ablation import ablated
+from tension_utils.architectures import neuron_shape
 from tension_utils.benchmarks.load import first_prompts, load_benchmark
 from tension_utils.evaluation import group_by_prompt, reward_rows, score_groups, score_items, split_rewards
-from tension_utils.models import load_reward_model, load_tokenizer, neuron_shape
+from tension_utils.models import load_reward_model, load_tokenizer
 from tension_utils.neurons import random_neurons
 from tension_utils.statistics import accuracy_table, analysis_rng
 

@@ -14,10 +14,10 @@ from tension_utils.analysis.accuracy import markdown_table
 from tension_utils.artifacts import atomic_path
 from tension_utils.config import OBJECTIVES
 
-PACKAGE = ("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/*.py")
+PACKAGE = ("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/**/*.py")
 PROJECT = (
     *("*.md", "*.cff", "*.yml", "*.toml", "LICENSE", "Makefile", "requirements.txt", ".gitignore"),
-    *("book/*.*", "book/api/*", "book/_assets/*", "config/*.yaml", "notebooks/*.ipynb", "tension_utils/*.py"),
+    *("book/*.*", "book/api/*", "book/_assets/*", "config/*.yaml", "notebooks/*.ipynb", "tension_utils/**/*.py"),
     *("workflow/*", "profiles/*/*", "results/*/*", "tests/*.py", "benchmarks/*.py", ".binder/*", ".ci/*"),
 )
 # What a chapter reads below runs/<profile>. Weights stay out unless it loads them: they are made, and large.

@@ -7,9 +7,10 @@ from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_
 
 from tension_utils.ablation import ablated, ablated_heads, activation_bank
 from tension_utils.activations import head_scores, neuron_scores
+from tension_utils.architectures import architecture_of
 from tension_utils.evaluation import score_items
 from tension_utils.masking import NeuronMask
-from tension_utils.models import architecture_of, load_reward_model, save_reward_model
+from tension_utils.models import load_reward_model, save_reward_model
 from tension_utils.neurons import NeuronSet, random_neurons
 
 OPTIONS = {"max_length": MAX_LENGTH, "progress": False}

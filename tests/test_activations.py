@@ -17,10 +17,10 @@ from tension_utils.activations import (
     split_half_scores,
     text_scores,
 )
+from tension_utils.architectures import architecture_of
 from tension_utils.data import Item, Turn
 from tension_utils.engine.packing import SCOPES, prepare_items, read_position
 from tension_utils.evaluation import score_items
-from tension_utils.models import architecture_of
 from tension_utils.neurons import top_neurons
 
 OPTIONS = {"max_length": MAX_LENGTH, "progress": False}

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 
 from tension_utils import config
-from tension_utils.show import figures_accuracy
+from tension_utils.show import figures_accuracy, style
 from tension_utils.show.style import OBJECTIVE_COLORS
 
 OBJECTIVES = list(config.OBJECTIVES)
@@ -21,7 +21,7 @@ def book_style():
     """Draw without a screen, in the book's style, and leave matplotlib as it was."""
     with mpl.rc_context():
         plt.switch_backend("agg")
-        figures_accuracy.use_style()
+        style.use_style()
         yield
         plt.close("all")
 

@@ -8,16 +8,13 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, N_NEURONS, make_model, make_tokenizer
 from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from tension_utils.architectures import projection_weight
+from tension_utils.architectures import architecture_of, head_shape, neuron_shape, projection_weight
 from tension_utils.masking import NeuronMask
 from tension_utils.models import (
     ARCHITECTURES,
-    architecture_of,
-    head_shape,
     load_base_model,
     load_reward_model,
     load_tokenizer,
-    neuron_shape,
     new_reward_model,
     reward_head,
     save_reward_model,

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from tension_utils import config
 from tension_utils.analysis.overlap import RELATIONS
-from tension_utils.show import figures_accuracy
+from tension_utils.show import style
 from tension_utils.show.figures_neurons import agreement_heatmap, cross_design_dots, intersection_sizes, overlap_bars
 from tension_utils.show.style import OBJECTIVE_COLORS
 
@@ -23,7 +23,7 @@ def book_style():
     """Draw without a screen, in the book's style, and leave matplotlib as it was."""
     with mpl.rc_context():
         plt.switch_backend("agg")
-        figures_accuracy.use_style()
+        style.use_style()
         yield
         plt.close("all")
 

@@ -460,7 +460,7 @@ def test_bad_requests_say_what_was_expected(world: PlantedWorld, tmp_path: Path,
         ranking_quality(np.zeros(SHAPE), NeuronSet.of(SHAPE, []))
     with pytest.raises(ValueError, match="n_draws"):
         StudyConfig(n_draws=0)
-    with pytest.raises(FileNotFoundError, match="planted_study --worlds 100"):
+    with pytest.raises(FileNotFoundError, match="tension_utils.planted.study --worlds 100"):
         read_study(tmp_path)
     monkeypatch.setattr(sys, "argv", ["study", "--worlds", "0", "--output", str(tmp_path / "out")])
     with pytest.raises(SystemExit):

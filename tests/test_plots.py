@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
 from tension_utils import config
-from tension_utils.show import figures_accuracy, figures_neurons
+from tension_utils.show import figures_accuracy, figures_neurons, style
 from tension_utils.show.style import LINE_STYLES, OBJECTIVE_COLORS, objective_color
 
 OBJECTIVES = list(config.OBJECTIVES)
@@ -19,7 +19,7 @@ def book_style():
     """Draw without a screen, in the book's style, and leave matplotlib as it was."""
     with mpl.rc_context():
         plt.switch_backend("agg")
-        figures_accuracy.use_style()
+        style.use_style()
         yield
         plt.close("all")
 
@@ -103,7 +103,7 @@ def test_matrix_cells_hold_their_numbers():
 
 def test_ablation_curves_are_ordered_colored_and_banded():
     table = curves()
-    ax = figures_accuracy.ablation_curves(table, sets=["rms", "attribution"])
+    ax = figures_neurons.ablation_curves(table, sets=["rms", "attribution"])
     lines = {(to_hex(line.get_color()).upper(), line.get_label()): line for line in ax.lines}
     line = lines[OBJECTIVE_COLORS["harmless"], "attribution"]
     assert line.get_xdata() == pytest.approx([10, 20, 30])
@@ -115,12 +115,12 @@ def test_ablation_curves_are_ordered_colored_and_banded():
     heights = ax.collections[0].get_paths()[0].get_extents()
     assert heights.y1 - heights.y0 > 4
     assert "percentage points" in ax.get_ylabel()
-    assert figures_accuracy.ablation_curves(table, unit="margin (intact std)").lines[0].get_ydata().min() > -2
+    assert figures_neurons.ablation_curves(table, unit="margin (intact std)").lines[0].get_ydata().min() > -2
 
 
 def test_every_set_stands_beside_its_own_random_sets():
     table = curves().assign(control=lambda t: np.where(t.set == "rms", -0.1, -0.2))
-    ax = figures_accuracy.ablation_curves(table[table.objective == "helpful"], sets=["rms", "attribution"])
+    ax = figures_neurons.ablation_curves(table[table.objective == "helpful"], sets=["rms", "attribution"])
     controls = {line.get_marker(): line.get_ydata() for line in ax.lines if line.get_label() == "random sets"}
     assert {marker: set(values) for marker, values in controls.items()} == {"o": {-10.0}, "s": {-20.0}}
 
@@ -204,7 +204,7 @@ def test_regression_scatter_draws_points_fits_and_full_regression():
 def test_ablation_panels_share_styles_even_if_a_set_is_missing():
     table = curves()
     table = table[~((table.objective == "harmless") & (table.set == "rms"))]
-    axes = figures_accuracy.ablation_panels(table, sets=["rms", "attribution"])
+    axes = figures_neurons.ablation_panels(table, sets=["rms", "attribution"])
     assert [ax.get_title() for ax in axes] == ["helpful", "harmless"]
     assert axes[1].lines[0].get_label() == "attribution"
     assert axes[1].lines[0].get_linestyle() == LINE_STYLES[1]
@@ -213,7 +213,7 @@ def test_ablation_panels_share_styles_even_if_a_set_is_missing():
 
 
 def test_depth_profile_draws_shares_and_the_uniform_level():
-    ax = figures_accuracy.depth_profile(layers())
+    ax = figures_neurons.depth_profile(layers())
     assert len(ax.lines) == 4
     assert ax.lines[0].get_ydata() == pytest.approx([0.4, 0.3, 0.2, 0.1])
     assert ax.lines[3].get_ydata() == pytest.approx([0.25, 0.25])
@@ -242,8 +242,8 @@ def test_forest_draws_intervals_and_chance_per_row():
     ("draw", "table"),
     [
         (figures_accuracy.tension_matrix, matrix),
-        (figures_accuracy.ablation_curves, curves),
-        (figures_accuracy.depth_profile, layers),
+        (figures_neurons.ablation_curves, curves),
+        (figures_neurons.depth_profile, layers),
         (figures_accuracy.training_curves, log),
         (figures_accuracy.accuracy_forest, forest),
     ],
@@ -275,8 +275,8 @@ def test_unknown_objectives_have_no_color():
     "draw",
     [
         lambda: figures_accuracy.tension_matrix(matrix()),
-        lambda: figures_accuracy.ablation_panels(curves())[0],
-        lambda: figures_accuracy.ablation_panels(curves(), unit="opposing-test accuracy (percentage points)")[0],
+        lambda: figures_neurons.ablation_panels(curves())[0],
+        lambda: figures_neurons.ablation_panels(curves(), unit="opposing-test accuracy (percentage points)")[0],
         lambda: figures_neurons.effect_forest(effects())[0],
         lambda: figures_neurons.effect_forest(effects().query("objective == 'helpful-harmless'"))[0],
         lambda: figures_neurons.regression_scatter(scatter_points(), SLOPES),
