@@ -38,30 +38,22 @@ ORDER = (
     ("statements", "evidence", "mixing_claims", "neuron_claims", "claims"),
     ("planted_worlds", "planted", "planted_finders", "planted_claims"),
     ("planted_study",),
-    ("results", "headline", "pages", "run_report", "downloads"),
+    ("results", "headline", "pages", "run_report"),
     ("plot_style", "plots", "neuron_plots", "overlap_plots", "evaluation_plots", "planted_plots"),
     ("explorer_pictures", "explorer"),
 )
-# These run, show and publish notebooks; they know nothing of models.
+# These show what notebooks print; they know nothing of models.
 APART = (
-    "accelerators",
-    "parameters",
-    "execution",
-    "provenance",
-    "runner",
-    "pipeline",
     "tables",
     "display",
     "widgets",
-    "site_vendor",
-    "site_check",
-    "site_pages",
-    "site_extension",
-    "site",
 )
 MODULES = sorted((ROOT / "tension_utils").glob("*.py"))
+# These use the package, and it knows nothing of them.
+PROGRAMS = sorted(path for folder in ("workflow", "book/_ext") for path in (ROOT / folder).glob("*.py"))
 MACHINE_PATH = re.compile(r"(?<![\w.<>{}$~-])/(?:home(?!/someone)|root|Users|work|mnt|scratch|private)/[\w.-]+")
 every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+every_source = pytest.mark.parametrize("path", [*MODULES, *PROGRAMS], ids=lambda path: path.stem)
 
 
 def tracked_files() -> list[Path]:
@@ -94,7 +86,7 @@ def test_american_spelling_in_prose() -> None:
     british = re.compile(
         r"\b(behaviour|colour|normalis|optimis|standardis|labelled|neighbour|favour|centre|modelling)", re.I
     )
-    for path in [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"), *MODULES, ROOT / "README.md"]:
+    for path in [*(p for p in prose_files() if p.suffix != ".bib"), *MODULES, *PROGRAMS]:
         found = british.findall(path.read_text(encoding="utf-8"))
         assert not found, f"{path.name}: {sorted(set(found))}"
 
@@ -147,7 +139,7 @@ def test_requirements_are_pinned_with_a_reason() -> None:
     assert len(lines) == len({line.split("==")[0] for line in lines})
 
 
-@every_module
+@every_source
 def test_modules_and_functions_are_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 600
@@ -186,6 +178,18 @@ def test_imports_follow_the_order(path: Path) -> None:
 
 
 @every_module
+def test_the_package_imports_nothing_of_the_workflow_or_the_book(path: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.stem}: import by the package's name"
+            imported.add(node.module.split(".")[0])
+    assert not imported & {"workflow", "book", *(program.stem for program in PROGRAMS)}
+
+
+@every_source
 def test_importing_prints_nothing(path: Path) -> None:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
