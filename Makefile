@@ -33,23 +33,23 @@ help:
 book: site
 
 pipeline: $(STAMP)
-	$(call step,run what is missing or changed (profile $(PROFILE)),$(BIN)/python -m tension_utils.pipeline --profile "$(PROFILE)" --cores "$(CORES)" $(SNAKEMAKE_ARGS))
+	$(call step,run what is missing or changed (profile $(PROFILE)),$(BIN)/python workflow/pipeline.py --profile "$(PROFILE)" --cores "$(CORES)" $(SNAKEMAKE_ARGS))
 
 site: pipeline
-	$(call step,build the pages,$(BIN)/python -m tension_utils.site build)
+	$(call step,build the pages,$(BIN)/python book/_ext/build.py build)
 	@echo "Read it: make serve, or open _build/html/index.html"
 
 test: $(STAMP)
 	$(call step,run the tests,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadgroup $(PYTEST_ARGS))
 
 serve: $(STAMP)
-	@$(BIN)/python -m tension_utils.site serve --port $(PORT)
+	@$(BIN)/python book/_ext/build.py serve --port $(PORT)
 
 lab: $(STAMP)
 	@$(BIN)/python -m jupyterlab $(LAB_ARGS)
 
 clean:
-	rm -rf _build executed work logs vendor_site book/generated .cache/book.new .cache/vendor.new
+	rm -rf _build executed work logs vendor_site book/generated .cache/book.new
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	@echo "kept: runs/ and results/ (computed), .venv and .cache (downloaded)"
 

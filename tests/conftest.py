@@ -55,7 +55,7 @@ def copy_project(folder: Path) -> Path:
 
 def run_pipeline(project: Path, profile: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run the pipeline of a copied project as a user would, on one core per test worker."""
-    command = [sys.executable, "-m", "tension_utils.pipeline", "--profile", profile, "--cores", "2", *arguments]
+    command = [sys.executable, "workflow/pipeline.py", "--profile", profile, "--cores", "2", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(project)}
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tension_utils.accelerators import own_accelerator, visible_accelerators
-from tension_utils.execution import own_kernel
+from accelerators import own_accelerator, visible_accelerators
+from run_notebook import own_kernel
 
+WORKFLOW = Path(__file__).parents[1] / "workflow"
 HOLD = """
 import sys
-from tension_utils.accelerators import own_accelerator
+from accelerators import own_accelerator
 with own_accelerator() as environment:
     print(environment, flush=True)
     sys.stdin.read()
@@ -20,7 +21,7 @@ with own_accelerator() as environment:
 
 
 def hold(folder: Path, names: str) -> subprocess.Popen:
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": names, "TMPDIR": str(folder)}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": names, "TMPDIR": str(folder), "PYTHONPATH": str(WORKFLOW)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", HOLD], env=environment, **pipes)
 

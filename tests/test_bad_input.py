@@ -12,7 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tension_utils import pipeline, runner
+import pipeline
+import run_notebook
+from run_notebook import check_parameters, declared_parameters
 from tension_utils.analysis import export
 from tension_utils.config import (
     ABLATION_KINDS,
@@ -28,7 +30,6 @@ from tension_utils.config import (
     check_fields,
     list_runs,
 )
-from tension_utils.parameters import declared_parameters
 from tension_utils.show import pages
 from tension_utils.toy import model
 
@@ -42,7 +43,7 @@ every_stage = pytest.mark.parametrize("notebook", STAGES, ids=lambda path: path.
 def run_stage(notebook: Path, folder: Path, **parameters: object) -> int:
     """Run a stage notebook as the pipeline does, with its output and work below ``folder``."""
     places = ["--output", str(folder / "out.ipynb"), "--work", str(folder / "work.ipynb")]
-    return runner.main([str(notebook), *places, "--parameters", json.dumps(parameters)])
+    return run_notebook.main([str(notebook), *places, "--parameters", json.dumps(parameters)])
 
 
 def test_the_five_stages_are_there() -> None:
@@ -91,7 +92,7 @@ def test_values_of_every_profile_are_parameters_of_their_notebook() -> None:
         for stage, notebook in zip(("train", "evaluate", "identify", "ablate", "overlap"), STAGES, strict=True):
             declared = declared_parameters(nbformat.read(notebook, as_version=4))
             common = {name: profile[name] for name in ("profile", "base_models", "objectives", "seeds")}
-            runner.check_parameters(declared, common | profile.get(stage, {}))
+            check_parameters(declared, common | profile.get(stage, {}))
 
 
 CHOICES: dict[str, tuple[Callable[[str], object], str, tuple[str, ...]]] = {

@@ -12,15 +12,14 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-import yaml
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page, sync_playwright
+from site_check import MAX_WEIGHT, SiteReport, check_site
+from sphinx_external_toc.parsing import parse_toc_yaml
 
-from tension_utils import site
+import build
 from tension_utils.data import Item, Turn
 from tension_utils.show import tables
-from tension_utils.site_check import MAX_WEIGHT, SiteReport, check_site
-from tension_utils.site_vendor import VendoredPackage, fetch, select
 
 pytestmark = pytest.mark.xdist_group("chain")
 ROOT = Path(__file__).parents[1]
@@ -34,13 +33,6 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Finds faults of accessibility; for tests only, never part of the site.
-AXE = VendoredPackage(
-    name="axe-core",
-    version="4.14.1",
-    integrity="sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
-    files=(("axe.min.js", "", 0),),
-)
 RUN_AXE = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
   .filter(v => ["serious", "critical"].includes(v.impact))
   .map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.target.join(" ")).slice(0, 3).join("; ")}`)"""
@@ -56,21 +48,17 @@ PAYLOAD = (
 
 
 def toc_pages() -> list[str]:
-    def names(node: object) -> list[str]:
-        if isinstance(node, dict):
-            return [node[k] for k in ("root", "file") if k in node] + [n for v in node.values() for n in names(v)]
-        return [n for child in node for n in names(child)] if isinstance(node, list) else []
-
-    return names(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+    return list(parse_toc_yaml(ROOT / "_toc.yml"))
 
 
-every_page = pytest.mark.parametrize("name", [*toc_pages(), "index", "search"])
+A_MODULE = "book/generated/api/tension_utils.neurons"
+every_page = pytest.mark.parametrize("name", [*toc_pages(), A_MODULE, "index", "search"])
 
 
 @pytest.fixture(scope="module")
 def html(executed_book: Path) -> Path:
     """The built book."""
-    return site.build(executed_book, ROOT / ".cache", force=True)
+    return build.build(executed_book, ROOT / ".cache", force=True)
 
 
 def serve(folder: Path) -> tuple[http.server.ThreadingHTTPServer, str]:
@@ -135,6 +123,16 @@ def test_every_page_passes_the_check(html: Path, report: SiteReport) -> None:
     assert (html / ".nojekyll").exists()
 
 
+def test_reference_has_a_page_for_every_module_and_lists_it(html: Path) -> None:
+    folder = html / "book" / "generated" / "api"
+    listed = BeautifulSoup((folder / "tension_utils.html").read_text(encoding="utf-8"), "html.parser")
+    names = {path.stem for path in (ROOT / "tension_utils").glob("*.py")} - {"__init__"}
+    links = {link["href"].split("#")[0] for link in listed.select("article table a")}
+    assert {f"tension_utils.{name}.html" for name in names} == links
+    page = BeautifulSoup((html / f"{A_MODULE}.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.select_one("dt[id='tension_utils.neurons.NeuronSet'], span[id='tension_utils.neurons.NeuronSet']")
+
+
 def test_images_of_chapters_are_described(report: SiteReport) -> None:
     assert report.notes == []
 
@@ -152,15 +150,16 @@ def test_figures_are_numbered_through_and_cited(html: Path) -> None:
 
 def test_second_build_has_nothing_to_do(executed_book: Path, html: Path, capsys: pytest.CaptureFixture) -> None:
     before = (html / "index.html").stat().st_mtime_ns
-    site.build(executed_book, ROOT / ".cache")
+    build.build(executed_book, ROOT / ".cache")
     assert "up to date" in capsys.readouterr().out
     assert (html / "index.html").stat().st_mtime_ns == before
 
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """The script of axe-core."""
-    return select(AXE, fetch(AXE, ROOT / ".cache"))["axe.min.js"].decode()
+    """The script of axe-core, which finds faults of accessibility; never part of the site."""
+    with build.node_modules(ROOT / ".cache", "--include=dev") as modules:
+        return (modules / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
 def faults_of_access(page: Page, axe: str) -> list[str]:
@@ -344,13 +343,14 @@ def hostile_notebook() -> nbformat.NotebookNode:
 
 def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "executed").mkdir()
-    shutil.copytree(ROOT / "book" / "_assets", tmp_path / "book" / "_assets")
+    for name in ("_assets", "_ext"):
+        shutil.copytree(ROOT / "book" / name, tmp_path / "book" / name)
     for name in ("_config.yml", "book/references.bib"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "book" / "intro.md").write_text("# Intro\n\n$x$\n")
     nbformat.write(hostile_notebook(), tmp_path / "executed" / "hostile.ipynb")
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/intro\nchapters: [{file: executed/hostile}]\n")
-    html = site.build(tmp_path, ROOT / ".cache")
+    html = build.build(tmp_path, ROOT / ".cache")
     server, base = serve(html)
     page, faults = open_page(browser, f"{base}executed/hostile.html", base)
     assert faults == []

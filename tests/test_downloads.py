@@ -1,6 +1,7 @@
 """Downloads: a chapter's archive holds what it needs, nothing else, and runs in an empty folder."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,11 +10,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tension_utils import downloads
+import downloads
 
 ROOT = Path(__file__).parents[1]
 FILES = (
     *("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/a.py", "config/tiny.yaml"),
+    *("workflow/run_notebook.py", "workflow/accelerators.py", "workflow/Snakefile", "tension_utils/toy/topics.txt"),
     *("config/mine.yaml", "results/laptop/x.csv", "book/intro.md", "book/generated/claims.md", "Makefile"),
     "runs/tiny/toy/helpful/seed0/evaluation.parquet",
     "runs/tiny/toy/helpful/seed0/ablation.parquet",
@@ -31,6 +33,7 @@ def root(tmp_path: Path) -> Path:
         path = tmp_path / "project" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
+    shutil.copy(ROOT / ".gitignore", tmp_path / "project")
     return tmp_path / "project"
 
 
@@ -52,6 +55,7 @@ def test_archive_holds_package_notebook_and_inputs_without_weights(root: Path, t
     run = "runs/tiny/toy/helpful/seed0/"
     assert names == {
         *("LICENSE", "README.md", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/a.py"),
+        *("tension_utils/toy/topics.txt", "workflow/run_notebook.py", "workflow/accelerators.py"),
         *("notebooks/02b_tension.ipynb", f"{run}evaluation.parquet", f"{run}manifest.json"),
         f"{run}reward_model/config.json",
     }
@@ -83,22 +87,41 @@ def test_equal_content_gives_equal_bytes(root: Path, tmp_path: Path) -> None:
     assert downloads.project_archive(root, tmp_path / "c").read_bytes() != first
 
 
-def test_project_leaves_out_what_is_made_and_what_is_the_users(root: Path, tmp_path: Path) -> None:
-    names = zipfile.ZipFile(downloads.project_archive(root, tmp_path)).namelist()
-    top = "helpful-harmless/"
-    assert {f"{top}Makefile", f"{top}config/tiny.yaml", f"{top}book/intro.md"} <= set(names)
-    assert not any("mine" in name or "generated" in name or "runs/" in name for name in names)
+def held(archive: Path) -> set[str]:
+    return {name.removeprefix("helpful-harmless/") for name in zipfile.ZipFile(archive).namelist()}
 
 
-def test_project_holds_every_file_of_the_repository(tmp_path: Path) -> None:
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout: cannot tell made files from source files")
-    tracked = {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
-    archive = downloads.project_archive(ROOT, tmp_path)
-    held = {name.split("/", 1)[1] for name in zipfile.ZipFile(archive).namelist()}
-    assert {name for name in tracked - held if not name.startswith(".github/")} == set()
+def test_project_outside_git_leaves_out_what_is_made_what_is_the_users_and_what_is_large(
+    root: Path, tmp_path: Path
+) -> None:
+    for name in (".venv/bin/python", "tension_utils/__pycache__/a.pyc", "data/pairs.jsonl", ".git"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    (root / "large.bin").write_bytes(bytes(downloads.SOURCE_LIMIT))
+    made = {name for name in FILES if name.startswith(("runs/", "book/generated/"))}
+    expected = {*FILES, ".gitignore"} - made - {"config/mine.yaml"}
+    assert held(downloads.project_archive(root, tmp_path)) == expected
+
+
+def test_project_in_git_is_what_git_tracks_as_it_is_now(root: Path, tmp_path: Path) -> None:
+    for command in (["init", "--quiet"], ["add", "Makefile", "book/intro.md", "LICENSE"]):
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+    (root / "Makefile").write_text("changed")
+    (root / "LICENSE").unlink()
+    archive = downloads.project_archive(root, tmp_path)
+    assert held(archive) == {"Makefile", "book/intro.md"}
+    assert zipfile.ZipFile(archive).read("helpful-harmless/Makefile") == b"changed"
+
+
+@pytest.mark.parametrize("git", ["a folder of another repository", "no git at all"])
+def test_project_that_git_does_not_know_is_whole(
+    root: Path, tmp_path: Path, git: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if git == "no git at all":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        subprocess.run(["git", "init", "--quiet", str(root.parent)], check=True)
+    assert {"Makefile", "config/tiny.yaml", "book/intro.md"} <= held(downloads.project_archive(root, tmp_path))
 
 
 @pytest.mark.xdist_group("chain")
@@ -110,7 +133,7 @@ def test_downloaded_chapter_runs_in_an_empty_folder(executed_book: Path, tmp_pat
     folder = tmp_path / chapter
     arguments = [f"notebooks/{chapter}.ipynb", "--output", "executed.ipynb", "--work", "work.ipynb"]
     done = subprocess.run(
-        [sys.executable, "-m", "tension_utils.runner", *arguments],
+        [sys.executable, "workflow/run_notebook.py", *arguments],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
         capture_output=True,

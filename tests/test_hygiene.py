@@ -17,24 +17,12 @@ PARTS = (
     *("interpolation", "depth", "geometry", "export"),  # nothing up to here imports anything below
     *("toy", "analysis", "planted", "show"),
 )
-# These run, show and publish notebooks; they know nothing of models.
-APART = (
-    "accelerators",
-    "parameters",
-    "execution",
-    "provenance",
-    "runner",
-    "pipeline",
-    "downloads",
-    "site_vendor",
-    "site_check",
-    "site_pages",
-    "site_extension",
-    "site",
-)
 MODULES = sorted((ROOT / "tension_utils").rglob("*.py"))
+# These use the package, and it knows nothing of them.
+PROGRAMS = sorted(path for folder in ("workflow", "book/_ext") for path in (ROOT / folder).glob("*.py"))
 MACHINE_PATH = re.compile(r"(?<![\w.<>{}$~-])/(?:home(?!/someone)|root|Users|work|mnt|scratch|private)/[\w.-]+")
 every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "tension_utils")))
+every_source = pytest.mark.parametrize("path", [*MODULES, *PROGRAMS], ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def tracked_files() -> list[Path]:
@@ -67,7 +55,7 @@ def test_american_spelling_in_prose() -> None:
     british = re.compile(
         r"\b(behaviour|colour|normalis|optimis|standardis|labelled|neighbour|favour|centre|modelling)", re.I
     )
-    for path in [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"), *MODULES, ROOT / "README.md"]:
+    for path in [*(p for p in prose_files() if p.suffix != ".bib"), *MODULES, *PROGRAMS]:
         found = british.findall(path.read_text(encoding="utf-8"))
         assert not found, f"{path.name}: {sorted(set(found))}"
 
@@ -120,7 +108,7 @@ def test_requirements_are_pinned_with_a_reason() -> None:
     assert len(lines) == len({line.split("==")[0] for line in lines})
 
 
-@every_module
+@every_source
 def test_functions_are_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(text)):
@@ -153,16 +141,24 @@ def test_imports_follow_the_order(path: Path) -> None:
     part, imported = part_of(path), imported_parts(path)
     if path.stem == "__init__":
         assert not imported
-    elif part in APART:
-        assert imported <= {*APART, part, "artifacts", "config", "analysis", "show"}, (
-            f"{part} stands apart from model code"
-        )
     else:
         allowed = PARTS[: PARTS.index(part) + 1]
         assert imported <= set(allowed), f"{part} imports {sorted(imported - set(allowed))}, which come later"
 
 
 @every_module
+def test_the_package_imports_nothing_of_the_workflow_or_the_book(path: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.stem}: import by the package's name"
+            imported.add(node.module.split(".")[0])
+    assert not imported & {"workflow", "book", *(program.stem for program in PROGRAMS)}
+
+
+@every_source
 def test_importing_prints_nothing(path: Path) -> None:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):

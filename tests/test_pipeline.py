@@ -11,7 +11,7 @@ import psutil
 import pytest
 from conftest import interruptible
 
-from tension_utils import pipeline
+import pipeline
 
 WORKFLOW = """
 rule all:
@@ -45,8 +45,7 @@ def root(tmp_path: Path) -> Path:
 def start(root: Path, profile: str) -> subprocess.Popen:
     command = [
         sys.executable,
-        "-m",
-        "tension_utils.pipeline",
+        str(Path(pipeline.__file__)),
         "--profile",
         profile,
         "--cores",
@@ -128,5 +127,5 @@ def test_interrupt_ends_every_job_and_keeps_no_half_file(root: Path, number: int
 
 def test_one_machine_shares_its_gpu_and_a_cluster_does_not() -> None:
     assert pipeline.local_limits(["--dry-run"]) == ["--resources", "gpu=1"]
-    assert pipeline.local_limits(["--workflow-profile=profiles/slurm"]) == []
+    assert pipeline.local_limits(["--workflow-profile=workflow/profiles/slurm"]) == []
     assert pipeline.local_limits(["--resources", "gpu=4"]) == []

@@ -12,8 +12,7 @@ from tension_utils.show import run_report
 
 RECORD = {
     "parameters": {"profile": "tiny", "text": "a`b|c"},
-    "git_commit": "0123456789abcdef",
-    "git_dirty": False,
+    "commit": "0123456789ab",
     "python": "3.11.7",
     "packages": {"torch": "2.0"},
     "platform": "Linux x86_64",
@@ -32,11 +31,11 @@ def write(path: Path, record: dict | None) -> Path:
 
 
 def test_page_shows_time_device_commit_versions_and_parameters(tmp_path: Path) -> None:
-    other = RECORD | {"seconds": 5.0, "git_dirty": True, "packages": {"torch": "2.1"}}
+    other = RECORD | {"seconds": 5.0, "commit": "0123456789ab+changes", "packages": {"torch": "2.1"}}
     paths = [write(tmp_path / f"{name}.ipynb", record) for name, record in (("01_a", RECORD), ("02_b", other))]
     page = run_report.run_page(run_report.read_provenance(paths), [])
     assert "| [01_a](../../executed/01_a.ipynb) | 1 min 10 s | 2026-01-02 03:04 | `Some CPU` | `0123456789ab` |" in page
-    assert "`0123456789ab`, with changes" in page and "All 2 together: 1 min 15 s." in page
+    assert "`0123456789ab+changes`" in page and "All 2 together: 1 min 15 s." in page
     assert "| torch | 2.0 (01_a); 2.1 (02_b) |" in page and "| python | 3.11.7 |" in page
     assert "a'b/c" in page and "a`b" not in page, "a value cannot end its code or its cell"
     assert "## Stages" not in page and "## The real run" not in page

@@ -1,24 +1,26 @@
 """The site's tools: vendored scripts, refused chapters, checked pages, loopback only."""
 
+import base64
+import hashlib
+import http.server
 import io
 import json
 import subprocess
 import sys
 import tarfile
+import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from site_check import MAX_WEIGHT, check_site
 
-from tension_utils import site, site_check, site_pages, site_vendor
-from tension_utils.site_vendor import VendoredPackage, integrity_of
+import build
+import tension_book
 
-FAKE_NPM = """
-import pathlib, shutil, sys
-folder = sys.argv[sys.argv.index("--pack-destination") + 1]
-shutil.copy({tarball!r}, pathlib.Path(folder, "package.tgz"))
-"""
+ROOT = Path(__file__).parents[1]
 
 
 def tarball_of(files: dict[str, str]) -> bytes:
@@ -31,71 +33,105 @@ def tarball_of(files: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+def sha512(data: bytes) -> str:
+    return "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
+
+
+THING = {"package.json": '{"name": "thing", "version": "1.0.0"}', "dist/a.js": "a", "dist/deep/b.js": "b"}
+
+
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VendoredPackage:
-    """One small package, served by a stand-in for npm."""
-    data = tarball_of({"dist/a.js": "a", "dist/deep/b.js": "b", "c.css": "c"})
-    (tmp_path / "served.tgz").write_bytes(data)
-    (tmp_path / "npm.py").write_text(FAKE_NPM.format(tarball=str(tmp_path / "served.tgz")))
-    package = VendoredPackage("thing", "1.0.0", integrity_of(data), (("dist/*.js", "things", 1), ("c.css", "", 0)))
-    monkeypatch.setattr(site_vendor, "npm_command", lambda: [sys.executable, str(tmp_path / "npm.py")])
-    monkeypatch.setattr(site_vendor, "PACKAGES", (package,))
-    return package
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """A registry on loopback with one small package, and a lock file that pins it; a test may serve other content."""
+    files = {"tarball": tarball_of(THING)}
+
+    class Registry(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            dist = {"tarball": f"http://{self.headers['Host']}/thing.tgz", "integrity": sha512(files["tarball"])}
+            release = {"name": "thing", "version": "1.0.0", "dist": dist}
+            about = {"name": "thing", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": release}}
+            body = files["tarball"] if self.path.endswith(".tgz") else json.dumps(about).encode()
+            self.send_response(200 if files["tarball"] else 503)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{server.server_address[1]}/")
+    here = tmp_path / "_ext"
+    here.mkdir()
+    wanted = {"name": "book", "dependencies": {"thing": "1.0.0"}}
+    pinned = {"version": "1.0.0", "integrity": sha512(files["tarball"])}
+    lock = {"name": "book", "lockfileVersion": 3, "packages": {"": wanted, "node_modules/thing": pinned}}
+    (here / "package.json").write_text(json.dumps(wanted))
+    (here / "package-lock.json").write_text(json.dumps(lock))
+    (here / ".npmrc").write_text("fetch-retries=0\n")
+    (here / "widgets-shim.js").write_text("shim")
+    monkeypatch.setattr(build, "HERE", here)
+    monkeypatch.setattr(build, "SERVED", {"thing/dist": ("things", ("*.js",)), "thing": ("", ("package.json",))})
+    yield files
+    server.shutdown()
+    server.server_close()
 
 
-def test_vendor_writes_the_named_files_and_the_shim(package: VendoredPackage, tmp_path: Path) -> None:
-    vendored = site_vendor.vendor(tmp_path, tmp_path / "cache") / "vendor"
-    assert {p.relative_to(vendored).as_posix() for p in vendored.rglob("*") if p.is_file()} == {
-        "things/a.js",
-        "c.css",
-        "widgets-shim.js",
-        "vendor.json",
-    }
-    shim = (vendored / "widgets-shim.js").read_text()
-    assert "Queue: function () {}" in shim and "observeMutations: false" in shim
-    assert json.loads((vendored / "vendor.json").read_text())["packages"]["thing@1.0.0"] == package.integrity
+def vendored(tmp_path: Path) -> dict[str, str]:
+    site = build.vendor(tmp_path, tmp_path / "cache")
+    return {p.relative_to(site).as_posix(): p.read_text() for p in site.rglob("*") if p.is_file()}
 
 
-def test_vendor_repairs_a_damaged_file_from_the_cache(
-    package: VendoredPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_scripts_are_fetched_once_and_repaired_without_the_network(
+    served: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vendored = site_vendor.vendor(tmp_path, tmp_path / "cache") / "vendor"
-    assert site_vendor.is_complete(vendored)
-    (vendored / "things" / "a.js").write_text("damaged")
-    assert not site_vendor.is_complete(vendored)
-    monkeypatch.setattr(site_vendor, "npm_command", lambda: pytest.fail("asked npm although the cache holds the file"))
-    site_vendor.vendor(tmp_path, tmp_path / "cache")
-    assert (vendored / "things" / "a.js").read_text() == "a"
+    expected = {"vendor/things/a.js": "a", "vendor/package.json": THING["package.json"]}
+    expected["vendor/widgets-shim.js"] = "shim"
+    assert vendored(tmp_path) == expected
+    served["tarball"] = b""  # the registry is down
+    (tmp_path / "vendor_site" / "vendor" / "things" / "a.js").write_text("damaged")
+    assert vendored(tmp_path) == expected, "npm keeps what it fetched"
+    monkeypatch.setattr(build, "node_modules", lambda *_: pytest.fail("asked npm although nothing changed"))
+    assert vendored(tmp_path) == expected
 
 
-def test_vendor_refuses_other_content_than_pinned(package: VendoredPackage, tmp_path: Path) -> None:
-    (tmp_path / "served.tgz").write_bytes(tarball_of({"dist/a.js": "evil", "c.css": "c"}))
-    with pytest.raises(RuntimeError, match=r"thing@1.0.0: expected integrity sha512-.*, got sha512-"):
-        site_vendor.vendor(tmp_path, tmp_path / "cache")
+def test_other_content_than_pinned_is_refused(served: dict[str, bytes], tmp_path: Path) -> None:
+    served["tarball"] = tarball_of(THING | {"dist/a.js": "evil"})
+    with pytest.raises(RuntimeError, match=r"npm could not fetch .*(?s:.*)EINTEGRITY"):
+        vendored(tmp_path)
     assert not (tmp_path / "vendor_site").exists()
-    assert not list((tmp_path / "cache").iterdir())
 
 
-def test_vendor_says_what_npm_said(package: VendoredPackage, tmp_path: Path) -> None:
-    (tmp_path / "npm.py").write_text("import sys; sys.exit('no route to the registry')")
-    with pytest.raises(RuntimeError, match="could not fetch thing@1.0.0.*no route to the registry"):
-        site_vendor.fetch(package, tmp_path / "cache")
+def test_without_a_registry_the_error_is_that_of_npm(
+    served: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
+    with pytest.raises(RuntimeError, match=r"npm could not fetch .*(?s:.*)ECONNREFUSED"):
+        vendored(tmp_path)
+    assert not (tmp_path / "vendor_site").exists()
 
 
-def test_select_notices_a_changed_package_layout(package: VendoredPackage) -> None:
-    with pytest.raises(RuntimeError, match=r"no file matches dist/\*.js"):
-        site_vendor.select(package, tarball_of({"lib/a.js": "a"}))
+def test_a_changed_package_layout_is_noticed(
+    served: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(build.SERVED, "thing/lib", ("", ("*.js",)))
+    with pytest.raises(RuntimeError, match=r"thing/lib: no file matches \*.js"):
+        vendored(tmp_path)
+    assert not (tmp_path / "vendor_site").exists()
 
 
-def test_npm_comes_from_python_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site_vendor.shutil, "which", lambda name: None)
-    command = site_vendor.npm_command()
-    assert len(command) == 2 and all(Path(part).is_file() for part in command)
-
-
-def test_pins_are_whole_sha512_digests() -> None:
-    for pinned in site_vendor.PACKAGES:
-        assert pinned.integrity.startswith("sha512-") and len(pinned.integrity) == 95
+def test_lock_file_pins_every_package_and_names_no_host() -> None:
+    text = (ROOT / "book" / "_ext" / "package-lock.json").read_text()
+    wanted, packages = json.loads((ROOT / "book" / "_ext" / "package.json").read_text()), json.loads(text)["packages"]
+    own = packages.pop("")
+    names = {**wanted["dependencies"], **wanted["devDependencies"]}
+    assert {**own["dependencies"], **own["devDependencies"]} == names
+    assert {name.removeprefix("node_modules/"): pin["version"] for name, pin in packages.items()} == names
+    for pin in packages.values():
+        assert pin["integrity"].startswith("sha512-") and len(pin["integrity"]) == 95
+    assert "://" not in text and '"resolved"' not in text
+    shim = (ROOT / "book" / "_ext" / "widgets-shim.js").read_text()
+    assert "Queue: function () {}" in shim and "observeMutations: false" in shim
 
 
 def write_notebook(path: Path, *, status: str = "completed", count: int | None = 1, error: bool = False) -> Path:
@@ -116,9 +152,9 @@ def write_notebook(path: Path, *, status: str = "completed", count: int | None =
     ],
 )
 def test_half_run_chapters_are_refused(tmp_path: Path, fault: dict, message: str) -> None:
-    site.check_executed(write_notebook(tmp_path / "good.ipynb"))
+    build.check_executed(write_notebook(tmp_path / "good.ipynb"))
     with pytest.raises(ValueError, match=message):
-        site.check_executed(write_notebook(tmp_path / "bad.ipynb", **fault))
+        build.check_executed(write_notebook(tmp_path / "bad.ipynb", **fault))
 
 
 @pytest.fixture
@@ -135,21 +171,21 @@ def small_root(tmp_path: Path) -> Path:
 def test_toc_names_missing_chapters(small_root: Path) -> None:
     write_notebook(small_root / "executed" / "01_train.ipynb")
     with pytest.raises(FileNotFoundError, match="names executed/02_evaluate, expected .* `make book`"):
-        site.toc_files(small_root)
+        build.toc_files(small_root)
     write_notebook(small_root / "executed" / "02_evaluate.ipynb")
-    assert [path.name for path in site.toc_files(small_root)] == ["intro.md", "01_train.ipynb", "02_evaluate.ipynb"]
+    assert [path.name for path in build.toc_files(small_root)] == ["intro.md", "01_train.ipynb", "02_evaluate.ipynb"]
 
 
 def test_build_skips_only_when_nothing_changed(small_root: Path, capsys: pytest.CaptureFixture) -> None:
     for name in ("01_train", "02_evaluate"):
         write_notebook(small_root / "executed" / f"{name}.ipynb")
-    before = site.inputs_digest(small_root)
+    before = build.inputs_digest(small_root)
     (small_root / "_build" / "html").mkdir(parents=True)
-    (small_root / "_build" / site.STAMP).write_text(before)
-    site.build(small_root, small_root / ".cache")
+    (small_root / "_build" / build.STAMP).write_text(before)
+    build.build(small_root, small_root / ".cache")
     assert "up to date" in capsys.readouterr().out
     (small_root / "book" / "intro.md").write_text("# Introduction")
-    assert site.inputs_digest(small_root) != before
+    assert build.inputs_digest(small_root) != before
 
 
 def test_failed_command_is_one_message_and_keeps_the_old_book(
@@ -159,18 +195,22 @@ def test_failed_command_is_one_message_and_keeps_the_old_book(
         write_notebook(small_root / "executed" / f"{name}.ipynb")
     (small_root / "_build" / "html").mkdir(parents=True)
     (small_root / "_build" / "html" / "index.html").write_text("old")
-    monkeypatch.setattr(site, "vendor", lambda root, cache: root)
+    monkeypatch.setattr(build, "vendor", lambda root, cache: root)
+    (small_root / "book" / "intro.md").write_text("# Intro\n\n[gone](gone.md)\n")
+    assert build.main(["build", "--root", str(small_root)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: jupyter-book failed") and "gone.md" in message
     (small_root / "_toc.yml").write_text((small_root / "_toc.yml").read_text().replace("jb-book", "no-such-format"))
-    assert site.main(["build", "--root", str(small_root)]) == 1
-    assert capsys.readouterr().err.startswith("error: jupyter-book failed")
+    assert build.main(["build", "--root", str(small_root)]) == 1
+    assert "no-such-format" in capsys.readouterr().err
     assert (small_root / "_build" / "html" / "index.html").read_text() == "old"
 
 
 def test_jupyter_book_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    site.check_jupyter_book()
-    monkeypatch.setattr(site, "version", lambda name: "2.1.7")
+    build.check_jupyter_book()
+    monkeypatch.setattr(build, "version", lambda name: "2.1.7")
     with pytest.raises(RuntimeError, match="expected jupyter-book 1.x, found 2.1.7"):
-        site.check_jupyter_book()
+        build.check_jupyter_book()
 
 
 PAGE = "<html><body><main><h1 id='top'>Page</h1>{body}</main></body></html>"
@@ -201,7 +241,7 @@ def write_site(html: Path, body: str) -> Path:
 
 @pytest.mark.parametrize(("body", "message"), FAULTS)
 def test_each_fault_of_a_page_is_found(tmp_path: Path, body: str, message: str) -> None:
-    report = site_check.check_site(write_site(tmp_path / "html", body))
+    report = check_site(write_site(tmp_path / "html", body))
     assert len(report.errors) == 1 and report.errors[0].startswith("index.html: ") and message in report.errors[0]
 
 
@@ -212,7 +252,7 @@ def test_a_sound_site_passes_and_is_weighed(tmp_path: Path) -> None:
     )
     html = write_site(tmp_path / "html", body)
     (html / "sub" / "index.html").write_text(PAGE.format(body=""))
-    report = site_check.check_site(html)
+    report = check_site(html)
     assert report.errors == []
     assert report.notes == ["index.html: image without a description: data:image/png;base64,AA"]
     assert report.weights["index.html"] == (html / "index.html").stat().st_size + 1000
@@ -224,11 +264,11 @@ def test_heavy_pages_are_refused_with_what_weighs_most(tmp_path: Path) -> None:
     (html / "_static" / "styles").mkdir(parents=True)
     (html / "_static" / "styles" / "theme.css").write_text('@import url("../basic.css");')
     page = (html / "index.html").stat().st_size + 1000 + 28
-    (html / "_static" / "basic.css").write_bytes(b" " * (site_check.MAX_WEIGHT - page))  # loaded by the other style
-    report = site_check.check_site(html)
-    assert report.errors == [] and report.weights["index.html"] == site_check.MAX_WEIGHT
+    (html / "_static" / "basic.css").write_bytes(b" " * (MAX_WEIGHT - page))  # loaded by the other style
+    report = check_site(html)
+    assert report.errors == [] and report.weights["index.html"] == MAX_WEIGHT
     (html / "pic.png").write_bytes(b"0" * 1001)
-    (error,) = site_check.check_site(html).errors
+    (error,) = check_site(html).errors
     assert error.startswith("index.html: loads 3,000,001 bytes, above 3,000,000; heaviest: _static/basic.css 2,99")
 
 
@@ -256,7 +296,7 @@ def test_pages_lose_unused_scripts_and_gain_names_and_sizes(tmp_path: Path) -> N
     )
     for name in ("sub/page.html", "sub/search.html", "_static/webpack.html"):
         (tmp_path / name).write_text(THEME_PAGE)
-    site_pages.mend_pages(tmp_path)
+    tension_book.mend_pages(tmp_path)
     page, search = ((tmp_path / "sub" / f"{name}.html").read_text() for name in ("page", "search"))
     assert not (tmp_path / "_static" / "scripts" / "fontawesome.js").exists()
     assert (tmp_path / "_static" / "webpack.html").read_text() == THEME_PAGE
@@ -276,15 +316,15 @@ def test_pages_lose_unused_scripts_and_gain_names_and_sizes(tmp_path: Path) -> N
 def test_foreign_style_sheets_and_missing_books_are_found(tmp_path: Path) -> None:
     html = write_site(tmp_path / "html", "")
     (html / "book.css").write_text("body { background: url(https://pics.example/a.png) }")
-    assert site_check.check_site(html).errors == ["book.css: style loads from another host: https://pics.example/a.png"]
+    assert check_site(html).errors == ["book.css: style loads from another host: https://pics.example/a.png"]
     with pytest.raises(FileNotFoundError, match="run `make book` first"):
-        site_check.check_site(tmp_path / "nothing")
+        check_site(tmp_path / "nothing")
 
 
 def test_serve_listens_on_loopback_only(tmp_path: Path) -> None:
     (tmp_path / "_build" / "html").mkdir(parents=True)
     (tmp_path / "_build" / "html" / "index.html").write_text("the book")
-    command = [sys.executable, "-m", "tension_utils.site", "serve", "--port", "0", "--root", str(tmp_path)]
+    command = [sys.executable, build.__file__, "serve", "--port", "0", "--root", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             address = server.stdout.readline().split(" at ")[1].split()[0]
@@ -295,5 +335,5 @@ def test_serve_listens_on_loopback_only(tmp_path: Path) -> None:
 
 
 def test_serve_without_a_book_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert site.main(["serve", "--root", str(tmp_path)]) == 1
+    assert build.main(["serve", "--root", str(tmp_path)]) == 1
     assert "run `make book` first" in capsys.readouterr().err

@@ -11,7 +11,8 @@ import pytest
 from bs4 import BeautifulSoup
 from sphinx.errors import ConfigError
 
-from tension_utils import site, site_extension
+import build
+import tension_book
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -20,7 +21,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def links(tmp_path: Path, url: str) -> list[str]:
     """Build a small book with one page per notebook and return the launch links of all pages."""
     (tmp_path / "executed").mkdir()
-    shutil.copytree(ROOT / "book" / "_assets", tmp_path / "book" / "_assets")
+    for name in ("_assets", "_ext"):
+        shutil.copytree(ROOT / "book" / name, tmp_path / "book" / name)
     shutil.copy(ROOT / "book" / "references.bib", tmp_path / "book")
     config = (ROOT / "_config.yml").read_text()
     assert 'repository: {url: ""' in config, "off by default"
@@ -32,7 +34,7 @@ def links(tmp_path: Path, url: str) -> list[str]:
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "executed" / path.name)
     files = ", ".join(f"{{file: executed/{path.stem}}}" for path in NOTEBOOKS)
     (tmp_path / "_toc.yml").write_text(f"format: jb-book\nroot: book/intro\nchapters: [{files}]\n")
-    html = site.build(tmp_path, ROOT / ".cache")
+    html = build.build(tmp_path, ROOT / ".cache")
     pages = [BeautifulSoup(path.read_text(), "html.parser") for path in sorted((html / "executed").glob("*.html"))]
     return [a["href"] for page in pages for a in page.select("a[href*='mybinder.org'], a[href*='colab']")]
 
@@ -55,12 +57,12 @@ def test_without_an_address_there_are_no_buttons(tmp_path: Path) -> None:
 def test_other_addresses_are_refused(url: str) -> None:
     config = SimpleNamespace(html_theme_options={"repository_url": url, "launch_buttons": {"binderhub_url": "x"}})
     with pytest.raises(ConfigError, match="expected https://github.com/OWNER/NAME"):
-        site_extension.settle_address(None, config)
+        tension_book.settle_address(None, config)
 
 
 def test_only_links_to_executed_notebooks_change() -> None:
     kept = {"url": "_sources/executed/01_train.ipynb", "text": ".ipynb"}
     group = {"type": "group", "buttons": [kept, {"url": "https://x.org/executed/01_train.ipynb"}]}
-    changed = site_extension.sources_instead([group])
+    changed = tension_book.sources_instead([group])
     assert changed == [{"type": "group", "buttons": [kept, {"url": "https://x.org/notebooks/01_train.ipynb"}]}]
     assert group["buttons"][1]["url"].endswith("executed/01_train.ipynb"), "the given buttons stay as they are"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import yaml
 
-from tension_utils.accelerators import own_accelerator
+from accelerators import own_accelerator
 from tension_utils.config import (
     ARMS,
     MATCHED_ARM,

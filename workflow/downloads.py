@@ -1,11 +1,14 @@
 """Downloads of the book: each chapter with what it reads, to rerun it in an empty folder, and the whole project.
 
-``python -m tension_utils.downloads --profile tiny --folder book/generated/downloads executed/*.ipynb`` writes them.
+``python workflow/downloads.py --profile tiny --folder book/generated/downloads executed/*.ipynb`` writes them.
 """
 
 import argparse
+import os
 import shutil
+import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -14,11 +17,9 @@ from tension_utils.analysis.accuracy import markdown_table
 from tension_utils.artifacts import atomic_path
 from tension_utils.config import OBJECTIVES
 
-PACKAGE = ("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/**/*.py")
-PROJECT = (
-    *("*.md", "*.cff", "*.yml", "*.toml", "LICENSE", "Makefile", "requirements.txt", ".gitignore"),
-    *("book/*.*", "book/api/*", "book/_assets/*", "config/*.yaml", "notebooks/*.ipynb", "tension_utils/**/*.py"),
-    *("workflow/*", "profiles/*/*", "results/*/*", "tests/*.py", "benchmarks/*.py", ".binder/*", ".ci/*"),
+PACKAGE = (
+    *("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/**/*"),
+    *("workflow/run_notebook.py", "workflow/accelerators.py"),
 )
 # What a chapter reads below runs/<profile>. Weights stay out unless it loads them: they are made, and large.
 MODEL_FACTS = (
@@ -47,6 +48,7 @@ WEIGHTS = {
 }
 RESULTS = ("results/*/*",)
 LIMIT = 40_000_000  # bytes of inputs; above it a chapter comes without them
+SOURCE_LIMIT = 2_000_000  # bytes; no source file is larger
 STAMP = (2026, 1, 1, 0, 0, 0)  # one date in every archive, so that equal content gives equal bytes
 
 README = """# {chapter}
@@ -59,7 +61,7 @@ One chapter of *Helpful, Harmless, or Both?* with the package and what the chapt
 
 Or without a browser:
 
-    .venv/bin/python -m tension_utils.runner notebooks/{chapter}.ipynb \\
+    .venv/bin/python workflow/run_notebook.py notebooks/{chapter}.ipynb \\
         --output executed/{chapter}.ipynb --work work/{chapter}.ipynb
 
 {inputs}
@@ -72,10 +74,34 @@ WITHOUT_INPUTS = """The tables of profile {profile} are too large to come along.
 
 
 def matching(root: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """Return the files below ``root`` that match any pattern, sorted, without caches and a user's own profiles."""
+    """Return the files below ``root`` that match any pattern, sorted, without caches and locks."""
     found = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
-    kept = [p for p in found if "__pycache__" not in p.parts and not p.match("config/mine*.yaml")]
-    return sorted(p for p in kept if ".lock" not in p.name)
+    return sorted(p for p in found if "__pycache__" not in p.parts and ".lock" not in p.name)
+
+
+def project_files(root: Path) -> list[Path]:
+    """Return the project's own files: those that git tracks, as they are now.
+
+    Not `git archive`: the book is made from the files as they are, not as they were committed. Where the project is no
+    git checkout of its own, files that ``.gitignore`` names and large ones are left out.
+    """
+    command = ["git", "-C", str(root), "ls-files", "-z"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        listed = ""
+    tracked = [root / name for name in listed.split("\0") if name]
+    return sorted(path for path in tracked or _not_ignored(root) if path.is_file())
+
+
+def _not_ignored(root: Path) -> Iterator[Path]:
+    lines = (root / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = [".git", *(line.rstrip("/") for line in lines if line and not line.startswith("#"))]
+    for folder, folders, names in os.walk(root):
+        here = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if not any((here / name).match(pattern) for pattern in ignored)]
+        kept = [root / here / name for name in names if not any((here / name).match(pattern) for pattern in ignored)]
+        yield from (path for path in kept if path.stat().st_size < SOURCE_LIMIT)
 
 
 def input_files(root: Path, chapter: str, profile: str) -> list[Path]:
@@ -154,7 +180,7 @@ def chapter_archive(root: Path, executed: Path, profile: str, folder: Path) -> P
 
 def project_archive(root: Path, folder: Path) -> Path:
     """Write the project's own files, from which ``make book`` makes everything, and return the archive."""
-    files = {p.relative_to(root).as_posix(): p for p in matching(root, PROJECT)}
+    files = {p.relative_to(root).as_posix(): p for p in project_files(root)}
     archive = folder / "project.zip"
     write_archive(archive, "helpful-harmless", files)
     return archive

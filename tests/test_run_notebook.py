@@ -15,10 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tension_utils import provenance
-from tension_utils.parameters import ParameterError, check_parameters, declared_parameters, matches, read_parameters
-from tension_utils.runner import main
+from run_notebook import (
+    InputError,
+    check_parameters,
+    declared_parameters,
+    main,
+    matches,
+    read_parameters,
+    without_machine_paths,
+)
 
+ROOT = Path(__file__).parents[1]
 DECLARATION = 'profile: str = "tiny"\nseeds: list[int] = [0, 1]\nrate: float = 0.5\nlimit: int = None\nuse_cache = True'
 
 
@@ -51,8 +58,7 @@ def command(*extra: str) -> list[str]:
     """Return the same request as a command for another process."""
     return [
         sys.executable,
-        "-m",
-        "tension_utils.runner",
+        str(ROOT / "workflow" / "run_notebook.py"),
         "source.ipynb",
         "--output",
         "out/a.ipynb",
@@ -64,7 +70,7 @@ def command(*extra: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return an environment in which another process imports this checkout's package."""
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def test_success_publishes_with_provenance_and_without_machine_paths(folder, capfd):
@@ -84,7 +90,7 @@ def test_success_publishes_with_provenance_and_without_machine_paths(folder, cap
     assert record.parameters == {"profile": "laptop", "seeds": [0, 1], "rate": 1, "limit": None, "use_cache": True}
     assert record.notebook == "source.ipynb"
     assert len(record.notebook_sha256) == 64
-    assert {"packages", "device", "python", "git_commit", "git_dirty", "started", "finished", "seconds"} <= set(record)
+    assert {"packages", "device", "python", "commit", "started", "finished", "seconds"} <= set(record)
     assert notebook.metadata.papermill.output_path == "out/a.ipynb"
     assert not Path("work/a.ipynb").exists()
     assert files("out") == ["a.ipynb"]
@@ -228,7 +234,7 @@ def test_full_disk_is_one_message_and_keeps_the_run(folder, capsys, monkeypatch)
         raise OSError(28, "No space left on device")
 
     write_notebook("value = 1")
-    monkeypatch.setattr("tension_utils.runner.os.fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert run() == 1
     message = capsys.readouterr().err
     assert "cannot write out/a.ipynb" in message
@@ -255,11 +261,12 @@ def test_parameters_file_and_text_join(folder):
         ("a: torch.device = 'cpu'", "not supported"),
         ("a = (1, 2)", "not supported"),
         ("a: int = ", "not Python"),
+        ("a: open('x') = 'x'", "not supported"),
     ],
 )
 def test_declarations_that_cannot_be_checked_are_refused(declaration, said):
     cell = new_code_cell(declaration, metadata={"tags": ["parameters"]})
-    with pytest.raises(ParameterError, match=said):
+    with pytest.raises(InputError, match=said):
         declared_parameters(new_notebook(cells=[cell]))
 
 
@@ -291,4 +298,4 @@ def test_machine_paths_are_shortened_only_where_they_stand_alone(folder, monkeyp
     monkeypatch.setattr(Path, "home", lambda: Path("/home/someone"))
     text = f"{folder}/a.py, {folder}, {folder}x/b, other{folder}/c, /home/someone/d, {sys.prefix}/lib/e.py"
     expected = f"a.py, ., {folder}x/b, other{folder}/c, ~/d, <python>/lib/e.py"
-    assert provenance.without_machine_paths({"k": [text, 1]}) == {"k": [expected, 1]}
+    assert without_machine_paths({"k": [text, 1]}) == {"k": [expected, 1]}

@@ -1,0 +1,195 @@
+"""This book's Sphinx extension: launch buttons that open a chapter's source, docstrings as plain text, mended pages.
+
+Executed notebooks are not in the repository, so the theme's links to them would be dead. Pages come with scripts that
+nothing uses, without names for screen readers, and with pictures whose size shows only when they arrive.
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bs4 import BeautifulSoup, Tag
+from sphinx.application import Sphinx
+from sphinx.errors import ConfigError
+
+AFTER_THEME = 900  # the theme adds its buttons at 501
+BEFORE_CONTENTS = 100  # the table of contents is read at 500
+REFERENCE = "book/generated/api"  # where autosummary writes a page per module
+KNOWN_HOSTS = re.compile(r"https://(github|gitlab)\.com/[\w.-]+/[\w.-]+/?")
+MARKUP = re.compile(
+    r"\||(?<=\w)_(?!\w)"
+)  # |x| and x_ have a meaning in reStructuredText that no docstring here intends
+EXECUTED = re.compile(r"\bexecuted/(?=[\w.-]+\.ipynb)")
+# Icons come from the theme's font, and only the search page searches.
+UNUSED = re.compile(r"_static/scripts/fontawesome\.js")
+SEARCH = re.compile(r"(_static/(searchtools|language_data)|(^|/)searchindex)\.js")
+SVG_SIZE = re.compile(r"<svg[^>]*?\s(width|height)=\"([\d.]+)pt\"[^>]*?\s(width|height)=\"([\d.]+)pt\"")
+PIXELS_PER_POINT = 96 / 72
+# The theme settles for light or dark only once the page is read: until then borders are missing and the dark is white.
+SETTLE_THEME = """if (document.documentElement.dataset.theme === "auto")
+  document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";"""
+TEX_WORDS = re.compile(r"\\(text|math\w+|big|[()])|[{}^_\s]")  # what takes no room once math is set
+TEX_COMMAND = re.compile(r"\\[a-zA-Z]+|\\.")
+
+
+def settle_address(app: Sphinx, config: Any) -> None:
+    """Leave launch buttons out where no repository is named, and refuse one that they could not open.
+
+    Args:
+        app: the Sphinx application.
+        config: its settings; ``html_theme_options["repository_url"]`` is ``repository: url`` of ``_config.yml``.
+
+    Raises:
+        ConfigError: the address is set, and not one of a repository on GitHub or GitLab.
+    """
+    options = config.html_theme_options
+    url = options.get("repository_url")
+    if not url:
+        options.pop("launch_buttons", None)
+    elif not KNOWN_HOSTS.fullmatch(url):
+        raise ConfigError(
+            f"_config.yml: repository: url: expected https://github.com/OWNER/NAME or https://gitlab.com/GROUP/NAME; "
+            f"got {url!r}; leave it empty for a book without launch buttons"
+        )
+
+
+def sources_instead(buttons: list[dict]) -> list[dict]:
+    """Return header buttons whose links name the source of a chapter instead of the executed notebook.
+
+    Args:
+        buttons: of the theme; groups hold further ones under ``buttons``.
+
+    >>> sources_instead([{"url": "https://mybinder.org/v2/gh/a/b/main?urlpath=lab/tree/executed/01_train.ipynb"}])
+    [{'url': 'https://mybinder.org/v2/gh/a/b/main?urlpath=lab/tree/notebooks/01_train.ipynb'}]
+    """
+    changed = []
+    for button in buttons:
+        if isinstance(button.get("buttons"), list):
+            button = button | {"buttons": sources_instead(button["buttons"])}
+        if str(button.get("url", "")).startswith("https://"):
+            button = button | {"url": EXECUTED.sub("notebooks/", button["url"])}
+        changed.append(button)
+    return changed
+
+
+def point_at_sources(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
+    """Change the links of one page's header; called for every page that is written."""
+    context["header_buttons"] = sources_instead(context.get("header_buttons", []))
+
+
+def plain_text(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
+    r"""Escape bars and final underscores of a docstring in place; doctests, literals and formulas stay.
+
+    >>> lines = ["|a and b| of x_, in `n_items`", ">>> a | b", r".. math:: |x_{c}| = \sum_{c}", "    y_{c}", "", "z_"]
+    >>> plain_text(None, "", "", None, None, lines)
+    >>> [lines[0], lines[5]] == [r"\|a and b\| of x\_, in `n_items`", r"z\_"]
+    True
+    >>> lines[1:4] == [">>> a | b", r".. math:: |x_{c}| = \sum_{c}", "    y_{c}"]
+    True
+    """
+    in_formula = False
+    for number, line in enumerate(lines):
+        in_formula = line.lstrip().startswith(".. math::") or (in_formula and line.strip() != "")
+        if not in_formula and not line.lstrip().startswith((">>>", "...")) and "``" not in line:
+            lines[number] = MARKUP.sub(r"\\\g<0>", line)
+
+
+def mend_pages(html: Path) -> None:
+    """Mend every page of a built book, in place.
+
+    Args:
+        html: the folder with the site's ``index.html``.
+    """
+    for path in sorted(html.rglob("*.html")):
+        if not {"_static", "vendor"} & set(path.relative_to(html).parts):
+            path.write_text(mended(path.read_text(encoding="utf-8"), path), encoding="utf-8")
+    for unused in html.glob("_static/scripts/fontawesome.js*"):
+        unused.unlink()
+
+
+def mended(page: str, path: Path) -> str:
+    """Return one page without unused scripts, with names that say what is seen, and with the sizes of its pictures.
+
+    Args:
+        page: HTML.
+        path: its file; pictures are looked up beside it.
+    """
+    tree = BeautifulSoup(page, "html.parser")
+    for script in tree.find_all("script", src=True):
+        if UNUSED.search(script["src"]) or (SEARCH.search(script["src"]) and path.name != "search.html"):
+            script.decompose()
+    for script in tree.find_all("script", string=re.compile(r"dataset\.theme = ")):
+        script.append(f"\n{SETTLE_THEME}\n")
+    for button in tree.select("header.bd-header .sidebar-toggle"):  # never seen, and wired instead of those that are
+        button.decompose()
+    _name(tree)
+    for image in tree.select("main img[src]:not([width])"):
+        _size(image, path.parent)
+    for math in tree.select("span.math"):
+        math["style"] = f"--width: {tex_width(math.get_text())}em"
+    return str(tree)
+
+
+def tex_width(tex: str) -> float:
+    r"""Return about how wide inline math will be, in em, for the place that is kept for it until it is set.
+
+    >>> tex_width(r"\(r(x, y)\)"), tex_width(r"\(\text{a} \le \theta\)")
+    (3.6, 1.8)
+    """
+    return round(0.6 * len(TEX_COMMAND.sub("x", TEX_WORDS.sub("", tex))), 1)
+
+
+def _name(tree: BeautifulSoup) -> None:
+    """Let what is seen be the name, give icons one, and every part of the page a landmark or none."""
+    for tag in tree.select("details > summary[aria-label], button.search-button-field[aria-label]"):
+        del tag["aria-label"]
+    for button in tree.select("button[title]:not([aria-label])"):
+        if not button.get_text(strip=True):
+            button["aria-label"] = button["title"]
+    for icon in tree.select("button i, button span[class*=fa-], a i[class*=fa-], summary span[class*=fa-]"):
+        icon["aria-hidden"] = "true"
+    for entry in tree.select("li.has-children"):
+        for toggle in entry.select(":scope > details > summary"):
+            toggle["aria-label"] = f"Pages of {entry.a.get_text(strip=True)}"
+    for params in tree.select("dl:not(:has(> dt))"):  # a signature's lines: a list without terms is none
+        params.name, params["class"] = "div", "sig-params"
+        for param in params.find_all("dd", recursive=False):
+            param.name = "div"
+    for bar in tree.select("div.bd-sidebar-primary"):
+        bar["role"], bar["aria-label"] = "region", "Side bar"
+    for entry in tree.select("div.citation-list[role], div.citation[role]"):  # roles that their tags may not have
+        del entry["role"]
+
+
+def _size(image: Tag, folder: Path) -> None:
+    """Write a picture's size into its tag, so that nothing moves when it arrives."""
+    picture = folder / image["src"]
+    if picture.suffix != ".svg" or not picture.is_file():
+        return
+    found = SVG_SIZE.search(picture.read_text(encoding="utf-8")[:2000])
+    if found:
+        sizes = {found[1]: found[2], found[3]: found[4]}
+        for side in ("width", "height"):
+            image[side] = str(round(PIXELS_PER_POINT * float(sizes[side])))
+
+
+def forget_reference(app: Sphinx, config: Any) -> None:
+    """Remove the reference pages of an earlier build: the table of contents would exclude them, as it names none."""
+    shutil.rmtree(Path(app.srcdir) / REFERENCE, ignore_errors=True)
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Mend the pages of a build that came to its end."""
+    if error is None and app.builder.format == "html":
+        mend_pages(Path(app.outdir))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect to Sphinx."""
+    app.connect("config-inited", forget_reference, priority=BEFORE_CONTENTS)
+    app.connect("config-inited", settle_address)
+    app.connect("autodoc-process-docstring", plain_text)
+    app.connect("html-page-context", point_at_sources, priority=AFTER_THEME)
+    app.connect("build-finished", finish)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
