@@ -125,10 +125,14 @@ def test_every_page_passes_the_check(html: Path, report: SiteReport) -> None:
 
 def test_reference_has_a_page_for_every_module_and_lists_it(html: Path) -> None:
     folder = html / "book" / "generated" / "api"
-    listed = BeautifulSoup((folder / "tension_utils.html").read_text(encoding="utf-8"), "html.parser")
-    names = {path.stem for path in (ROOT / "tension_utils").glob("*.py")} - {"__init__"}
-    links = {link["href"].split("#")[0] for link in listed.select("article table a")}
-    assert {f"tension_utils.{name}.html" for name in names} == links
+    package = ROOT / "tension_utils"
+    for init in package.rglob("__init__.py"):
+        part = ".".join(init.parent.relative_to(ROOT).parts)
+        listed = BeautifulSoup((folder / f"{part}.html").read_text(encoding="utf-8"), "html.parser")
+        names = {path.stem for path in init.parent.glob("*.py")} - {"__init__"}
+        names |= {path.parent.name for path in init.parent.glob("*/__init__.py")}
+        links = {link["href"].split("#")[0] for link in listed.select("article table a")}
+        assert {f"{part}.{name}.html" for name in names} == links
     page = BeautifulSoup((html / f"{A_MODULE}.html").read_text(encoding="utf-8"), "html.parser")
     assert page.select_one("dt[id='tension_utils.neurons.NeuronSet'], span[id='tension_utils.neurons.NeuronSet']")
 

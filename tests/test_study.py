@@ -70,9 +70,8 @@ def study(project: Path, *arguments: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def project(toy_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("a study") / "project"
-    for name in ("workflow", "config"):
-        (folder / name).mkdir(parents=True)
-    shutil.copy(ROOT / "workflow" / "study.py", folder / "workflow")
+    (folder / "config").mkdir(parents=True)
+    shutil.copytree(ROOT / "workflow", folder / "workflow")
     (folder / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
     shutil.copytree(toy_world / "base_model", folder / "models" / "toy")
     for name in ("hh-rlhf", "benchmark"):
