@@ -54,7 +54,7 @@ def node_modules(cache: Path, *options: str) -> Iterator[Path]:
     """
     cache.mkdir(parents=True, exist_ok=True)
     quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--prefer-offline")
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
+    with tempfile.TemporaryDirectory(prefix="tension-npm-") as folder:
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(HERE / name, folder)
         command = ["ci", *quiet, "--cache", str(cache / "npm"), *options]
