@@ -175,7 +175,7 @@ def _size(image: Tag, folder: Path) -> None:
 
 
 def forget_reference(app: Sphinx, config: Any) -> None:
-    """Remove the reference pages of an earlier build: the table of contents would exclude them, as it names none."""
+    """Remove the reference pages of an earlier build; the table of contents excludes those that are there before it."""
     shutil.rmtree(Path(app.srcdir) / REFERENCE, ignore_errors=True)
 
 
