@@ -334,8 +334,9 @@ def plan(study: Study) -> list[Step]:
     section, steps = study.values["study"], []
     for seed in study.values["seeds"]:
         shams = [arm for arm in SHAM_ARMS if seed in section[f"{ARMS[arm].labels}_seeds"]]
-        steps += training_steps(study, f"seed {seed}: train", MAIN_ARMS, seed)
+        steps += training_steps(study, f"seed {seed}: train", SINGLE_OBJECTIVES, seed)
         steps += choice_steps(study) if seed == study.values["seeds"][0] else []
+        steps += training_steps(study, f"seed {seed}: train mixed", (MATCHED_ARM, MIXED), seed)
         steps += weight_steps(study, seed)
         steps += identify_steps(study, f"seed {seed}: identify", MAIN_ARMS, seed)
         steps += ablate_steps(study, f"seed {seed}: ablate single", SINGLE_OBJECTIVES, seed, 1)
