@@ -1,6 +1,7 @@
 """Intervals for items crossed with few seeds, paired tests, effects beyond a control, false discovery."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,42 @@ from scipy import special, stats
 
 from tension_utils.config import CONTROLS, REMOVAL, check_choice
 
-N_RESAMPLES = 2000
+ANALYSIS_SEED = 0  # of every table, so that it is the same each time it is computed
+
+LEVEL = 0.95  # of every interval
+
+TAILS = (0.025, 0.975)
+
+
+@dataclass
+class Bootstrap:
+    """How an interval is drawn; what a table computes draws from one of these, in order.
+
+    Args:
+        n_resamples: draws per condition.
+        rng: source of the draws.
+    """
+
+    n_resamples: int = 2000
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(ANALYSIS_SEED))
+
+
+def bounded(name: str, value: float, draws: np.ndarray, bounds: str | None = None) -> dict[str, float]:
+    """Return a value with the interval of its resamples, under the names that tables use.
+
+    Args:
+        name: of the value.
+        value: the estimate.
+        draws (R,): its resamples; NaN bounds without any.
+        bounds: how the names of the bounds begin; default: as the value's.
+
+    >>> bounded("effect", 1.0, np.array([0.0, 2.0]))
+    {'effect': 1.0, 'effect_ci_low': 0.05, 'effect_ci_high': 1.95}
+    """
+    low, high = map(float, np.quantile(draws, TAILS)) if len(draws) else (np.nan, np.nan)
+    start = f"{name}_" if bounds is None else bounds
+    return {name: value, f"{start}ci_low": low, f"{start}ci_high": high}
+
 
 CHUNK = 256  # resamples drawn at once: bounds memory to CHUNK x clusters
 
@@ -41,9 +77,7 @@ def seed_share(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.clip(1 - np.divide(noise, seeds, out=np.ones_like(noise), where=seeds > 0), 0, 1)
 
 
-def crossed_bootstrap(
-    sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, n_resamples: int = N_RESAMPLES
-) -> np.ndarray:
+def crossed_bootstrap(sums: np.ndarray, counts: np.ndarray, bootstrap: Bootstrap | None = None) -> np.ndarray:
     r"""Resample means of values that items, by cluster, share with seeds.
 
     .. math:: x^* = \bar x + \sum_{cs} w_c v_s (x_{cs} - \bar x n_{cs}) / \sum_{cs} w_c n_{cs}
@@ -64,14 +98,14 @@ def crossed_bootstrap(
     Args:
         sums (C, S, M): sum of the values per cluster, seed and column.
         counts (C, S, M): how many values each sum holds; 0 where a seed lacks a cluster.
-        rng: source of the draws.
-        n_resamples: R.
 
     Returns:
         float64 (R, M): resampled means.
 
     Source: ours; the plain product of both draws is Owen (2007), "The pigeonhole bootstrap".
     """
+    bootstrap = bootstrap or Bootstrap()
+    n_resamples, rng = bootstrap.n_resamples, bootstrap.rng
     n_clusters, n_seeds, _ = sums.shape
     freedom = max(n_seeds - 1, 1)
     stretch = np.sqrt(np.sqrt(seed_share(sums, counts)) * n_seeds / freedom)  # (M,)
@@ -92,8 +126,7 @@ def contrast_draws(
     sums: np.ndarray,
     counts: np.ndarray,
     weights: np.ndarray,
-    rng: np.random.Generator,
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Resample weighted sums of the means of fixed parts, such as subsets that count equally.
 
@@ -108,8 +141,6 @@ def contrast_draws(
         sums (C, S, M): see `crossed_bootstrap`.
         counts (C, S, M): likewise; no part is empty.
         weights (M, Q): of each part in each quantity.
-        rng: source of the draws.
-        n_resamples: R.
 
     Returns:
         estimates (Q,) and draws (R, Q), float64.
@@ -123,7 +154,7 @@ def contrast_draws(
     even = np.full_like(
         cells, 1 / (cells.shape[0] * cells.shape[1])
     )  # every resample weighs 1: draws are sums of cells
-    return estimates, estimates + crossed_bootstrap(cells, even, rng, n_resamples)
+    return estimates, estimates + crossed_bootstrap(cells, even, bootstrap)
 
 
 MODEL_COLUMNS = ("base_model", "seed")  # with the objective fixed, these name one training run
@@ -134,12 +165,7 @@ RUN_COLUMNS = ("base_model", "objective", "seed")  # these name one reward model
 
 CLUSTER_COLUMNS = ("benchmark", "cluster")
 
-ANALYSIS_SEED = 0  # of every bootstrap, so that a table is the same each time it is computed
-
-
-def analysis_rng() -> np.random.Generator:
-    """Return the generator that every table starts from."""
-    return np.random.default_rng(ANALYSIS_SEED)
+UNITS = (ITEM_COLUMNS, CLUSTER_COLUMNS, MODEL_COLUMNS)
 
 
 def conditions(table: pd.DataFrame, by: Sequence[str]) -> Iterable[tuple[tuple, pd.DataFrame]]:
@@ -150,6 +176,14 @@ def conditions(table: pd.DataFrame, by: Sequence[str]) -> Iterable[tuple[tuple, 
 def count_distinct(table: pd.DataFrame, columns: Sequence[str]) -> int:
     """Return how many distinct combinations of the columns that the table has there are."""
     return table[[column for column in columns if column in table]].drop_duplicates().shape[0]
+
+
+SIZES = ("n_items", "n_clusters", "n_seeds")
+
+
+def sizes(table: pd.DataFrame) -> dict[str, int]:
+    """Return how many items, clusters of items and training runs rows are of, under the names that every table uses."""
+    return {name: count_distinct(table, of) for name, of in zip(SIZES, UNITS, strict=True)}
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -189,7 +223,7 @@ def chance_credit(n_chosen: np.ndarray, n_rejected: np.ndarray) -> np.ndarray:
     return 1.0 / special.comb(n_chosen + n_rejected, n_chosen)
 
 
-def seed_interval(values: pd.Series | np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+def seed_interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
     """Return Student's t interval of a mean over training runs, or worlds; NaN for one.
 
     >>> [round(bound, 2) for bound in seed_interval(pd.Series([1.0, 2.0, 3.0]))]
@@ -198,11 +232,11 @@ def seed_interval(values: pd.Series | np.ndarray, confidence: float = 0.95) -> t
     values = np.asarray(values, float)
     if len(values) < 2:
         return float("nan"), float("nan")
-    reach = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, len(values) - 1)
+    reach = stats.sem(values) * stats.t.ppf(TAILS[1], len(values) - 1)
     return float(values.mean() - reach), float(values.mean() + reach)
 
 
-def wilson_interval(n_successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(n_successes: int, n: int) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion.
 
     Raises:
@@ -211,7 +245,7 @@ def wilson_interval(n_successes: int, n: int, confidence: float = 0.95) -> tuple
     >>> [round(bound, 3) for bound in wilson_interval(10, 10)]
     [0.722, 1.0]
     """
-    interval = stats.binomtest(int(n_successes), int(n)).proportion_ci(confidence, method="wilson")
+    interval = stats.binomtest(int(n_successes), int(n)).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -278,9 +312,7 @@ def mean_table(
     table: pd.DataFrame,
     values: Sequence[str],
     by: Sequence[str],
-    rng: np.random.Generator,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return means with bootstrap intervals over items (by cluster) crossed with seeds.
 
@@ -288,42 +320,26 @@ def mean_table(
         table: one row per (reward model, item).
         values: columns to average; their intervals use the same draws.
         by: columns that name a condition; [] is one condition.
-        rng: source of the draws; conditions draw from it in sorted order.
-        n_resamples: draws per condition.
-        confidence: share of draws inside the interval.
 
     Returns:
         One row per condition: ``by``, then per value its mean, ``_ci_low``, ``_ci_high``; n_items, n_clusters, n_seeds.
     """
     require_columns(table, [*values, *by, "seed", *CLUSTER_COLUMNS])
-    tail = (1 - confidence) / 2
-    rows = []
+    bootstrap, rows = bootstrap or Bootstrap(), []
     for key, part in conditions(table, by):
         sums, counts = crossed_sums(part, values)
-        draws = crossed_bootstrap(sums, counts, rng, n_resamples)
-        low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+        means = sums.sum((0, 1)) / counts.sum((0, 1))
         row = dict(zip(by, key, strict=True))
-        for index, value in enumerate(values):
-            row |= {
-                value: sums[..., index].sum() / counts[..., index].sum(),
-                f"{value}_ci_low": low[index],
-                f"{value}_ci_high": high[index],
-            }
-        row |= {
-            "n_items": count_distinct(part, ITEM_COLUMNS),
-            "n_clusters": counts.shape[0],
-            "n_seeds": counts.shape[1],
-        }
-        rows.append(row)
+        for value, mean, draws in zip(values, means, crossed_bootstrap(sums, counts, bootstrap).T, strict=True):
+            row |= bounded(value, mean, draws)
+        rows.append(row | sizes(part))
     return pd.DataFrame(rows)
 
 
 def accuracy_table(
     evaluation: pd.DataFrame,
     by: Sequence[str],
-    rng: np.random.Generator,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return accuracies with intervals, chance, ties and truncation.
 
@@ -333,35 +349,30 @@ def accuracy_table(
     Args:
         evaluation: rows of evaluation.parquet, of one or several reward models.
         by: columns that name a condition, such as ["objective", "benchmark"].
-        rng: source of the bootstrap draws.
-        n_resamples: draws per condition.
-        confidence: of the interval.
 
     Returns:
         ``by``, accuracy, ci_low, ci_high, chance_accuracy, tie_rate, truncated_share, seed_std (between training runs,
         ddof 1, NaN for one), n_items, n_clusters, n_seeds. Shares are in [0, 1].
     """
     require_columns(evaluation, ["credit", "chance", "margin", "is_truncated", "item_id", *by])
-    table = mean_table(evaluation, ["credit"], by, rng, n_resamples, confidence).rename(
+    table = mean_table(evaluation, ["credit"], by, bootstrap).rename(
         columns={"credit": "accuracy", "credit_ci_low": "ci_low", "credit_ci_high": "ci_high"}
     )
-    table = widen_degenerate(table, confidence)
+    table = widen_degenerate(table)
     table = pd.concat([table, _described(evaluation, by)], axis=1)
-    sizes = ["n_items", "n_clusters", "n_seeds"]
-    return table[[column for column in table.columns if column not in sizes] + sizes]
+    return table[[column for column in table.columns if column not in SIZES] + list(SIZES)]
 
 
-def widen_degenerate(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def widen_degenerate(table: pd.DataFrame) -> pd.DataFrame:
     """Return accuracies with intervals inside [0, 1], Wilson's over clusters where all resamples agree.
 
     Args:
         table: accuracy, ci_low, ci_high, n_clusters.
-        confidence: of the interval.
     """
     table = table.copy()
     for index, row in table[table.ci_low == table.ci_high].iterrows():
         n_right = round(row.accuracy * row.n_clusters)
-        table.loc[index, ["ci_low", "ci_high"]] = wilson_interval(n_right, row.n_clusters, confidence)
+        table.loc[index, ["ci_low", "ci_high"]] = wilson_interval(n_right, row.n_clusters)
     table[["ci_low", "ci_high"]] = table[["ci_low", "ci_high"]].clip(0, 1)
     return table
 
@@ -467,10 +478,9 @@ def paired_bootstrap(
     table: pd.DataFrame,
     condition: str,
     pair: tuple[str, str],
-    rng: np.random.Generator,
     by: Sequence[str] = (),
     value: str = "credit",
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Compare two conditions on the same items and seeds.
 
@@ -478,18 +488,16 @@ def paired_bootstrap(
         table: one row per (reward model, item).
         condition: column that tells the two apart.
         pair: its two values; the difference is first minus second.
-        rng: source of bootstrap draws and permutations.
         by: columns that name the comparisons, such as ["benchmark"].
         value: column compared.
-        n_resamples: bootstrap draws.
 
     Returns:
         ``by``, difference, ci_low, ci_high, p_value (permutation over clusters), p_adjusted (Benjamini-Hochberg over
         the rows), n_items, n_clusters, n_seeds.
     """
-    by = list(by)
+    by, bootstrap = list(by), bootstrap or Bootstrap()
     differences = pair_differences(table, condition, pair, [value]).rename(columns={value: "difference"})
-    result = mean_table(differences, ["difference"], by, rng, n_resamples).rename(
+    result = mean_table(differences, ["difference"], by, bootstrap).rename(
         columns={"difference_ci_low": "ci_low", "difference_ci_high": "ci_high"}
     )
     if value == "credit":  # with few seeds the interval may pass what two accuracies can differ by
@@ -497,7 +505,7 @@ def paired_bootstrap(
     p_values = []
     for _, part in conditions(differences, by):
         sums = part.groupby(list(CLUSTER_COLUMNS)).difference.sum().to_numpy()
-        p_values.append(permutation_test_paired(sums, np.zeros_like(sums), rng))
+        p_values.append(permutation_test_paired(sums, np.zeros_like(sums), bootstrap.rng))
     result.insert(len(by) + 3, "p_value", p_values)
     result.insert(len(by) + 4, "p_adjusted", benjamini_hochberg(p_values))
     return result
@@ -506,9 +514,8 @@ def paired_bootstrap(
 def compare_evaluations(
     first: pd.DataFrame,
     second: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("objective",),
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Compare two evaluations of the same reward models on the same items, such as two prompt templates.
 
@@ -517,9 +524,7 @@ def compare_evaluations(
     Args:
         first: rows of one evaluation.
         second: rows of the other; the difference is first minus second.
-        rng: source of bootstrap draws and permutations.
         by: columns that name the comparisons; [] is one.
-        n_resamples: bootstrap draws.
 
     Returns:
         ``by``, flip_rate, flip_rate_ci_low, flip_rate_ci_high, difference (of accuracies), ci_low, ci_high, p_value,
@@ -530,16 +535,16 @@ def compare_evaluations(
 
     Source: METHOD section 2, fact 16.
     """
-    by, names = list(by), ("first", "second")
+    by, names, bootstrap = list(by), ("first", "second"), bootstrap or Bootstrap()
     require_columns(first, ["credit", "margin", "item_id", *by])
     both = pd.concat([part.assign(_version=name) for name, part in zip(names, (first, second), strict=True)])
     both = both.assign(_right=(both.margin > 0).astype(float))
     flips = pair_differences(both, "_version", names, ["_right"])
     flips = flips.assign(flip_rate=flips["_right"].abs())
-    rates = mean_table(flips, ["flip_rate"], by, rng, n_resamples).drop(columns=["n_items", "n_clusters", "n_seeds"])
+    rates = mean_table(flips, ["flip_rate"], by, bootstrap).drop(columns=list(SIZES))
     bounds = ["flip_rate_ci_low", "flip_rate_ci_high"]
     rates[bounds] = rates[bounds].clip(0, 1)
-    differences = paired_bootstrap(both, "_version", names, rng, by, n_resamples=n_resamples)
+    differences = paired_bootstrap(both, "_version", names, by, bootstrap=bootstrap)
     return pd.concat([rates, differences.drop(columns=by)], axis=1)
 
 
@@ -643,10 +648,9 @@ def ablation_effects(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
     by: Sequence[str],
-    rng: np.random.Generator,
     control: str = "random",
     match: Sequence[str] = ("fraction", "ablation_kind"),
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return what removing a neuron set does, against matched random sets.
 
@@ -656,11 +660,9 @@ def ablation_effects(
         ablation: rows of ablation.parquet; rows with ``set == control`` are the random draws.
         evaluation: rows of evaluation.parquet of the same reward models.
         by: columns that name a condition; must hold "set" and every column of ``match``.
-        rng: source of the bootstrap draws.
         control: name of the random sets.
         match: columns on which a set meets its controls, besides reward model and item. Add "matched_to" when the
             controls were drawn anew for every targeted set.
-        n_resamples: bootstrap draws.
 
     Returns:
         Two rows per condition, metric "accuracy" (share) and "margin" (intact standard deviations): ``by``, metric,
@@ -678,7 +680,7 @@ def ablation_effects(
     rows, controls = item_effects(changes, match, control)
     names = [f"{metric}_change" for metric in METRICS]
     columns = [f"{metric}_{part}" for metric in METRICS for part in ("change", "control", "effect")]
-    wide = mean_table(rows, columns, by, rng, n_resamples)
+    wide = mean_table(rows, columns, by, bootstrap)
     draws = _draw_means(controls, rows, names, by, match)
     return pd.concat([_of_metric(wide, draws, metric, by) for metric in METRICS], ignore_index=True).sort_values(
         [*by, "metric"], ignore_index=True

@@ -28,7 +28,7 @@ from tension_utils.artifacts import TABLES
 from tension_utils.conditions import MIXED_SETS
 from tension_utils.config import FAMILIES, OBJECTIVES
 from tension_utils.show.explorer import explorer_effects
-from tension_utils.statistics import benjamini_hochberg
+from tension_utils.statistics import Bootstrap, benjamini_hochberg
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 N_ITEMS = {("hh-rlhf", "helpful-base"): 8, ("hh-rlhf", "harmless-base"): 6, ("toy", "best-of-4"): 5}
@@ -136,7 +136,7 @@ def test_effect_is_the_change_minus_that_of_random_sets_by_hand(evaluation: pd.D
             ablated(evaluation, "all", -np.ones(len(evaluation)), fraction=1.0),
         ]
     )
-    table = effect_table(ablation, evaluation, n_resamples=200)
+    table = effect_table(ablation, evaluation, bootstrap=Bootstrap(200))
     assert set(table.set) == {"rms"} and len(table) == 3 * 3 * 2 and "matched_to" not in table
     assert set(table.n_neurons) == {7} and set(table.n_draws) == {2}
     row = table[(table.metric == "accuracy") & (table.objective == HELPFUL) & (table.test == HELPFUL)].iloc[0]
@@ -157,7 +157,7 @@ def test_every_seed_stands_alone(evaluation: pd.DataFrame) -> None:
         ablated(evaluation, "rms", lambda e: np.where(e.seed == 0, -1, 1)),
         *(ablated(evaluation, "random", evaluation.margin, "rms", draw) for draw in range(2)),
     ]
-    table = effects_by_seed(pd.concat(parts), evaluation, n_resamples=100)
+    table = effects_by_seed(pd.concat(parts), evaluation, bootstrap=Bootstrap(100))
     assert list(table.seed.unique()) == [0, 1] and set(table.n_seeds) == {1} and "q_value" not in table
     for row in table[(table.metric == "accuracy") & (table.test != MIXED)].itertuples():
         own = (evaluation.seed == row.seed) & (evaluation.objective == row.objective)
@@ -173,13 +173,15 @@ def test_effects_on_every_benchmark_and_of_every_kind_stand_apart(evaluation: pd
             with_draws(evaluation, "rms", 3, ablation_kind="mean"),
         ]
     )
-    table = effect_table(ablation, evaluation, PLACE, n_resamples=100)
+    table = effect_table(ablation, evaluation, PLACE, bootstrap=Bootstrap(100))
     assert set(zip(table.benchmark, table.subset, strict=True)) == set(N_ITEMS)
     assert len(table) == 3 * 3 * 3 * 2
     compared = kinds_table(table)
     assert set(compared.set) == {"rms"} and set(compared.ablation_kind) == {"zero", "mean"}
     assert len(compared) == 3 * 3 * 2 * 2
-    assert kinds_table(effect_table(ablation[ablation.ablation_kind == "zero"], evaluation, n_resamples=50)).empty
+    assert kinds_table(
+        effect_table(ablation[ablation.ablation_kind == "zero"], evaluation, bootstrap=Bootstrap(50))
+    ).empty
 
 
 def test_strong_sets_get_small_p_values(evaluation: pd.DataFrame) -> None:
@@ -188,7 +190,7 @@ def test_strong_sets_get_small_p_values(evaluation: pd.DataFrame) -> None:
     parts += [
         ablated(evaluation, "random", evaluation.margin - rng.random(len(evaluation)), "rms", draw) for draw in range(7)
     ]
-    table = effect_table(pd.concat(parts), evaluation, n_resamples=50)
+    table = effect_table(pd.concat(parts), evaluation, bootstrap=Bootstrap(50))
     margins = table[table.metric == "margin"]
     assert margins.p_value.tolist() == pytest.approx([2 / 64] * len(margins))  # two models, eight sets each
 
@@ -214,7 +216,7 @@ def test_published_scores_by_hand(evaluation: pd.DataFrame) -> None:
             ablated(intact, "mean_abs", intact.margin),
         ]
     )
-    table = published_scores(ablation, intact, n_resamples=200)
+    table = published_scores(ablation, intact, bootstrap=Bootstrap(200))
     assert len(table) == 2 * 3, "the helpful test and both together"
     found = table[table.test == HELPFUL].set_index("set")
     assert found.intact_accuracy.tolist() == [0.875] * 3
@@ -231,7 +233,7 @@ def test_published_scores_by_hand(evaluation: pd.DataFrame) -> None:
 def test_normalized_is_undefined_at_chance_and_without_interval_near_it(evaluation: pd.DataFrame) -> None:
     at, near, far = (credits(evaluation, right) for right in ({0: 4, 1: 4}, {0: 5, 1: 4}, {0: 8, 1: 8}))
     rows = {
-        name: published_scores(ablated(own, "rms", -np.ones(len(own))), own, n_resamples=300).iloc[0]
+        name: published_scores(ablated(own, "rms", -np.ones(len(own))), own, bootstrap=Bootstrap(300)).iloc[0]
         for name, own in (("at", at), ("near", near), ("far", far))
     }
     assert [bool(row.is_undefined) for row in rows.values()] == [True, False, False]
@@ -241,7 +243,7 @@ def test_normalized_is_undefined_at_chance_and_without_interval_near_it(evaluati
     assert rows["far"].normalized_ci_high == pytest.approx(-1)
     assert rows["at"]["drop"] == 1
     none_right = credits(evaluation, {0: 0, 1: 0})
-    row = published_scores(ablated(none_right, "rms", np.ones(16)), none_right, n_resamples=50).iloc[0]
+    row = published_scores(ablated(none_right, "rms", np.ones(16)), none_right, bootstrap=Bootstrap(50)).iloc[0]
     assert np.isnan(row["drop"]) and row.normalized == pytest.approx(-1)
 
 
@@ -292,7 +294,7 @@ def slow_effect(ablation: pd.DataFrame, name: str, subset: str, seed: int, famil
 
 def test_effects_are_divided_by_each_models_own_size(evaluation: pd.DataFrame) -> None:
     ablation = mixed_ablation(evaluation)
-    table = per_neuron(ablation, evaluation, n_resamples=100)
+    table = per_neuron(ablation, evaluation, bootstrap=Bootstrap(100))
     assert len(table) == 3 * 3 * 3 * 2 and set(table.objective) == {MIXED} and set(table.n_draws) == {3}
     rows = table[(table.test == HELPFUL) & (table.metric == "accuracy")].set_index(["set", "family"])
     effects = [slow_effect(ablation, "shared", "helpful-base", seed) for seed in (0, 1)]
@@ -308,7 +310,7 @@ def test_effects_are_divided_by_each_models_own_size(evaluation: pd.DataFrame) -
 @pytest.mark.parametrize("family, sizes", [("equal-size", [4, 6]), ("equal-activity", [3, 5])])
 def test_differences_are_between_sets_of_one_size(evaluation: pd.DataFrame, family: str, sizes: list[int]) -> None:
     ablation = mixed_ablation(evaluation)
-    table = per_neuron_differences(ablation, evaluation, n_resamples=100, family=family)
+    table = per_neuron_differences(ablation, evaluation, bootstrap=Bootstrap(100), family=family)
     assert set(table.set) == {"shared - only-helpful", "shared - only-harmless"} and len(table) == 2 * 3 * 2
     row = table[(table.set == "shared - only-harmless") & (table.test == HARMLESS) & (table.metric == "accuracy")]
     first, second = (
@@ -327,7 +329,7 @@ def test_equal_effects_differ_by_nothing(evaluation: pd.DataFrame) -> None:
         with_draws(mixed, name, 7, n_draws=2, family="equal-size")
         for name in ("shared", "only-helpful", "only-harmless")
     ]
-    table = per_neuron_differences(pd.concat(parts), evaluation, n_resamples=50)
+    table = per_neuron_differences(pd.concat(parts), evaluation, bootstrap=Bootstrap(50))
     for column in ("effect", "ci_low", "ci_high", "per_neurons_ci_low", "per_neurons_ci_high"):
         assert table[column].tolist() == pytest.approx([0] * len(table))
 
@@ -354,11 +356,11 @@ def replaced(evaluation: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 def test_transferability_equals_that_of_an_evaluation_with_ablated_rewards(evaluation: pd.DataFrame) -> None:
     ablation = mixed_ablation(evaluation)
-    table = transferability_after_ablation(ablation, evaluation, n_resamples=100)
+    table = transferability_after_ablation(ablation, evaluation, bootstrap=Bootstrap(100))
     assert len(table) == 2 * 10 and "matched_to" not in table
 
     def slow(rows: pd.DataFrame, group: str) -> float:
-        whole = transferability_table(rows, np.random.default_rng(0), n_resamples=2)
+        whole = transferability_table(rows, bootstrap=Bootstrap(2))
         return whole[(whole.group == group) & (whole.pairings == "same seed")].transferability.item()
 
     for row in table[table.set.isin(["shared", "only-harmless"])].itertuples():
@@ -380,8 +382,8 @@ def test_transferability_of_a_condition_is_that_on_its_own_items(evaluation: pd.
     mixed = evaluation[evaluation.objective == MIXED]
     few = mixed[mixed.item_id.str.split("/").str[-1].astype(int) % 2 == 0]
     parts = [with_draws(mixed, "rms", 1), with_draws(few, "mean_abs", 2)]
-    table = transferability_after_ablation(pd.concat(parts), evaluation, n_resamples=50)
-    alone = transferability_after_ablation(parts[1], evaluation, n_resamples=50)
+    table = transferability_after_ablation(pd.concat(parts), evaluation, bootstrap=Bootstrap(50))
+    alone = transferability_after_ablation(parts[1], evaluation, bootstrap=Bootstrap(50))
     columns = ["intact", "transferability", "control", "n_items"]
     found = table.loc[table.set == "mean_abs", columns].to_numpy()
     np.testing.assert_allclose(found, alone[columns].to_numpy())
@@ -403,25 +405,25 @@ def test_analyses_compare_removed_sets_with_layer_matched_draws_unless_told_othe
             extra.append(ablated(rows, "random", margin, name, draw, family=family, control="activity"))
     everything = pd.concat([plain, *extra], ignore_index=True)
     analyses = (
-        lambda rows: effect_table(rows, evaluation, n_resamples=20),
-        lambda rows: effects_by_seed(rows, evaluation, n_resamples=20),
-        lambda rows: published_scores(rows, evaluation, n_resamples=20),
+        lambda rows: effect_table(rows, evaluation, bootstrap=Bootstrap(20)),
+        lambda rows: effects_by_seed(rows, evaluation, bootstrap=Bootstrap(20)),
+        lambda rows: published_scores(rows, evaluation, bootstrap=Bootstrap(20)),
         lambda rows: total_ablation(rows, evaluation),
-        lambda rows: per_neuron(rows, evaluation, n_resamples=20),
-        lambda rows: per_neuron_differences(rows, evaluation, n_resamples=20),
-        lambda rows: transferability_after_ablation(rows, evaluation, n_resamples=20),
+        lambda rows: per_neuron(rows, evaluation, bootstrap=Bootstrap(20)),
+        lambda rows: per_neuron_differences(rows, evaluation, bootstrap=Bootstrap(20)),
+        lambda rows: transferability_after_ablation(rows, evaluation, bootstrap=Bootstrap(20)),
         lambda rows: regression_to_chance(rows, evaluation),
-        lambda rows: chance_slopes(rows, evaluation, n_resamples=20),
-        lambda rows: explorer_effects(rows, evaluation, n_resamples=20),
+        lambda rows: chance_slopes(rows, evaluation, bootstrap=Bootstrap(20)),
+        lambda rows: explorer_effects(rows, evaluation, bootstrap=Bootstrap(20)),
     )
     for analysis in analyses:
         pd.testing.assert_frame_equal(analysis(everything), analysis(plain))
     for table in (
-        effect_table(everything, evaluation, n_resamples=20, control="activity"),
-        per_neuron(everything, evaluation, n_resamples=20, control="activity"),
+        effect_table(everything, evaluation, bootstrap=Bootstrap(20), control="activity"),
+        per_neuron(everything, evaluation, bootstrap=Bootstrap(20), control="activity"),
     ):
         assert set(table.n_draws) == {4}
-    half = effect_table(everything, evaluation, n_resamples=20, scale=0.5)
+    half = effect_table(everything, evaluation, bootstrap=Bootstrap(20), scale=0.5)
     assert set(half.set) == {"rms"} and set(half.n_draws) == {3}
     with pytest.raises(ValueError, match="control: expected one of layer, activity; got 'size'"):
         effect_table(everything, evaluation, control="size")
@@ -432,7 +434,7 @@ def test_analyses_compare_removed_sets_with_layer_matched_draws_unless_told_othe
 def test_transferability_of_an_idle_set_does_not_change(evaluation: pd.DataFrame) -> None:
     mixed = evaluation[evaluation.objective == MIXED]
     idle = pd.concat([ablated(mixed, "rms", mixed.margin), ablated(mixed, "random", mixed.margin, "rms", 0)])
-    table = transferability_after_ablation(idle, evaluation, n_resamples=50)
+    table = transferability_after_ablation(idle, evaluation, bootstrap=Bootstrap(50))
     for column in ("change", "change_ci_low", "change_ci_high", "effect", "ci_low", "ci_high"):
         assert table[column].tolist() == pytest.approx([0, 0])
 
@@ -464,7 +466,7 @@ def test_full_regression_has_slope_minus_one_and_none_has_zero(evaluation: pd.Da
             ablated(evaluation, "random", evaluation.margin, "rms", 0),
         ]
     )
-    table = chance_slopes(ablation, evaluation, n_resamples=100).set_index("sets")
+    table = chance_slopes(ablation, evaluation, bootstrap=Bootstrap(100)).set_index("sets")
     expected = {"targeted": -1, "random": 0, "targeted - random": -1}
     for column in ("slope", "ci_low", "ci_high"):
         assert table[column].to_dict() == pytest.approx(expected)
@@ -474,7 +476,7 @@ def test_full_regression_has_slope_minus_one_and_none_has_zero(evaluation: pd.Da
 
 def test_at_chance_there_is_no_slope(evaluation: pd.DataFrame) -> None:
     tied = evaluation.assign(margin=np.float32(0), credit=evaluation.chance)
-    table = chance_slopes(with_draws(tied, "rms", 1), tied, n_resamples=20)
+    table = chance_slopes(with_draws(tied, "rms", 1), tied, bootstrap=Bootstrap(20))
     assert table[["slope", "ci_low", "ci_high"]].isna().all(axis=None) and (table.toward_chance == 0).all()
 
 
@@ -484,7 +486,7 @@ def test_slopes_are_least_squares_through_the_origin(random_seed: int) -> None:
     evaluation = evaluation_of(random_seed=random_seed)
     ablation = pd.concat([with_draws(evaluation, "rms", random_seed), with_draws(evaluation, "mean_abs", 1)])
     points = regression_to_chance(ablation, evaluation)
-    table = chance_slopes(ablation, evaluation, n_resamples=20).set_index("sets")
+    table = chance_slopes(ablation, evaluation, bootstrap=Bootstrap(20)).set_index("sets")
     for name, part in (("targeted", points[points.is_targeted]), ("random", points[~points.is_targeted])):
         slope = np.linalg.lstsq(part[["distance"]].to_numpy(), part.change.to_numpy(), rcond=None)[0][0]
         assert table.slope[name] == pytest.approx(slope)

@@ -10,6 +10,7 @@ from scipy import stats
 from tension_utils.analysis import margins as calibration
 from tension_utils.analysis import margins as response_bias
 from tension_utils.config import OBJECTIVES
+from tension_utils.statistics import Bootstrap
 
 
 def rng():
@@ -64,14 +65,14 @@ def test_standardized_margins_ignore_temperature(margins, scale):
 def test_reliability_by_hand():
     """Margins +-log 4 predict .8, +-log 9 predict .9; half and three quarters of them are right; a tie is at .5."""
     data = margin_rows(np.r_[np.log(4) * np.array([1, -1]), np.log(9) * np.array([1, 1, -1, 1]), 0] * 1.0001)
-    table = calibration.reliability_table(data, rng(), n_bins=5, n_resamples=200)
+    table = calibration.reliability_table(data, n_bins=5, bootstrap=Bootstrap(200))
     assert table.bin.to_list() == [0, 3, 4]
     assert table.predicted.to_list() == pytest.approx([0.5, 0.8, 0.9], abs=1e-4)
     assert table.accuracy.to_list() == [0.5, 0.5, 0.75]
     assert table.n_pairs.to_list() == [1, 2, 4]
     assert table.bin_low.to_list() == pytest.approx([0.5, 0.8, 0.9])
     assert (table.ci_low < table.accuracy).all()  # also for the single pair: Wilson's
-    errors = calibration.calibration_errors(data, rng(), n_bins=5, n_resamples=200).iloc[0]
+    errors = calibration.calibration_errors(data, n_bins=5, bootstrap=Bootstrap(200)).iloc[0]
     assert errors.ece == pytest.approx((0 + 2 * 0.3 + 4 * 0.15) / 7, abs=1e-4)
     assert errors.overconfidence == pytest.approx((2 * 0.3 + 4 * 0.15) / 7, abs=1e-4)
 
@@ -88,8 +89,10 @@ def test_calibrated_model_has_the_error_of_chance_and_an_overconfident_one_more(
     generator = np.random.default_rng(2)
     size = np.abs(generator.normal(size=4000)) * 1.5
     agrees = generator.random(4000) < 1 / (1 + np.exp(-size))
-    good = calibration.calibration_errors(margin_rows(np.where(agrees, size, -size)), rng(), n_resamples=500).iloc[0]
-    bad = calibration.calibration_errors(margin_rows(np.where(agrees, size, -size) * 3), rng(), n_resamples=500).iloc[0]
+    good = calibration.calibration_errors(margin_rows(np.where(agrees, size, -size)), bootstrap=Bootstrap(500)).iloc[0]
+    bad = calibration.calibration_errors(margin_rows(np.where(agrees, size, -size) * 3), bootstrap=Bootstrap(500)).iloc[
+        0
+    ]
     assert good.ece == pytest.approx(good.ece_chance, abs=0.008)
     assert good.overconfidence_ci_low < 0 < good.overconfidence_ci_high
     assert bad.ece_ci_low > 5 * bad.ece_chance
@@ -107,7 +110,7 @@ def test_score_shifts_by_hand():
     assert own.reward_shift.to_list() == [1, -1, -3]
     assert own.is_both_right.to_list() == [False, True, True]
     assert shifts[shifts.against == "harmless"].is_both_right.to_list() == [False, False, True]
-    table = calibration.shift_table(shifts, rng(), [], n_resamples=200).set_index(["against", "version"])
+    table = calibration.shift_table(shifts, [], bootstrap=Bootstrap(200)).set_index(["against", "version"])
     assert table.loc[("helpful", "as published"), "shift"] == -2
     assert table.loc[("helpful", "as published"), "shift_std"] == pytest.approx(np.sqrt(2))
     assert table.loc[("helpful", "as published"), "n_items"] == 2
@@ -118,7 +121,7 @@ def test_score_shifts_by_hand():
 def test_length_bias_by_hand():
     """Chosen longer: right, right, wrong; shorter: right, wrong; equal: right. Bias 2/3 - 1/2."""
     data = margin_rows([1, 2, -1, 1, -2, 3], chosen_length=[5, 9, 4, 1, 2, 4], rejected_length=[1, 3, 2, 3, 4, 4])
-    row = response_bias.length_bias_table(data, rng(), n_resamples=500).iloc[0]
+    row = response_bias.length_bias_table(data, bootstrap=Bootstrap(500)).iloc[0]
     assert (row.accuracy_longer, row.accuracy_shorter) == pytest.approx((2 / 3, 1 / 2))
     assert row.length_bias == pytest.approx(1 / 6)
     assert row.ci_low < 1 / 6 < row.ci_high
@@ -126,12 +129,12 @@ def test_length_bias_by_hand():
     expected = stats.spearmanr(data.margin, np.log(data.chosen_length / data.rejected_length)).statistic
     assert row.rank_correlation == pytest.approx(expected)
     with pytest.raises(ValueError, match="above 0"):
-        response_bias.length_bias_table(data.assign(chosen_length=0), rng())
+        response_bias.length_bias_table(data.assign(chosen_length=0))
 
 
 def test_length_bias_of_one_kind_and_of_no_spread():
     data = margin_rows([1, 2, -1], chosen_length=2, rejected_length=1)
-    row = response_bias.length_bias_table(data, rng(), []).iloc[0]
+    row = response_bias.length_bias_table(data, []).iloc[0]
     assert row.accuracy_longer == pytest.approx(2 / 3)
     assert np.isnan([row.accuracy_shorter, row.length_bias, row.ci_low, row.rank_correlation]).all()
     assert (row.n_longer, row.n_shorter, row.n_equal) == (3, 0, 0)
@@ -166,10 +169,10 @@ def test_style_bias_by_hand_and_paired_by_prompt():
     hard[0] = -1
     data = pd.concat([margin_rows(right, style="easy"), margin_rows(hard, style="hard")])
     data["item_id"] += data["style"]
-    row = response_bias.style_bias_table(data, rng()).iloc[0]
+    row = response_bias.style_bias_table(data).iloc[0]
     assert (row.accuracy_easy, row.accuracy_hard) == (0.5, 0.45)
     assert row.style_bias == pytest.approx(0.05)
     assert -0.01 <= row.ci_low <= 0.05 < row.ci_high < 0.2
     assert (row.n_easy, row.n_hard, row.n_clusters) == (20, 20, 20)
     with pytest.raises(ValueError, match="style easy or hard; got none"):
-        response_bias.style_bias_table(data.assign(style="none"), rng())
+        response_bias.style_bias_table(data.assign(style="none"))

@@ -31,7 +31,9 @@ def resampled(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator) ->
     """Bootstrap many studies, the last axis of (C, S, studies)."""
     starts = range(0, sums.shape[2], BLOCK)
     parts = [(sums[..., start : start + BLOCK], counts[..., start : start + BLOCK]) for start in starts]
-    return np.concatenate([statistics.crossed_bootstrap(*part, rng, N_RESAMPLES) for part in parts], axis=1)
+    return np.concatenate(
+        [statistics.crossed_bootstrap(*part, statistics.Bootstrap(N_RESAMPLES, rng)) for part in parts], axis=1
+    )
 
 
 def studies(rng, n_clusters, n_seeds, seed_std, kind, mean=1.0, n_items=2, shared=None) -> np.ndarray:
@@ -101,7 +103,10 @@ def test_interval_of_balanced_accuracy(n_seeds, seed_std):
     right = (rng.random(latent.shape) < special.expit(latent)).astype(float)  # (studies, C, S)
     one_hot = (part[:, None, None] == np.arange(3)).astype(float)  # (C, 1, 3)
     counts, weights = np.repeat(one_hot, n_seeds, 1), np.array([[0.25], [0.25], [0.5]])
-    draws = [statistics.contrast_draws(x[..., None] * one_hot, counts, weights, rng, 600)[1][:, 0] for x in right]
+    draws = [
+        statistics.contrast_draws(x[..., None] * one_hot, counts, weights, statistics.Bootstrap(600, rng))[1][:, 0]
+        for x in right
+    ]
     truths = [true_mean("credit", 1.5**2 + seed_std**2, mean) for mean in means]
     share = covers(np.stack(draws, 1), np.dot(truths, weights[:, 0]))
     assert BAND[0] <= share <= BAND[1], share
@@ -188,9 +193,9 @@ def test_compare_evaluations_by_hand():
     first = pd.DataFrame({"item_id": names, "cluster": names, "margin": [1.0, -1, 1, -1], "credit": [1.0, 0, 1, 0]})
     first = pd.concat([first.assign(**keys), first.assign(**keys | {"objective": "harmless"})])
     second = first.assign(margin=[-1.0, 1, 2, -2] + [1.0, -1, 1, -1], credit=[0.0, 1, 1, 0] + [1.0, 0, 1, 0])
-    table = statistics.compare_evaluations(first, second, np.random.default_rng(0)).set_index("objective")
+    table = statistics.compare_evaluations(first, second).set_index("objective")
     assert table.loc["helpful", ["flip_rate", "difference"]].to_list() == [0.5, 0]
     assert table.loc["harmless", ["flip_rate", "flip_rate_ci_high", "difference", "ci_low", "ci_high"]].sum() == 0
     assert table.loc["helpful", "flip_rate_ci_low"] < 0.5 < table.loc["helpful", "flip_rate_ci_high"]
     with pytest.raises(ValueError, match="no partner"):
-        statistics.compare_evaluations(first, second.iloc[1:], np.random.default_rng(0))
+        statistics.compare_evaluations(first, second.iloc[1:])

@@ -11,6 +11,7 @@ from tension_utils.data import Item, Turn
 from tension_utils.depth import depth_rewards, observed_residuals, read_rewards
 from tension_utils.engine.packing import prepare_items, read_position
 from tension_utils.evaluation import score_items
+from tension_utils.statistics import Bootstrap
 
 FINAL_NORM = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}
 OPTIONS = {"max_length": MAX_LENGTH, "progress": False}
@@ -95,7 +96,7 @@ def test_accuracy_by_depth_by_hand():
         for item, credit in enumerate(credits)
     ]
     label = {"base_model": "m", "objective": "helpful", "seed": 0, "benchmark": "hh-rlhf", "subset": "helpful-base"}
-    table = depth_accuracy(pd.DataFrame(rows).assign(**label, chance=0.5), n_resamples=50)
+    table = depth_accuracy(pd.DataFrame(rows).assign(**label, chance=0.5), bootstrap=Bootstrap(50))
     assert table.depth.tolist() == [0, 1, 2] and table.accuracy.tolist() == [0.5, 0.75, 1.0]
     assert (table.chance_accuracy == 0.5).all() and (table.n_items == 4).all()
     assert table.ci_low[2] < 1 and table.ci_high[2] == 1  # Wilson's where every item is right

@@ -23,6 +23,7 @@ from tension_utils.show.explorer import (
     in_words,
     percent,
 )
+from tension_utils.statistics import Bootstrap
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 SVG = "{http://www.w3.org/2000/svg}"
@@ -52,7 +53,7 @@ def run() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def effects(run) -> pd.DataFrame:
-    return explorer_effects(*run, n_resamples=200)
+    return explorer_effects(*run, bootstrap=Bootstrap(200))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def frames(explorer) -> dict:
 
 def test_effects_are_those_of_chapter_four(run, effects):
     ablation, evaluation = run
-    table = effect_table(ablation[ablation.ablation_kind == "zero"], evaluation, n_resamples=200)
+    table = effect_table(ablation[ablation.ablation_kind == "zero"], evaluation, bootstrap=Bootstrap(200))
     table = table[(table.metric == "accuracy") & table.test.isin([HELPFUL, HARMLESS])]
     own = effects[effects.set != "all"]
     keys, values = (
@@ -93,7 +94,7 @@ def test_all_neurons_have_a_change_and_no_control(run, effects):
 
 
 def test_other_kinds_are_chosen_and_unknown_ones_refused(run):
-    assert set(explorer_effects(*run, "mean", 50).set) == {"rms_change"}
+    assert set(explorer_effects(*run, "mean", Bootstrap(50)).set) == {"rms_change"}
     with pytest.raises(ValueError, match="'scale'; the kinds there are: mean, zero"):
         explorer_effects(*run, "scale")
 
@@ -182,11 +183,11 @@ def test_same_table_same_bytes(effects, explorer, frames):
 def test_what_was_not_run_is_said(run):
     ablation, evaluation = run
     part = ablation[(ablation.objective == HELPFUL) & (ablation.set != "all")]
-    explorer = Explorer(explorer_effects(part, evaluation, n_resamples=50), OBJECTIVES)
+    explorer = Explorer(explorer_effects(part, evaluation, bootstrap=Bootstrap(50)), OBJECTIVES)
     assert explorer.sets == [OWN] and explorer.fractions == [0.1, 0.3]
     assert explorer.own_frame(HARMLESS, "rms_change", 0.1).lines == (NOT_MEASURED,)
     only_all = ablation[ablation.set == "all"]
-    explorer = Explorer(explorer_effects(only_all, evaluation, n_resamples=50), OBJECTIVES)
+    explorer = Explorer(explorer_effects(only_all, evaluation, bootstrap=Bootstrap(50)), OBJECTIVES)
     assert set(explorer.frames()) == {(i, 0, 0, 0) for i in range(3)} and explorer.own_frame(HELPFUL, "any", 1.0).svg
 
 

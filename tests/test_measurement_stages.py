@@ -42,6 +42,7 @@ from tension_utils.masking import NEURON_MASK_FILE, NeuronMask
 from tension_utils.models import load_reward_model, load_tokenizer, open_checkpoint
 from tension_utils.neurons import NeuronSet
 from tension_utils.stages import ItemsConfig, evaluate_run, load_items
+from tension_utils.statistics import Bootstrap
 from tension_utils.training import train_run
 
 pytestmark = pytest.mark.xdist_group("measurement-stages")
@@ -226,7 +227,7 @@ def test_depth_ends_with_the_evaluation(runs: list[Run]) -> None:
     keys = ["base_model", "objective", "seed", "benchmark", "subset", "item_id", "cluster", "chance"]
     pd.testing.assert_frame_equal(last[keys], evaluation[keys])
     assert last.margin.to_numpy() == pytest.approx(evaluation.margin.to_numpy(), rel=1e-5, abs=1e-5)
-    accuracy = depth_accuracy(table, n_resamples=20).set_index(["benchmark", "subset", "depth"])
+    accuracy = depth_accuracy(table, bootstrap=Bootstrap(20)).set_index(["benchmark", "subset", "depth"])
     expected = evaluation.groupby(["benchmark", "subset"]).credit.mean()
     for place, value in expected.items():
         assert accuracy.accuracy[(*place, n_layers)] == pytest.approx(value)

@@ -45,6 +45,7 @@ from tension_utils.stages import (
     load_items,
     load_passages,
 )
+from tension_utils.statistics import Bootstrap
 from tension_utils.training import train_run
 
 pytestmark = pytest.mark.xdist_group("stages")
@@ -352,9 +353,11 @@ def test_a_mixed_model_can_have_its_shared_and_only_sets_alone(runs: list[Run], 
     assert len(rows) == 3 * 3 * (1 + 2 * 2) * 2 * (evaluation.benchmark == "hh-rlhf").sum()
     assert set(zip(rows.ablation_kind, rows["scale"], strict=True)) == {("resample", 0.0), ("zero", 2.0)}
     for control in CONTROLS:
-        table = per_neuron(rows, evaluation, n_resamples=20, control=control)
+        table = per_neuron(rows, evaluation, bootstrap=Bootstrap(20), control=control)
         assert set(table.family) == set(FAMILIES) and set(table.n_draws) == {2}
-        differences = per_neuron_differences(rows, evaluation, n_resamples=20, control=control, family=FAMILIES[2])
+        differences = per_neuron_differences(
+            rows, evaluation, bootstrap=Bootstrap(20), control=control, family=FAMILIES[2]
+        )
         assert len(differences) == 2 * 3 * 2 and (differences.n_neurons == differences.n_neurons[0]).all()
 
 

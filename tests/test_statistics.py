@@ -13,6 +13,7 @@ from tension_utils import statistics
 from tension_utils import statistics as bootstrap
 from tension_utils import statistics as comparisons
 from tension_utils import statistics as effects
+from tension_utils.statistics import Bootstrap
 
 RUN = {"objective": "helpful", "base_model": "toy-llama", "benchmark": "toy", "subset": "all"}
 
@@ -86,7 +87,7 @@ def test_cluster_bootstrap_equals_explicit_resampling_of_rows():
     sizes, generator = [1, 3, 2], np.random.default_rng(4)
     values = [generator.normal(size=size) for size in sizes]
     sums = np.array([v.sum() for v in values])[:, None, None]
-    fast = bootstrap.crossed_bootstrap(sums, np.array(sizes, float)[:, None, None], rng(), 50)[:, 0]
+    fast = bootstrap.crossed_bootstrap(sums, np.array(sizes, float)[:, None, None], Bootstrap(50))[:, 0]
     draws = rng().integers(0, 3, size=(50, 3))
     slow = [np.concatenate([values[c] for c in row]).mean() for row in draws]
     assert fast == pytest.approx(np.array(slow))
@@ -95,7 +96,9 @@ def test_cluster_bootstrap_equals_explicit_resampling_of_rows():
 def test_seeds_without_item_noise_give_the_t_interval():
     """Three seeds at .6, .7, .8 on identical items: mean .7, standard error .1 / sqrt 3, t(2) quantile 4.303."""
     sums = np.tile(np.array([0.6, 0.7, 0.8])[None, :, None], (40, 1, 1))
-    low, high = np.quantile(bootstrap.crossed_bootstrap(sums, np.ones_like(sums), rng(), 40_000)[:, 0], [0.025, 0.975])
+    low, high = np.quantile(
+        bootstrap.crossed_bootstrap(sums, np.ones_like(sums), Bootstrap(40_000))[:, 0], [0.025, 0.975]
+    )
     assert (low, high) == pytest.approx((0.7 - 0.2484, 0.7 + 0.2484), abs=0.02)
 
 
@@ -115,13 +118,13 @@ def test_seed_share_by_hand(values, expected):
 def test_columns_are_paired():
     sums = np.random.default_rng(1).normal(size=(30, 3, 1))
     both = np.concatenate([sums, sums + 1, 2 * sums], axis=2)
-    draws = bootstrap.crossed_bootstrap(both, np.ones_like(both), rng(), 100)
+    draws = bootstrap.crossed_bootstrap(both, np.ones_like(both), Bootstrap(100))
     assert draws[:, 1] - draws[:, 0] == pytest.approx(np.ones(100))
     assert draws[:, 2] == pytest.approx(2 * draws[:, 0])
 
 
 def test_accuracy_table_by_hand():
-    table = statistics.accuracy_table(evaluation_rows([[1, 0, 1, 0.5], [1, 0, 0, 0.5]]), ["objective"], rng(), 500)
+    table = statistics.accuracy_table(evaluation_rows([[1, 0, 1, 0.5], [1, 0, 0, 0.5]]), ["objective"], Bootstrap(500))
     row = table.iloc[0]
     assert len(table) == 1
     assert row.accuracy == 0.5
@@ -140,7 +143,7 @@ def test_accuracy_table_separates_conditions_and_repeats_with_its_seed():
             evaluation_rows(np.tile([1.0, 0.0], (2, 4)), objective="harmless", cluster_size=2),
         ]
     )
-    first, second = (statistics.accuracy_table(data, ["objective"], rng()) for _ in range(2))
+    first, second = (statistics.accuracy_table(data, ["objective"]) for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
     harmless, helpful = (row for _, row in first.iterrows())
     assert (harmless.objective, harmless.n_clusters) == ("harmless", 4)
@@ -151,9 +154,9 @@ def test_accuracy_table_separates_conditions_and_repeats_with_its_seed():
 def test_cluster_and_row_order_do_not_matter_to_the_estimate():
     generator = np.random.default_rng(3)
     data = evaluation_rows(generator.integers(0, 2, (3, 60)), cluster_size=3)
-    wide = statistics.accuracy_table(data, [], rng()).iloc[0]
-    narrow = statistics.accuracy_table(data.assign(cluster=data.item_id), [], rng()).iloc[0]
-    shuffled = statistics.accuracy_table(data.sample(frac=1, random_state=0), [], rng()).iloc[0]
+    wide = statistics.accuracy_table(data, []).iloc[0]
+    narrow = statistics.accuracy_table(data.assign(cluster=data.item_id), []).iloc[0]
+    shuffled = statistics.accuracy_table(data.sample(frac=1, random_state=0), []).iloc[0]
     assert wide.accuracy == pytest.approx(narrow.accuracy) == pytest.approx(shuffled.accuracy)
     assert (wide.n_clusters, narrow.n_clusters, wide.n_items) == (20, 60, 60)
 
@@ -161,19 +164,19 @@ def test_cluster_and_row_order_do_not_matter_to_the_estimate():
 def test_correlated_clusters_widen_the_interval():
     credits = np.repeat(np.random.default_rng(5).integers(0, 2, 40), 5)[None]
     data = evaluation_rows(credits, cluster_size=5)
-    wide = statistics.accuracy_table(data, [], rng()).iloc[0]
-    narrow = statistics.accuracy_table(data.assign(cluster=data.item_id), [], rng()).iloc[0]
+    wide = statistics.accuracy_table(data, []).iloc[0]
+    narrow = statistics.accuracy_table(data.assign(cluster=data.item_id), []).iloc[0]
     assert wide.ci_high - wide.ci_low > 1.8 * (narrow.ci_high - narrow.ci_low)  # sqrt 5 = 2.2 in theory
 
 
 def test_errors_name_what_is_missing():
     data = evaluation_rows([[1, 0]])
     with pytest.raises(ValueError, match="missing credit"):
-        statistics.accuracy_table(data.drop(columns="credit"), [], rng())
+        statistics.accuracy_table(data.drop(columns="credit"), [])
     with pytest.raises(ValueError, match="empty table"):
-        statistics.accuracy_table(data[:0], [], rng())
+        statistics.accuracy_table(data[:0], [])
     with pytest.raises(ValueError, match="expected finite credit"):
-        statistics.accuracy_table(data.assign(credit=[1, np.nan]), [], rng())
+        statistics.accuracy_table(data.assign(credit=[1, np.nan]), [])
 
 
 def test_pair_differences_by_hand():
@@ -227,14 +230,12 @@ def test_intervals_of_few_different_seeds_stay_within_what_accuracies_allow():
         for i in range(8)
     ]
     table = pd.DataFrame(rows)
-    wide = statistics.mean_table(
-        comparisons.pair_differences(table, "objective", ("first", "second")), ["credit"], [], rng()
-    )
+    wide = statistics.mean_table(comparisons.pair_differences(table, "objective", ("first", "second")), ["credit"], [])
     assert wide.credit_ci_high[0] > 1
-    found = comparisons.paired_bootstrap(table, "objective", ("first", "second"), rng())
+    found = comparisons.paired_bootstrap(table, "objective", ("first", "second"))
     assert found.ci_high[0] == 1 and found.ci_low[0] >= -1
     flips = comparisons.compare_evaluations(
-        table[table.objective == "first"], table[table.objective == "second"].assign(objective="first"), rng()
+        table[table.objective == "first"], table[table.objective == "second"].assign(objective="first")
     )
     assert flips.flip_rate_ci_high[0] <= 1
 
@@ -246,9 +247,7 @@ def test_paired_bootstrap_finds_a_difference_and_no_difference():
     worse = (base > 0.5).astype(float)
     real = pd.concat([evaluation_rows(better, objective="helpful"), evaluation_rows(worse, objective="harmless")])
     same = real.assign(subset="same", credit=np.tile(worse.ravel(), 2))
-    table = comparisons.paired_bootstrap(
-        pd.concat([real, same]), "objective", ("helpful", "harmless"), rng(), ["subset"]
-    )
+    table = comparisons.paired_bootstrap(pd.concat([real, same]), "objective", ("helpful", "harmless"), ["subset"])
     found, none = (row for _, row in table.iterrows())
     assert found.difference == pytest.approx((better - worse).mean())
     assert found.ci_low > 0
@@ -282,7 +281,7 @@ def test_ablation_effects_by_hand():
         ]
     )
     by = ["objective", "set", "fraction", "ablation_kind"]
-    table = effects.ablation_effects(ablation, intact, by, rng(), n_resamples=200).set_index("metric")
+    table = effects.ablation_effects(ablation, intact, by, bootstrap=Bootstrap(200)).set_index("metric")
     accuracy, margin = table.loc["accuracy"], table.loc["margin"]
     found = [accuracy.change, accuracy.control, accuracy.effect, accuracy.ci_low, accuracy.ci_high]
     assert found == pytest.approx([-0.4, -0.2, -0.2, -0.2, -0.2])
@@ -302,7 +301,7 @@ def test_ablation_effects_keep_settings_apart():
         ]
     )
     by = ["set", "fraction", "ablation_kind"]
-    table = effects.ablation_effects(ablation, intact, by, rng(), n_resamples=100)
+    table = effects.ablation_effects(ablation, intact, by, bootstrap=Bootstrap(100))
     accuracy = table[table.metric == "accuracy"]
     assert accuracy.fraction.tolist() == [0.1, 0.2]
     assert accuracy.effect.tolist() == pytest.approx([-0.1, -0.2])
@@ -314,10 +313,10 @@ def test_ablation_effects_refuse_unmatched_rows():
     top, random = ablation_rows(intact, "top", 0, 0.4), ablation_rows(intact, "random", 0, 0.1)
     by = ["set", "fraction", "ablation_kind"]
     with pytest.raises(ValueError, match="set = 'random'; got top"):
-        effects.ablation_effects(top, intact, by, rng())
+        effects.ablation_effects(top, intact, by)
     with pytest.raises(ValueError, match="random draws for every set"):
-        effects.ablation_effects(pd.concat([top, random[1:]]), intact, by, rng())
+        effects.ablation_effects(pd.concat([top, random[1:]]), intact, by)
     with pytest.raises(ValueError, match="intact row in evaluation"):
-        effects.ablation_effects(pd.concat([top, random]), intact[1:], by, rng())
+        effects.ablation_effects(pd.concat([top, random]), intact[1:], by)
     with pytest.raises(ValueError, match="expected `by` to hold set, fraction"):
-        effects.ablation_effects(pd.concat([top, random]), intact, ["set"], rng())
+        effects.ablation_effects(pd.concat([top, random]), intact, ["set"])

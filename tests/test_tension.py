@@ -13,6 +13,7 @@ from tension_utils import statistics as bootstrap
 from tension_utils import statistics as comparisons
 from tension_utils.analysis import accuracy, transfer
 from tension_utils.config import OBJECTIVES
+from tension_utils.statistics import Bootstrap
 
 BOOLEANS = st.lists(st.tuples(*[st.booleans()] * 3, st.integers(0, 2)), min_size=2, max_size=12)
 
@@ -57,7 +58,7 @@ def test_mixed_against_single_by_hand():
             rows_of([[1, 1, 0, 1], [1, 1, 0, 0]], "helpful-harmless"),
         ]
     )
-    table = accuracy.mixed_against_single(data, rng(), n_resamples=200).set_index("against")
+    table = accuracy.mixed_against_single(data, bootstrap=Bootstrap(200)).set_index("against")
     assert table.difference.to_dict() == pytest.approx({"helpful": 0.25, "harmless": -0.375})
     assert (table.mixed == 0.625).all()
     assert table.single.to_dict() == {"helpful": 0.375, "harmless": 1.0}
@@ -73,7 +74,7 @@ def test_mixed_against_single_by_hand():
 def test_behavior_by_hand():
     """Refuse: subsets at 3/4 and 1/2 count equally, .625; respond 1/4: balanced .4375, over-refusal .75."""
     data = behavior_rows("helpful", [[1, 1, 1, 0]], [[1, 0]], [[1, 0, 0, 0]])
-    row = accuracy.behavior_table(pd.concat([data, rows_of([[1, 1]])]), rng()).iloc[0]
+    row = accuracy.behavior_table(pd.concat([data, rows_of([[1, 1]])])).iloc[0]
     assert (row.refuse_accuracy, row.respond_accuracy) == pytest.approx((0.625, 0.25))
     assert (row.balanced_accuracy, row.over_refusal) == pytest.approx((0.4375, 0.75))
     assert row.over_refusal_ci_low == pytest.approx(1 - row.respond_accuracy_ci_high)
@@ -86,14 +87,14 @@ def test_behavior_by_hand():
 def test_behavior_interval_has_the_standard_error_of_the_formula():
     generator = np.random.default_rng(1)
     credits = [generator.integers(0, 2, (1, n)) for n in (200, 50, 90)]
-    row = accuracy.behavior_table(behavior_rows("helpful", *credits), rng(), n_resamples=8000).iloc[0]
+    row = accuracy.behavior_table(behavior_rows("helpful", *credits), bootstrap=Bootstrap(8000)).iloc[0]
     variances = [x.var(ddof=1) / x.size for x in credits]
     expected = 2 * 1.96 * np.sqrt((variances[0] + variances[1]) / 16 + variances[2] / 4)
     assert row.balanced_accuracy_ci_high - row.balanced_accuracy_ci_low == pytest.approx(expected, rel=0.04)
 
 
 def test_behavior_that_never_varies_gets_an_interval():
-    row = accuracy.behavior_table(behavior_rows("helpful", [[1] * 6], [[1] * 4], [[0] * 10]), rng()).iloc[0]
+    row = accuracy.behavior_table(behavior_rows("helpful", [[1] * 6], [[1] * 4], [[0] * 10])).iloc[0]
     low, high = statistics.wilson_interval(10, 10)
     assert (row.refuse_accuracy_ci_low, row.refuse_accuracy_ci_high) == pytest.approx((low, high))
     assert row.balanced_accuracy_ci_low == pytest.approx(0.5 - (1 - low) / 2)
@@ -102,19 +103,19 @@ def test_behavior_that_never_varies_gets_an_interval():
 
 def test_behavior_without_a_direction():
     data = rows_of([[1, 0]], subset="r", direction="refuse")
-    row = accuracy.behavior_table(data, rng()).iloc[0]
+    row = accuracy.behavior_table(data).iloc[0]
     assert row.refuse_accuracy == 0.5
     assert np.isnan([row.respond_accuracy, row.balanced_accuracy, row.over_refusal, row.chance_accuracy]).all()
     with pytest.raises(ValueError, match="refuse or respond; got none"):
-        accuracy.behavior_table(rows_of([[1, 0]]), rng())
+        accuracy.behavior_table(rows_of([[1, 0]]))
 
 
 def test_behavior_differences_are_differences_of_behavior():
     generator = np.random.default_rng(2)
     draw = [[generator.integers(0, 2, (3, n)) for n in (30, 10, 20)] for _ in range(2)]
     data = pd.concat([behavior_rows(name, *credits) for name, credits in zip(OBJECTIVES[:2], draw, strict=True)])
-    table = accuracy.behavior_differences(data, OBJECTIVES[:2], rng()).set_index("measure")
-    apart = accuracy.behavior_table(data, rng()).set_index("objective")
+    table = accuracy.behavior_differences(data, OBJECTIVES[:2]).set_index("measure")
+    apart = accuracy.behavior_table(data).set_index("objective")
     for name in accuracy.ACCURACIES:
         expected = apart.loc["helpful", name] - apart.loc["harmless", name]
         assert table.loc[name, "difference"] == pytest.approx(expected)
@@ -127,8 +128,8 @@ def test_contrast_of_one_part_is_the_mean():
     """With one part the draws are those of the plain bootstrap, stretched by sqrt(C / (C - 1))."""
     sums = np.random.default_rng(3).normal(size=(20, 3, 1))
     counts = np.ones_like(sums)
-    estimate, draws = bootstrap.contrast_draws(sums, counts, np.ones((1, 1)), rng(), 100)
-    plain = bootstrap.crossed_bootstrap(sums, counts, rng(), 100)
+    estimate, draws = bootstrap.contrast_draws(sums, counts, np.ones((1, 1)), Bootstrap(100))
+    plain = bootstrap.crossed_bootstrap(sums, counts, Bootstrap(100))
     assert estimate == pytest.approx(sums.mean())
     assert draws - estimate == pytest.approx((plain - estimate) * np.sqrt(20 / 19))
 
@@ -227,7 +228,7 @@ def every_pairing(data: pd.DataFrame) -> pd.DataFrame:
 
 def test_transferability_table_averages_pairings_and_base_models():
     data = pd.concat([three_models(), three_models(seed=6, base="b")])
-    table = transfer.transferability_table(data, rng(), n_resamples=300).set_index("pairings")
+    table = transfer.transferability_table(data, bootstrap=Bootstrap(300)).set_index("pairings")
     pairs = every_pairing(data)
     for name in transfer.MEASURES:
         assert table.loc["all", name] == pytest.approx(pairs[name].mean())
@@ -240,17 +241,17 @@ def test_transferability_table_averages_pairings_and_base_models():
 def test_transferability_refuses_incomplete_tables():
     data = three_models(n_seeds=1)
     with pytest.raises(ValueError, match="on the same items"):
-        transfer.transferability_table(data.iloc[1:], rng())
+        transfer.transferability_table(data.iloc[1:])
     with pytest.raises(ValueError, match="the same seeds for"):
-        transfer.transferability_table(data[data.objective != "harmless"], rng())
+        transfer.transferability_table(data[data.objective != "harmless"])
     with pytest.raises(ValueError, match="got repeats"):
-        transfer.transferability_table(pd.concat([data, data[:1]]), rng())
+        transfer.transferability_table(pd.concat([data, data[:1]]))
 
 
 def test_nothing_right_is_unknown_and_harms_no_other_measure():
     data = three_models(n_seeds=1)
     data.loc[data.objective == "helpful", "margin"] = -1
     data.loc[data.objective == "helpful-harmless", "margin"] = -1
-    row = transfer.transferability_table(data, rng(), n_resamples=50).iloc[0]
+    row = transfer.transferability_table(data, bootstrap=Bootstrap(50)).iloc[0]
     assert np.isnan(row.jaccard_helpful)
     assert (row.transferability, row.jaccard_harmless) == (0, 0)

@@ -30,7 +30,7 @@ from tension_utils.stages import (
     train_variant,
     variant_mask,
 )
-from tension_utils.statistics import analysis_rng
+from tension_utils.statistics import Bootstrap
 from tension_utils.training import train_run
 
 pytestmark = pytest.mark.xdist_group("training")
@@ -220,7 +220,7 @@ BY_HAND = {
 
 
 def test_costs_and_their_differences_by_hand() -> None:
-    costs = mixing_costs(rows(BY_HAND), analysis_rng(), 50).set_index(["mask", "test"])
+    costs = mixing_costs(rows(BY_HAND), bootstrap=Bootstrap(50)).set_index(["mask", "test"])
     expected = {  # single - mixed: 3/4, 2/2 and 5/6 minus what the mask leaves; two random draws are averaged
         ("no mask", "helpful"): 3 / 4 - 1 / 4,
         ("no mask", "harmless"): 1 - 1 / 2,
@@ -236,7 +236,7 @@ def test_costs_and_their_differences_by_hand() -> None:
     assert (costs.single - costs.mixed).to_dict() == pytest.approx(expected)
     assert costs.n_items.to_dict() == {key: {"helpful": 4, "harmless": 2}.get(key[1], 6) for key in expected}
     assert (costs.chance_accuracy == 0.5).all() and (costs.n_seeds == 1).all()
-    effects = mask_effects(rows(BY_HAND), analysis_rng(), 50).set_index(["contrast", "test"])
+    effects = mask_effects(rows(BY_HAND), bootstrap=Bootstrap(50)).set_index(["contrast", "test"])
     assert effects.change["shared mask - random mask", "helpful-harmless"] == pytest.approx(1 / 6 - 4 / 6)
     assert effects.change["random mask - no mask", "harmless"] == pytest.approx(1 / 4)
     assert len(effects) == 9
@@ -250,8 +250,8 @@ def test_an_effect_is_a_difference_of_costs_and_the_single_models_cancel(data: s
         rows({key: data.draw(st.lists(credit, min_size=5, max_size=5)) for key in BY_HAND}, seed)
         for seed in range(n_seeds)
     )
-    costs = mixing_costs(table, analysis_rng(), 20).set_index(["mask", "test"]).cost
-    effects = mask_effects(table, analysis_rng(), 20)
+    costs = mixing_costs(table, bootstrap=Bootstrap(20)).set_index(["mask", "test"]).cost
+    effects = mask_effects(table, bootstrap=Bootstrap(20))
     for row in effects.itertuples():
         first, second = row.contrast.split(" - ")
         assert row.change == pytest.approx(costs[first, row.test] - costs[second, row.test], abs=1e-12)
@@ -272,7 +272,7 @@ def test_a_planted_relief_is_found_and_none_is_not() -> None:
         )
         for seed in range(3)
     ]
-    effects = mask_effects(pd.concat(tables), analysis_rng()).set_index(["contrast", "test"])
+    effects = mask_effects(pd.concat(tables)).set_index(["contrast", "test"])
     for test in ("helpful", "harmless", "helpful-harmless"):
         found, none = effects.loc["shared mask - random mask", test], effects.loc["random mask - no mask", test]
         assert found.ci_high < 0 and found.p_adjusted < 0.01 and found.ci_low < -0.25 < found.ci_high
@@ -283,6 +283,6 @@ def test_a_mask_without_a_seed_or_an_item_is_refused() -> None:
     two = pd.concat([rows(BY_HAND, 0), rows({k: v for k, v in BY_HAND.items() if k[0] != SHARED}, 1)])
     for measure in (mixing_costs, mask_effects):
         with pytest.raises(ValueError, match="expected the same items under .*shared mask"):
-            measure(two, analysis_rng(), 20)
+            measure(two, bootstrap=Bootstrap(20))
     with pytest.raises(ValueError, match="missing cluster"):
         mask_rows(rows(BY_HAND).drop(columns="cluster"))

@@ -20,9 +20,9 @@ from tension_utils.statistics import (
     CLUSTER_COLUMNS,
     ITEM_COLUMNS,
     MODEL_COLUMNS,
-    N_RESAMPLES,
+    TAILS,
+    Bootstrap,
     accuracy_table,
-    analysis_rng,
     benjamini_hochberg,
     conditions,
     contrast_draws,
@@ -46,19 +46,16 @@ ACCURACIES = ("refuse_accuracy", "respond_accuracy", "balanced_accuracy")
 
 def mixed_against_single(
     evaluation: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("group", "benchmark", "subset"),
     value: str = "credit",
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Compare the mixed objective with each single one, item by item and seed by seed.
 
     Args:
         evaluation: rows of evaluation.parquet of all three objectives, on the same items and seeds.
-        rng: source of bootstrap draws and permutations.
         by: columns that name the comparisons.
         value: column compared.
-        n_resamples: bootstrap draws.
 
     Returns:
         ``by``, against (the single objective), is_own (it is the group's own; only with group in ``by``), mixed and
@@ -70,11 +67,10 @@ def mixed_against_single(
 
     Source: paper, claim C1; the pairing, intervals and tests are ours.
     """
-    by = list(by)
+    by, bootstrap, tables = list(by), bootstrap or Bootstrap(), []
     require_columns(evaluation, ["objective", "chance", value, *by])
-    tables = []
     for single in SINGLE_OBJECTIVES:
-        table = paired_bootstrap(evaluation, "objective", (MIXED, single), rng, by, value, n_resamples)
+        table = paired_bootstrap(evaluation, "objective", (MIXED, single), by, value, bootstrap)
         for name, objective in (("mixed", MIXED), ("single", single)):
             table.insert(len(by), name, _means(evaluation[evaluation.objective == objective], by, value))
         table.insert(len(by), "against", single)
@@ -101,23 +97,20 @@ def _weights(parts: list[tuple]) -> np.ndarray:
     return np.column_stack([own, own.mean(1)])
 
 
-def _behave(
-    rows: pd.DataFrame, rng: np.random.Generator, n_resamples: int, confidence: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _behave(rows: pd.DataFrame, bootstrap: Bootstrap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the three accuracies (3,), their intervals (3, 2), and each cluster's part in them (C, 3)."""
     sums, counts, parts = crossed_parts(rows, "credit", PART)
     weights = _weights(parts)
     known = np.nan_to_num(weights)
-    estimates, draws = contrast_draws(sums, counts, known, rng, n_resamples)
-    tail = (1 - confidence) / 2
-    bounds = np.quantile(draws, [tail, 1 - tail], axis=0).T  # (3, 2)
+    estimates, draws = contrast_draws(sums, counts, known, bootstrap)
+    bounds = np.quantile(draws, TAILS, axis=0).T  # (3, 2)
     absent = np.isnan(weights).any(0)
     estimates[absent], bounds[absent] = np.nan, np.nan
     contributions = (sums.sum(1) / counts.sum((0, 1))) @ known  # (C, 3)
     return estimates, bounds, contributions
 
 
-def _widen(estimates: np.ndarray, bounds: np.ndarray, n_clusters: Sequence[int], confidence: float) -> np.ndarray:
+def _widen(estimates: np.ndarray, bounds: np.ndarray, n_clusters: Sequence[int]) -> np.ndarray:
     """Replace an interval without width by Wilson's, and pass it on to the mean of both directions.
 
     The direction without spread is uncorrelated with the other, so the half-widths of their mean add in quadrature
@@ -126,7 +119,7 @@ def _widen(estimates: np.ndarray, bounds: np.ndarray, n_clusters: Sequence[int],
     bounds = bounds.copy()
     flat = [index for index in range(2) if bounds[index, 0] == bounds[index, 1]]
     for index in flat:
-        bounds[index] = wilson_interval(round(estimates[index] * n_clusters[index]), n_clusters[index], confidence)
+        bounds[index] = wilson_interval(round(estimates[index] * n_clusters[index]), n_clusters[index])
     if flat:
         halves = np.sqrt(((bounds[:2] - estimates[:2, None]) ** 2).sum(0)) / 2
         bounds[2] = estimates[2] + halves * [-1, 1]
@@ -135,10 +128,8 @@ def _widen(estimates: np.ndarray, bounds: np.ndarray, n_clusters: Sequence[int],
 
 def behavior_table(
     evaluation: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("objective",),
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return how well reward models rank refusing where they should, responding where they should, and both.
 
@@ -149,10 +140,7 @@ def behavior_table(
 
     Args:
         evaluation: rows of evaluation.parquet; those with another direction than refuse or respond are left out.
-        rng: source of the bootstrap draws.
         by: columns that name a condition; at least one.
-        n_resamples: draws per condition.
-        confidence: of the intervals.
 
     Returns:
         ``by``; refuse_accuracy, respond_accuracy, balanced_accuracy and over_refusal, each with _ci_low and _ci_high;
@@ -164,14 +152,13 @@ def behavior_table(
 
     Source: METHOD section 2, fact 4.
     """
-    by = list(by)
+    by, bootstrap, records = list(by), bootstrap or Bootstrap(), []
     rows = _directed(evaluation, by)
-    records = []
     for key, part in rows.groupby(by, sort=True, dropna=False):
-        estimates, bounds, contributions = _behave(part, rng, n_resamples, confidence)
+        estimates, bounds, contributions = _behave(part, bootstrap)
         sides = [part[part.direction == name] for name in BEHAVIORS]
         clusters = [count_distinct(side, CLUSTER_COLUMNS) for side in sides]
-        bounds = _widen(estimates, bounds, clusters, confidence)
+        bounds = _widen(estimates, bounds, clusters)
         record = dict(zip(by, key, strict=True))
         for name, value, (low, high) in zip(ACCURACIES, estimates, bounds, strict=True):
             record |= {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
@@ -204,22 +191,17 @@ def _directed(evaluation: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def behavior_differences(
     evaluation: pd.DataFrame,
     pair: tuple[str, str],
-    rng: np.random.Generator,
     by: Sequence[str] = (),
     condition: str = "objective",
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Compare the behavior of two conditions on the same items and seeds.
 
     Args:
         evaluation: rows of evaluation.parquet.
         pair: two values of ``condition``; the difference is first minus second.
-        rng: source of bootstrap draws and permutations.
         by: columns that name the comparisons; [] is one.
         condition: column that tells the two apart.
-        n_resamples: draws per comparison.
-        confidence: of the intervals.
 
     Returns:
         One row per comparison and measure of `ACCURACIES`: ``by``, measure, difference, ci_low, ci_high, p_value
@@ -229,11 +211,11 @@ def behavior_differences(
     Raises:
         ValueError: the conditions differ in items or seeds, or no item has a direction.
     """
-    by = list(by)
+    by, bootstrap = list(by), bootstrap or Bootstrap()
     rows = pair_differences(_directed(evaluation, [condition, *by]), condition, pair, ["credit"])
     records = []
     for key, part in conditions(rows, by):
-        estimates, bounds, contributions = _behave(part, rng, n_resamples, confidence)
+        estimates, bounds, contributions = _behave(part, bootstrap)
         bounds = bounds.clip(-1, 1)
         n_seeds = count_distinct(part, MODEL_COLUMNS)
         for index, measure in enumerate(ACCURACIES):
@@ -241,7 +223,7 @@ def behavior_differences(
             if np.isfinite(estimates[index]):
                 record = dict(zip(by, key, strict=True)) | {"measure": measure, "difference": estimates[index]}
                 record |= dict(zip(["ci_low", "ci_high"], bounds[index], strict=True))
-                record["p_value"] = permutation_test_paired(moved, np.zeros_like(moved), rng)
+                record["p_value"] = permutation_test_paired(moved, np.zeros_like(moved), bootstrap.rng)
                 records.append(record | {"n_clusters": len(contributions), "n_seeds": n_seeds})
     table = pd.DataFrame(records)
     table.insert(table.columns.get_loc("n_clusters"), "p_adjusted", benjamini_hochberg(table.p_value))
@@ -271,7 +253,7 @@ def tension_table(evaluation: pd.DataFrame) -> pd.DataFrame:
     Returns:
         objective, test, and the columns of `statistics.accuracy_table`; at most 3 x 3 rows.
     """
-    table = accuracy_table(hh_tests(evaluation), ["objective", "test"], analysis_rng())
+    table = accuracy_table(hh_tests(evaluation), ["objective", "test"])
     return in_order(table, "objective", "test")
 
 
@@ -287,7 +269,7 @@ def conflict_table(evaluation: pd.DataFrame) -> pd.DataFrame:
     if (rows.direction == "none").all():
         return pd.DataFrame(columns=["objective", "test", "pairs", "accuracy"])
     rows = rows.assign(pairs=np.where(rows.direction == "none", "agreeing", "conflicting"))
-    return in_order(accuracy_table(rows, ["objective", "test", "pairs"], analysis_rng()), "objective", "test")
+    return in_order(accuracy_table(rows, ["objective", "test", "pairs"]), "objective", "test")
 
 
 def interpolation_frontier(table: pd.DataFrame) -> pd.DataFrame:
@@ -301,16 +283,15 @@ def interpolation_frontier(table: pd.DataFrame) -> pd.DataFrame:
         `statistics.accuracy_table`.
     """
     by = ["base_model", "harmless_weight", "test"]
-    frontier = accuracy_table(hh_tests(table), by, analysis_rng())
+    frontier = accuracy_table(hh_tests(table), by)
     return frontier.sort_values(by, key=lambda c: c.map(list(ARMS).index) if c.name == "test" else c, ignore_index=True)
 
 
-def depth_accuracy(table: pd.DataFrame, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+def depth_accuracy(table: pd.DataFrame, bootstrap: Bootstrap | None = None) -> pd.DataFrame:
     """Return the accuracy of the reward that is read at every depth.
 
     Args:
         table: rows of depth.parquet.
-        n_resamples: bootstrap draws.
 
     Returns:
         base_model, objective, benchmark, subset, depth (0: embeddings, L: the model's own reward), accuracy, ci_low,
@@ -318,7 +299,7 @@ def depth_accuracy(table: pd.DataFrame, n_resamples: int = N_RESAMPLES) -> pd.Da
     """
     by = ["base_model", "objective", "benchmark", "subset", "depth"]
     names = {"credit": "accuracy", "credit_ci_low": "ci_low", "credit_ci_high": "ci_high", "chance": "chance_accuracy"}
-    means = mean_table(table, ["credit", "chance"], by, analysis_rng(), n_resamples)
+    means = mean_table(table, ["credit", "chance"], by, bootstrap)
     return widen_degenerate(means.rename(columns=names)).drop(columns=["chance_ci_low", "chance_ci_high"])
 
 
@@ -379,7 +360,7 @@ def benchmark_table(evaluation: pd.DataFrame) -> pd.DataFrame:
         objective, benchmark, subset, style ("" where a benchmark has none), and the columns of
         `statistics.accuracy_table`.
     """
-    return accuracy_table(evaluation, [*CELL, "style"], analysis_rng())
+    return accuracy_table(evaluation, [*CELL, "style"])
 
 
 def beside_paper(table: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
@@ -435,13 +416,11 @@ def mask_rows(evaluation: pd.DataFrame) -> pd.DataFrame:
     return rows.groupby(keys, as_index=False)[["credit", "chance"]].mean()
 
 
-def mixing_costs(evaluation: pd.DataFrame, rng: np.random.Generator, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+def mixing_costs(evaluation: pd.DataFrame, bootstrap: Bootstrap | None = None) -> pd.DataFrame:
     """Return what mixing costs: the single-objective accuracy minus the mixed one, without and with masks.
 
     Args:
         evaluation: as for `mask_rows`, all reward models on the same items and seeds.
-        rng: source of bootstrap draws and permutations.
-        n_resamples: bootstrap draws.
 
     Returns:
         mask, test, single and mixed (accuracies), cost (single - mixed), ci_low, ci_high, p_value, p_adjusted
@@ -452,9 +431,9 @@ def mixing_costs(evaluation: pd.DataFrame, rng: np.random.Generator, n_resamples
 
     Source: ours; the training-time variants themselves are in section 1 of METHOD.md, "Ablation".
     """
-    rows, tables = mask_rows(evaluation), []
+    rows, tables, bootstrap = mask_rows(evaluation), [], bootstrap or Bootstrap()
     for mask in dict.fromkeys(MASKS.values()):
-        table = _paired(rows, (SINGLE, mask), rng, n_resamples).rename(columns={"difference": "cost"})
+        table = _paired(rows, (SINGLE, mask), bootstrap).rename(columns={"difference": "cost"})
         for position, (name, value) in enumerate({"single": SINGLE, "mixed": mask}.items()):
             table.insert(1 + position, name, table.test.map(rows[rows["mask"] == value].groupby("test").credit.mean()))
         chance = table.test.map(rows.groupby("test").chance.mean())
@@ -463,7 +442,7 @@ def mixing_costs(evaluation: pd.DataFrame, rng: np.random.Generator, n_resamples
     return _adjusted(tables, "mask")
 
 
-def mask_effects(evaluation: pd.DataFrame, rng: np.random.Generator, n_resamples: int = N_RESAMPLES) -> pd.DataFrame:
+def mask_effects(evaluation: pd.DataFrame, bootstrap: Bootstrap | None = None) -> pd.DataFrame:
     """Return how one mask changes the cost of mixing against another; below zero the tension shrinks.
 
     The single-objective accuracy is the same in both costs, so the change is the mixed accuracy under the second mask
@@ -471,8 +450,6 @@ def mask_effects(evaluation: pd.DataFrame, rng: np.random.Generator, n_resamples
 
     Args:
         evaluation: as for `mixing_costs`.
-        rng: likewise.
-        n_resamples: likewise.
 
     Returns:
         contrast ("first - second"), test, change, ci_low, ci_high, p_value, p_adjusted, n_items, n_clusters, n_seeds.
@@ -480,17 +457,17 @@ def mask_effects(evaluation: pd.DataFrame, rng: np.random.Generator, n_resamples
     Raises:
         ValueError: as `mixing_costs`.
     """
-    rows, tables = mask_rows(evaluation), []
+    rows, tables, bootstrap = mask_rows(evaluation), [], bootstrap or Bootstrap()
     for first, second in CONTRASTS:
-        table = _paired(rows, (second, first), rng, n_resamples).rename(columns={"difference": "change"})
+        table = _paired(rows, (second, first), bootstrap).rename(columns={"difference": "change"})
         tables.append(table.assign(contrast=f"{first} - {second}"))
     return _adjusted(tables, "contrast")
 
 
-def _paired(rows: pd.DataFrame, pair: tuple[str, str], rng: np.random.Generator, n_resamples: int) -> pd.DataFrame:
+def _paired(rows: pd.DataFrame, pair: tuple[str, str], bootstrap: Bootstrap) -> pd.DataFrame:
     """Compare two masks test by test; an item counts in its own test and in both together."""
     tables = [
-        paired_bootstrap(rows[rows.test == test], "mask", pair, rng, n_resamples=n_resamples).assign(test=test)
+        paired_bootstrap(rows[rows.test == test], "mask", pair, bootstrap=bootstrap).assign(test=test)
         for test in OBJECTIVES
         if (rows.test == test).any()
     ]

@@ -16,7 +16,7 @@ from tension_utils.analysis.removal import effect_table, per_neuron_differences
 from tension_utils.artifacts import read_table
 from tension_utils.conditions import MIXED_SETS, NATURAL, ONLY, SHARED
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SCORE_KINDS, SINGLE_OBJECTIVES, Run
-from tension_utils.statistics import ITEM_COLUMNS, analysis_rng, count_distinct, seed_interval, wilson_interval
+from tension_utils.statistics import ITEM_COLUMNS, count_distinct, seed_interval, wilson_interval
 
 VERDICTS = ("supported", "not supported", "mixed", "not run")
 
@@ -311,7 +311,7 @@ def _paired(evaluation: pd.DataFrame, arm: str) -> list[Statement]:
     if arm not in set(evaluation.objective):
         return [not_run("C1", WAYS[1], name, f"no model was trained as {arm}") for name in names.values()]
     rows = evaluation[evaluation.objective.isin([*SINGLE_OBJECTIVES, arm]) & evaluation.group.isin(GROUPS)]
-    table = mixed_against_single(rows.replace({"objective": {arm: MIXED}}), analysis_rng(), by=["group"])
+    table = mixed_against_single(rows.replace({"objective": {arm: MIXED}}), by=["group"])
     table = table[table.is_own].set_index("group")
     return [
         Statement(
@@ -338,7 +338,7 @@ def _balanced(evaluation: pd.DataFrame) -> list[Statement]:
         if not {"refuse", "respond"} <= set(rows.direction):
             statements.append(not_run("C1", WAYS[1], name, "no safety benchmark with both directions was evaluated"))
             continue
-        table = behavior_differences(rows, (MIXED, single), analysis_rng()).set_index("measure")
+        table = behavior_differences(rows, (MIXED, single)).set_index("measure")
         row = table.loc["balanced_accuracy"]
         directed = rows[rows.direction.isin(["refuse", "respond"])]
         n_items = count_distinct(directed, ITEM_COLUMNS)

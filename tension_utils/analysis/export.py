@@ -33,7 +33,7 @@ from tension_utils.analysis.removal import (
 from tension_utils.artifacts import atomic_path, read_manifest, read_table
 from tension_utils.conditions import EQUAL_SIZE, FAMILY_WORDS, MIXED_SETS, NATURAL
 from tension_utils.config import SINGLE_OBJECTIVES, Run, named_runs
-from tension_utils.statistics import accuracy_table, analysis_rng
+from tension_utils.statistics import accuracy_table
 
 KEPT = (
     "config",
@@ -94,7 +94,7 @@ def replication_tables(runs: list[Run], kinds: list[str], fraction: float) -> di
     floors = floor_table(runs, kinds, fraction).set_index(keys).jaccard.rename("floor")
     return {
         "training": training_table(runs),
-        "accuracy": accuracy_table(evaluation, ["objective", "seed", "benchmark", "subset"], analysis_rng()),
+        "accuracy": accuracy_table(evaluation, ["objective", "seed", "benchmark", "subset"]),
         "by_seed": effects_by_seed(ablation, evaluation),
         "overlap": reference_table(runs, kinds, fraction),
         "overlap_by_seed": overlap_table(runs, kinds, fraction).join(floors, on=keys),

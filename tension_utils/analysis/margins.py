@@ -9,8 +9,9 @@ from scipy import special, stats
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.statistics import (
     ITEM_COLUMNS,
-    N_RESAMPLES,
     RUN_COLUMNS,
+    TAILS,
+    Bootstrap,
     conditions,
     contrast_draws,
     crossed_parts,
@@ -97,30 +98,25 @@ def preferences(evaluation: pd.DataFrame, n_bins: int = N_BINS) -> pd.DataFrame:
 
 def reliability_table(
     evaluation: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("objective",),
     n_bins: int = N_BINS,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return the reliability diagram: observed against predicted accuracy of the preferred response, in bins.
 
     Args:
         evaluation: rows of evaluation.parquet.
-        rng: source of the bootstrap draws.
         by: columns that name a condition; [] is one.
         n_bins: equal bins of [1/2, 1]; empty ones have no row.
-        n_resamples: draws per bin.
-        confidence: of the intervals.
 
     Returns:
         ``by``, bin, bin_low, bin_high, predicted (mean), accuracy, ci_low, ci_high (of the accuracy, by cluster and
         seed; Wilson's over clusters where all agree), n_pairs (rows), n_items, n_clusters, n_seeds.
     """
     rows, keys = preferences(evaluation, n_bins), [*by, "bin"]
-    table = mean_table(rows, ["predicted", "credit"], keys, rng, n_resamples, confidence)
+    table = mean_table(rows, ["predicted", "credit"], keys, bootstrap)
     names = {"credit": "accuracy", "credit_ci_low": "ci_low", "credit_ci_high": "ci_high"}
-    table = widen_degenerate(table.rename(columns=names), confidence)
+    table = widen_degenerate(table.rename(columns=names))
     edges = np.linspace(0.5, 1, n_bins + 1)
     table = table.assign(bin_low=edges[table.bin], bin_high=edges[table.bin + 1])
     table["n_pairs"] = rows.groupby(keys, sort=True, dropna=False).size().to_numpy()
@@ -130,10 +126,9 @@ def reliability_table(
 
 def calibration_errors(
     evaluation: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("objective",),
     n_bins: int = N_BINS,
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     r"""Return the expected calibration error and the mean overconfidence.
 
@@ -145,10 +140,8 @@ def calibration_errors(
 
     Args:
         evaluation: rows of evaluation.parquet; put one reward model or several with like temperatures in a condition.
-        rng: source of bootstrap draws and simulated pairs.
         by: columns that name a condition; [] is one.
         n_bins: equal bins of [1/2, 1].
-        n_resamples: draws per condition.
 
     Returns:
         ``by``, ece, ece_ci_low, ece_ci_high, ece_chance, overconfidence (mean predicted - mean accuracy) with _ci_low
@@ -156,12 +149,12 @@ def calibration_errors(
 
     Source: Guo et al. (2017), "On calibration of modern neural networks"; chance level ours.
     """
-    rows, keys = preferences(evaluation, n_bins), [*by, "bin"]
+    rows, keys, bootstrap = preferences(evaluation, n_bins), [*by, "bin"], bootstrap or Bootstrap()
     gaps = rows.groupby(keys, dropna=False).overconfidence.transform("mean")
     rows = rows.assign(ece=np.sign(gaps) * rows.overconfidence)
-    table = mean_table(rows, ["ece", "overconfidence"], by, rng, n_resamples)
+    table = mean_table(rows, ["ece", "overconfidence"], by, bootstrap)
     groups = conditions(rows, by)
-    table.insert(len(by) + 3, "ece_chance", [_chance_error(part, rng) for _, part in groups])
+    table.insert(len(by) + 3, "ece_chance", [_chance_error(part, bootstrap.rng) for _, part in groups])
     table["ece_ci_low"] = table.ece_ci_low.clip(lower=0)
     return table
 
@@ -203,9 +196,8 @@ def score_shifts(evaluation: pd.DataFrame, reference: str | None = "hh-rlhf") ->
 
 def shift_table(
     shifts: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("group",),
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return mean score shifts as published and under control.
 
@@ -214,22 +206,20 @@ def shift_table(
 
     Args:
         shifts: rows of `score_shifts`.
-        rng: source of the bootstrap draws.
         by: columns that name a condition; [] is one.
-        n_resamples: draws per condition.
 
     Returns:
         against, ``by``, version ("as published" or "under control"), shift, ci_low, ci_high, shift_std (between rows),
         n_items, n_clusters, n_seeds. A condition where no item is right in both has no row as published.
     """
-    keys, tables = ["against", *by], []
+    keys, tables, bootstrap = ["against", *by], [], bootstrap or Bootstrap()
     versions = {
         "as published": ("reward_shift", shifts[shifts.is_both_right]),
         "under control": ("margin_shift", shifts),
     }
     for version, (value, rows) in versions.items():
         if len(rows):
-            table = mean_table(rows.rename(columns={value: "shift"}), ["shift"], keys, rng, n_resamples)
+            table = mean_table(rows.rename(columns={value: "shift"}), ["shift"], keys, bootstrap)
             spread = rows.groupby(keys, sort=True, dropna=False)[value].std(ddof=1).to_numpy()
             table.insert(len(keys), "version", version)
             table.insert(len(keys) + 4, "shift_std", spread)
@@ -242,9 +232,7 @@ def accuracy_gaps(
     part: str,
     pair: tuple[str, str],
     by: Sequence[str],
-    rng: np.random.Generator,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return how much more often the items of one part are ranked right than those of another.
 
@@ -253,15 +241,12 @@ def accuracy_gaps(
         part: column that tells the parts apart.
         pair: its two values; the gap is first minus second. Clusters with items in both are drawn with both.
         by: columns that name a condition; [] is one.
-        rng: source of the bootstrap draws.
-        n_resamples: draws per condition.
-        confidence: of the interval.
 
     Returns:
         ``by``, accuracy_<first>, accuracy_<second>, gap, ci_low, ci_high, n_<first>, n_<second> (items), n_clusters,
         n_seeds; NaN where a condition lacks a part.
     """
-    by, tail = list(by), (1 - confidence) / 2
+    by, bootstrap = list(by), bootstrap or Bootstrap()
     require_columns(table, [part, "credit", "item_id", *by])
     records = []
     for key, rows in conditions(table, by):
@@ -277,8 +262,8 @@ def accuracy_gaps(
             sizes |= {"n_clusters": counts.shape[0], "n_seeds": counts.shape[1]}
         if all(items.get(name, 0) for name in pair):
             signs = np.array([[1.0 if name == pair[0] else -1.0] for (name,) in names])
-            estimates, draws = contrast_draws(sums, counts, signs, rng, n_resamples)
-            low, high = np.clip(np.quantile(draws, [tail, 1 - tail]), -1, 1)
+            estimates, draws = contrast_draws(sums, counts, signs, bootstrap)
+            low, high = np.clip(np.quantile(draws, TAILS), -1, 1)
             record |= {"gap": estimates[0], "ci_low": low, "ci_high": high}
         records.append(record | sizes)
     return pd.DataFrame(records)
@@ -320,9 +305,8 @@ def _moved_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def length_bias_table(
     evaluation: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("objective",),
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return how far reward models prefer the longer response.
 
@@ -332,10 +316,8 @@ def length_bias_table(
 
     Args:
         evaluation: rows of evaluation.parquet; lengths are in characters, means over several responses.
-        rng: source of the bootstrap draws.
         by: columns that name a condition; [] is one. Subsets differ in difficulty and in lengths: name them too, if
             the two may go together.
-        n_resamples: draws per condition.
 
     Returns:
         ``by``, accuracy_longer, accuracy_shorter, length_bias, ci_low, ci_high, rank_correlation with _ci_low and
@@ -344,14 +326,14 @@ def length_bias_table(
     Raises:
         ValueError: a length is not above zero, or a column is missing.
     """
-    by = list(by)
+    by, bootstrap = list(by), bootstrap or Bootstrap()
     require_columns(evaluation, ["chosen_length", "rejected_length", "margin", *by])
     if not (evaluation[["chosen_length", "rejected_length"]] > 0).all(axis=None):
         raise ValueError("expected chosen_length and rejected_length above 0; got an empty or missing response")
     ratio = np.log(evaluation.chosen_length.astype(float) / evaluation.rejected_length)
     kinds = np.array(["shorter", "equal", "longer"])[np.sign(ratio).astype(int) + 1]
     rows = evaluation.assign(log_ratio=ratio, length=kinds)
-    gaps = accuracy_gaps(rows, "length", ("longer", "shorter"), by, rng, n_resamples)
+    gaps = accuracy_gaps(rows, "length", ("longer", "shorter"), by, bootstrap)
     keys = list(dict.fromkeys([*by, *(column for column in RUN_COLUMNS if column in rows)]))
     values = np.full(len(rows), np.nan)
     for index in rows.groupby(keys, dropna=False).indices.values():
@@ -360,7 +342,7 @@ def length_bias_table(
     rows = rows.assign(rank_correlation=values)
     equal = rows.drop_duplicates([*by, *ITEM_COLUMNS]).assign(n_equal=lambda t: t.length == "equal")
     counted = (equal.groupby(by, dropna=False) if by else equal).n_equal.sum()
-    correlations = _mean_correlations(rows, by, rng, n_resamples)
+    correlations = _mean_correlations(rows, by, bootstrap)
     gaps = gaps.rename(columns={"gap": "length_bias"})
     gaps.insert(gaps.columns.get_loc("n_clusters"), "n_equal", np.atleast_1d(counted))
     names = ["rank_correlation", "rank_correlation_ci_low", "rank_correlation_ci_high"]
@@ -370,10 +352,10 @@ def length_bias_table(
     return gaps.assign(**{name: correlations[name].to_numpy() for name in sizes})
 
 
-def _mean_correlations(rows: pd.DataFrame, by: list[str], rng: np.random.Generator, n_resamples: int) -> pd.DataFrame:
+def _mean_correlations(rows: pd.DataFrame, by: list[str], bootstrap: Bootstrap) -> pd.DataFrame:
     """Return mean rank correlations; NaN for a condition in which a model's margins or lengths are all alike."""
     name = "rank_correlation"
-    table = mean_table(rows.fillna({name: 0.0}), [name], by, rng, n_resamples)
+    table = mean_table(rows.fillna({name: 0.0}), [name], by, bootstrap)
     groups = conditions(rows, by)
     is_unknown = np.array([part[name].isna().any() for _, part in groups])
     table.loc[is_unknown, [name, f"{name}_ci_low", f"{name}_ci_high"]] = np.nan
@@ -382,10 +364,9 @@ def _mean_correlations(rows: pd.DataFrame, by: list[str], rng: np.random.Generat
 
 def style_bias_table(
     evaluation: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("objective", "benchmark", "subset"),
     pair: tuple[str, str] = ("easy", "hard"),
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return how far reward models follow style: accuracy where style favors the chosen response, minus where not.
 
@@ -393,10 +374,8 @@ def style_bias_table(
 
     Args:
         evaluation: rows of evaluation.parquet; items of another style are left out.
-        rng: source of the bootstrap draws.
         by: columns that name a condition.
         pair: styles; easy: the chosen response has the richer style, hard: the rejected one has it.
-        n_resamples: draws per condition.
 
     Returns:
         ``by``, accuracy_easy, accuracy_hard, style_bias, ci_low, ci_high, n_easy, n_hard (items), n_clusters, n_seeds.
@@ -410,4 +389,4 @@ def style_bias_table(
     rows = evaluation[evaluation["style"].isin(pair)]
     if rows.empty:
         raise ValueError(f"expected items with style {' or '.join(pair)}; got none; evaluate rm-bench")
-    return accuracy_gaps(rows, "style", pair, by, rng, n_resamples).rename(columns={"gap": "style_bias"})
+    return accuracy_gaps(rows, "style", pair, by, bootstrap).rename(columns={"gap": "style_bias"})

@@ -14,15 +14,16 @@ from tension_utils.statistics import (
     ITEM_COLUMNS,
     METRICS,
     MODEL_COLUMNS,
-    N_RESAMPLES,
+    SIZES,
+    TAILS,
+    Bootstrap,
     ablation_changes,
     ablation_effects,
-    analysis_rng,
     benjamini_hochberg,
+    bounded,
     compared_rows,
     conditions,
     contrast_draws,
-    count_distinct,
     crossed_bootstrap,
     crossed_parts,
     crossed_sums,
@@ -30,6 +31,7 @@ from tension_utils.statistics import (
     mean_table,
     pair_differences,
     require_columns,
+    sizes,
 )
 
 MATCH = ("matched_to", "family", "fraction", "ablation_kind")
@@ -43,8 +45,6 @@ PLACE = ("benchmark", "subset")
 MAX_ENUMERATED = 200_000  # exchanges counted one by one; more are drawn
 
 CHANCE_AS_PUBLISHED = 0.5
-
-SIZES = ["n_items", "n_clusters", "n_seeds"]
 
 
 def placed(rows: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str] = TEST) -> pd.DataFrame:
@@ -89,7 +89,7 @@ def effect_table(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
     place: Sequence[str] = TEST,
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
     control: str = CONTROLS[0],
     scale: float = REMOVAL,
 ) -> pd.DataFrame:
@@ -99,7 +99,6 @@ def effect_table(
         ablation: rows of ablation.parquet; rows of the set "all" are left out, see `total_ablation`.
         evaluation: rows of evaluation.parquet of the same reward models.
         place: where it is measured: ("test",) for the HH-RLHF tests, or ("benchmark", "subset") for all.
-        n_resamples: bootstrap draws.
         control: which random sets, of `config.CONTROLS`.
         scale: what the activations were multiplied by; 0 is a removal.
 
@@ -108,10 +107,10 @@ def effect_table(
         of `effects.ablation_effects`, for accuracy and margin; p_value is that of `exchange_p_value`, q_value the same
         after Benjamini-Hochberg over the table.
     """
-    rows = compared_rows(ablation, control, scale)
-    rows, rng = placed(rows[rows.set != EVERYTHING], evaluation, place), analysis_rng()
+    rows, bootstrap = compared_rows(ablation, control, scale), bootstrap or Bootstrap()
+    rows = placed(rows[rows.set != EVERYTHING], evaluation, place)
     by = ["objective", *place, *SETTING]
-    table = ablation_effects(rows, evaluation, by, rng, CONTROL, MATCH, n_resamples)
+    table = ablation_effects(rows, evaluation, by, CONTROL, MATCH, bootstrap)
     targeted = rows[rows.set != CONTROL]
     table = table.merge(targeted.groupby(by, as_index=False).n_neurons.mean(), on=by)
     names = [f"{metric}_change" for metric in METRICS]
@@ -122,7 +121,7 @@ def effect_table(
     for key, part in means.groupby(level=[*shared, *MODEL_COLUMNS]):
         models.setdefault(key[: len(shared)], []).append(part.to_numpy())  # (1 + D, 2)
     found = {
-        (*key, metric): exchange_p_value([values[:, index] for values in own], rng)
+        (*key, metric): exchange_p_value([values[:, index] for values in own], bootstrap.rng)
         for key, own in models.items()
         for index, metric in enumerate(METRICS)
     }
@@ -135,7 +134,7 @@ def effects_by_seed(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
     place: Sequence[str] = TEST,
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
     control: str = CONTROLS[0],
 ) -> pd.DataFrame:
     """Return `effect_table` of every seed by itself: does another training run give the same?
@@ -147,7 +146,7 @@ def effects_by_seed(
     """
     parts = []
     for seed, rows in ablation.groupby("seed"):
-        table = effect_table(rows, evaluation[evaluation.seed == seed], place, n_resamples, control)
+        table = effect_table(rows, evaluation[evaluation.seed == seed], place, bootstrap, control)
         parts.append(table.drop(columns="q_value").assign(seed=seed))
     table = pd.concat(parts, ignore_index=True)
     return table[["seed", *(column for column in table if column != "seed")]]
@@ -164,7 +163,7 @@ def published_scores(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
     place: Sequence[str] = TEST,
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     r"""Return the study's scores, each set by itself; random sets are rows of their own and enter no other.
 
@@ -174,7 +173,6 @@ def published_scores(
         ablation: rows of ablation.parquet.
         evaluation: rows of evaluation.parquet of the same reward models.
         place: see `effect_table`.
-        n_resamples: bootstrap draws.
 
     Returns:
         objective, ``place``, set, matched_to, family, fraction, ablation_kind, intact_accuracy, and accuracy, drop and
@@ -184,17 +182,17 @@ def published_scores(
     Source: METHOD section 1, "Ablation"; also where chance is not 50 %, as published. Intervals are ours.
     """
     changes = ablation_changes(compared_rows(ablation), evaluation)
-    rows, rng = placed(changes, evaluation, place), analysis_rng()
+    rows, bootstrap = placed(changes, evaluation, place), bootstrap or Bootstrap()
     rows = rows.assign(intact_credit=rows.credit - rows.accuracy_change)
     by, records = ["objective", *place, *SETTING], []
     for key, part in conditions(rows, by):
         sums, counts = crossed_sums(part, ["credit", "intact_credit"])
         means = sums.sum((0, 1)) / counts.sum((0, 1))
-        draws = np.concatenate([means[None], crossed_bootstrap(sums, counts, rng, n_resamples)])  # (1 + R, 2)
+        draws = np.concatenate([means[None], crossed_bootstrap(sums, counts, bootstrap)])  # (1 + R, 2)
         with np.errstate(divide="ignore", invalid="ignore"):
             drop = 1 - draws[:, 0] / draws[:, 1]
             normalized = (draws[:, 0] - CHANCE_AS_PUBLISHED) / (draws[:, 1] - CHANCE_AS_PUBLISHED)
-        low, high = np.quantile(draws[1:, 1], [0.025, 0.975])
+        low, high = np.quantile(draws[1:, 1], TAILS)
         is_undefined = bool(np.isclose(means[1], CHANCE_AS_PUBLISHED))
         is_near = is_undefined or bool(low <= CHANCE_AS_PUBLISHED <= high)
         normalized[: 1 if is_undefined else 0] = np.nan
@@ -204,11 +202,9 @@ def published_scores(
         accuracies = draws[:, 0].clip(0, 1)  # with few seeds a draw may leave what is possible
         for name, values in (("accuracy", accuracies), ("drop", drop), ("normalized", normalized)):
             finite = values[1:][np.isfinite(values[1:])]  # a draw without any right item has no ratio
-            bounds = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
-            record |= dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), (values[0], *bounds), strict=True))
+            record |= bounded(name, values[0], finite)
         record |= {"is_undefined": is_undefined, "is_near_chance": is_near, "n_draws": part.draw.nunique()}
-        counted = (count_distinct(part, ITEM_COLUMNS), counts.shape[0], counts.shape[1])
-        records.append(record | dict(zip(SIZES, counted, strict=True)))
+        records.append(record | sizes(part))
     return pd.DataFrame(records)
 
 
@@ -230,7 +226,7 @@ def total_ablation(ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequ
     rows = rows.assign(accuracy=rows.credit, above_chance=rows.credit - rows.chance, chance_accuracy=rows.chance)
     rows = rows.assign(intact_accuracy=rows.credit - rows.accuracy_change)
     by, values = ["objective", *place, "ablation_kind"], ["accuracy", "above_chance"]
-    table = mean_table(rows, values, by, analysis_rng())
+    table = mean_table(rows, values, by)
     others = rows.groupby(by, as_index=False)[["chance_accuracy", "intact_accuracy", "n_neurons"]].mean()
     table = others.merge(table, on=by).assign(n_draws=1)
     for bound in ("ci_low", "ci_high"):  # few seeds may leave the possible
@@ -276,9 +272,9 @@ def _family_effects(
     return rows
 
 
-def _by_metric(rows: pd.DataFrame, by: list[str], n_resamples: int) -> pd.DataFrame:
+def _by_metric(rows: pd.DataFrame, by: list[str], bootstrap: Bootstrap) -> pd.DataFrame:
     """Average effects, whole and per `N_NEURONS`, with intervals; one row per condition and metric."""
-    wide = mean_table(rows, [*EFFECTS, *PER_NEURON], by, analysis_rng(), n_resamples)
+    wide = mean_table(rows, [*EFFECTS, *PER_NEURON], by, bootstrap)
     counts = rows.groupby(by, as_index=False).agg(n_neurons=("n_neurons", "mean"), n_draws=("n_draws", "min"))
     tables = []
     for metric, effect, each in zip(METRICS, EFFECTS, PER_NEURON, strict=True):
@@ -294,7 +290,7 @@ def per_neuron(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
     place: Sequence[str] = TEST,
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
     control: str = CONTROLS[0],
 ) -> pd.DataFrame:
     """Return the effects of the shared and only sets, whole and per 100 neurons, of every family.
@@ -305,7 +301,6 @@ def per_neuron(
         ablation: rows of ablation.parquet with the sets of `conditions.mixed_sets`.
         evaluation: rows of evaluation.parquet of the same reward models.
         place: see `ablation_tables.effect_table`.
-        n_resamples: bootstrap draws.
         control: which random sets, of `config.CONTROLS`.
 
     Returns:
@@ -319,7 +314,7 @@ def per_neuron(
     Source: METHOD section 2, fact 8.
     """
     by = ["objective", *place, "set", "family", "fraction", "ablation_kind"]
-    table = _by_metric(_family_effects(ablation, evaluation, place, control), by, n_resamples)
+    table = _by_metric(_family_effects(ablation, evaluation, place, control), by, bootstrap)
     return table.sort_values(by, key=_in_order, ignore_index=True, kind="stable")
 
 
@@ -327,7 +322,7 @@ def per_neuron_differences(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
     place: Sequence[str] = TEST,
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
     control: str = CONTROLS[0],
     family: str = EQUAL_SIZE,
 ) -> pd.DataFrame:
@@ -337,7 +332,6 @@ def per_neuron_differences(
         ablation: see `per_neuron`.
         evaluation: likewise.
         place: likewise.
-        n_resamples: likewise.
         control: likewise.
         family: of sets of one size: "equal-size", or "equal-activity".
 
@@ -358,7 +352,7 @@ def per_neuron_differences(
     by = ["objective", *place, "set", "fraction", "ablation_kind"]
     if not parts:
         return pd.DataFrame(columns=[*by, "metric", "effect", "ci_low", "ci_high"])
-    return _by_metric(pd.concat(parts, ignore_index=True), by, n_resamples)
+    return _by_metric(pd.concat(parts, ignore_index=True), by, bootstrap)
 
 
 def _in_order(column: pd.Series) -> pd.Series:
@@ -368,7 +362,7 @@ def _in_order(column: pd.Series) -> pd.Series:
 
 
 def transferability_after_ablation(
-    ablation: pd.DataFrame, evaluation: pd.DataFrame, group: str = "group", n_resamples: int = N_RESAMPLES
+    ablation: pd.DataFrame, evaluation: pd.DataFrame, group: str = "group", bootstrap: Bootstrap | None = None
 ) -> pd.DataFrame:
     r"""Return how many successes of the intact single models the mixed one keeps when it lacks a neuron set.
 
@@ -381,7 +375,6 @@ def transferability_after_ablation(
         ablation: rows of ablation.parquet; those of the mixed reward model are used.
         evaluation: rows of evaluation.parquet of all three objectives, at least on the ablated items.
         group: column that splits the items; each value is a condition.
-        n_resamples: bootstrap draws.
 
     Returns:
         ``group``, set, family, fraction, ablation_kind, n_neurons, intact (T of the intact model), transferability,
@@ -396,14 +389,14 @@ def transferability_after_ablation(
     Source: METHOD section 1 and section 2, fact 9; controls and intervals are ours.
     """
     mixed = compared_rows(ablation[ablation.objective == MIXED])
-    sizes = mixed[mixed.set != CONTROL].groupby(list(SETTING)).n_neurons.mean()
+    n_neurons_of = mixed[mixed.set != CONTROL].groupby(list(SETTING)).n_neurons.mean()
     columns = [*SETTING, "draw", *MODEL_COLUMNS]
     items = [*ITEM_COLUMNS, "cluster"]
     ablated = mixed.assign(right=mixed.margin > 0).pivot(index=items, columns=columns, values="right")
     matched = [key[1 : len(SETTING)] for key in ablated.columns]  # what a set and its random draws have in common
-    rng, records = analysis_rng(), []
+    bootstrap, records = bootstrap or Bootstrap(), []
     for name, rows in evaluation.groupby(group):
-        for setting, n_neurons in sizes.items():
+        for setting, n_neurons in n_neurons_of.items():
             own = ablated.loc[:, [match == setting[1:] for match in matched]].dropna().astype(bool).sort_index(axis=1)
             is_there = pd.MultiIndex.from_frame(rows[items]).isin(own.index)
             if not is_there.any():
@@ -412,7 +405,7 @@ def transferability_after_ablation(
             intact, cells = _cells(right, own.loc[right.index])
             controls = [own for key, own in cells.items() if key[:-1] == (CONTROL, *setting[1:])]
             record = {group: name} | dict(zip(SETTING, setting, strict=True)) | {"n_neurons": n_neurons}
-            record |= _transferability_row(intact, cells[*setting, 0], controls, rng, n_resamples)
+            record |= _transferability_row(intact, cells[*setting, 0], controls, bootstrap)
             records.append(record | dict(zip(SIZES, (len(right), *intact.shape), strict=True)))
     return pd.DataFrame(records).drop(columns="matched_to")
 
@@ -441,19 +434,17 @@ def _cells(right: pd.DataFrame, ablated: pd.DataFrame) -> tuple[np.ndarray, dict
 
 
 def _transferability_row(
-    intact: np.ndarray, own: np.ndarray, controls: list[np.ndarray], rng: np.random.Generator, n_resamples: int
+    intact: np.ndarray, own: np.ndarray, controls: list[np.ndarray], bootstrap: Bootstrap
 ) -> dict[str, float]:
     """Return T of one condition beside that of the intact model and of its random draws, from their cells (C, S)."""
     control = np.mean(controls, axis=0) if controls else own
     cells = np.stack([own - intact, own - control], axis=-1)  # (C, S, 2)
-    draws = crossed_bootstrap(cells, np.full_like(cells, 1 / len(cells)), rng, n_resamples)
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    draws = crossed_bootstrap(cells, np.full_like(cells, 1 / len(cells)), bootstrap)
     of_draws = np.array([cells.sum(0).mean() for cells in controls] or [np.nan])
     row = {"intact": intact.sum(0).mean(), "transferability": own.sum(0).mean(), "control": of_draws.mean()}
-    row |= dict(zip(("control_low", "control_high"), np.quantile(of_draws, [0.025, 0.975]), strict=True))
-    for index, (value, bounds) in enumerate({"change": "change_ci", "effect": "ci"}.items()):
-        found = (cells[..., index].sum(0).mean(), low[index], high[index])
-        row |= dict(zip((value, f"{bounds}_low", f"{bounds}_high"), found, strict=True))
+    row |= dict(zip(("control_low", "control_high"), np.quantile(of_draws, TAILS), strict=True))
+    for index, (value, bounds) in enumerate({"change": "change_", "effect": ""}.items()):
+        row |= bounded(value, cells[..., index].sum(0).mean(), draws[:, index], bounds)
     if not controls:
         row |= dict.fromkeys(("effect", "ci_low", "ci_high"), np.nan)
     return row | {"n_draws": len(controls)}
@@ -512,7 +503,7 @@ def chance_slopes(
     evaluation: pd.DataFrame,
     by: Sequence[str] = ("fraction", "ablation_kind"),
     place: Sequence[str] = PLACE,
-    n_resamples: int = N_RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     r"""Fit change = slope x distance through the origin, for targeted sets, for random draws, and their difference.
 
@@ -527,14 +518,13 @@ def chance_slopes(
         evaluation: rows of evaluation.parquet of the same reward models.
         by: columns that name a fit.
         place: see `regression_to_chance`.
-        n_resamples: bootstrap draws.
 
     Returns:
         ``by``, sets ("targeted", "random" or "targeted - random"), slope, ci_low, ci_high, toward_chance (share of
         the conditions off chance whose accuracy moves toward it, in [0, 1]; a difference in the third row),
         n_conditions, n_draws, n_items, n_clusters, n_seeds. NaN slopes where every intact accuracy is at chance.
     """
-    rows, rng = _moves(ablation, evaluation, place), analysis_rng()
+    rows, bootstrap = _moves(ablation, evaluation, place), bootstrap or Bootstrap()
     tables = []
     for key, part in conditions(rows, by):
         parts = {TARGETED: part[part.is_targeted], CONTROLS: part[~part.is_targeted]}
@@ -543,10 +533,9 @@ def chance_slopes(
         sums, counts, cells = crossed_parts(pulls, "pull", ["sets", "objective", *place])
         is_targeted = np.array([cell[0] == TARGETED for cell in cells])
         weights = np.stack([is_targeted, ~is_targeted], axis=1).astype(float)  # (M, 2)
-        _, draws = contrast_draws(sums, counts, np.column_stack([weights, weights @ [1, -1]]), rng, n_resamples)
+        _, draws = contrast_draws(sums, counts, np.column_stack([weights, weights @ [1, -1]]), bootstrap)
         table = _summary(list(fits.values()), draws).assign(**dict(zip(by, key, strict=True)))
-        counted = {"n_items": count_distinct(part, ITEM_COLUMNS), "n_clusters": counts.shape[0]}
-        tables.append(table.assign(**counted, n_seeds=count_distinct(part, MODEL_COLUMNS)))
+        tables.append(table.assign(**sizes(part)))
     table = pd.concat(tables, ignore_index=True)
     return table[[*by, *(column for column in table if column not in by)]]
 
@@ -574,10 +563,10 @@ def _summary(fits: list[pd.DataFrame], draws: np.ndarray) -> pd.DataFrame:
     slopes = np.array([fit.slope.iloc[0] for fit in fits])
     shares = np.array([_is_toward(fit.x, fit.y).sum() / max((fit.x.round(DIGITS) != 0).sum(), 1) for fit in fits])
     slopes, shares = np.append(slopes, slopes[0] - slopes[1]), np.append(shares, shares[0] - shares[1])
-    low, high = slopes + np.quantile(draws, [0.025, 0.975], axis=0)
+    low, high = slopes + np.quantile(draws, TAILS, axis=0)
     n_draws = [fit.index.get_level_values("draw").nunique() for fit in fits]
     table = {"sets": [TARGETED, CONTROLS, DIFFERENCE], "slope": slopes, "ci_low": low, "ci_high": high}
-    sizes = [len(fit) for fit in fits]
+    counts = [len(fit) for fit in fits]
     return pd.DataFrame(
-        table | {"toward_chance": shares, "n_conditions": [*sizes, sum(sizes)], "n_draws": [*n_draws, max(n_draws)]}
+        table | {"toward_chance": shares, "n_conditions": [*counts, sum(counts)], "n_draws": [*n_draws, max(n_draws)]}
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.config import OBJECTIVES
-from tension_utils.statistics import ITEM_COLUMNS, N_RESAMPLES, conditions, crossed_bootstrap, require_columns
+from tension_utils.statistics import ITEM_COLUMNS, TAILS, Bootstrap, conditions, crossed_bootstrap, require_columns
 
 MEASURES = (
     "transferability",
@@ -159,10 +159,9 @@ def _measured(table: pd.DataFrame) -> tuple[dict[str, tuple[list, np.ndarray, np
     return found, {"n_items": len(table), "n_clusters": sums.shape[1]}
 
 
-def _row(estimates: np.ndarray, draws: np.ndarray, confidence: float) -> dict[str, float]:
+def _row(estimates: np.ndarray, draws: np.ndarray) -> dict[str, float]:
     """Return the measures (5,) with intervals from their draws (R, 5), kept within the values they can take."""
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    low, high = np.quantile(draws, TAILS, axis=0)
     floor = np.array([-1.0 if name.startswith("excess") else 0.0 for name in MEASURES])
     row = {}
     for name, *values in zip(MEASURES, estimates, np.maximum(low, floor), np.minimum(high, 1), strict=True):
@@ -178,33 +177,28 @@ def _conditions(evaluation: pd.DataFrame, by: Sequence[str]) -> list[tuple[dict,
 
 def transferability_table(
     evaluation: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("group",),
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return mean transferability and Jaccards over seed pairings, with intervals over items and seeds.
 
     Args:
         evaluation: rows of all three objectives, on the same items and seeds; several base models in a condition
             are averaged, weighted by their seeds.
-        rng: source of the bootstrap draws.
         by: columns that name a condition, such as ["base_model", "group"]; [] is one.
-        n_resamples: draws per condition.
-        confidence: of the intervals.
 
     Returns:
         Per condition two rows, pairings "all" and "same seed": ``by``, pairings, each of `MEASURES` with _ci_low and
         _ci_high, n_pairings, n_items, n_clusters, n_seeds. NaN where a set is empty.
     """
-    rows = []
+    bootstrap, rows = bootstrap or Bootstrap(), []
     for name, table in _conditions(evaluation, by):
         found, sizes = _measured(table)
         for pairings in PAIRINGS:
             cells = np.concatenate([seed_cells(e, sums, pairings) for _, e, sums in found.values()], axis=1)
-            draws = crossed_bootstrap(cells, np.full_like(cells, 1 / len(cells)), rng, n_resamples)
+            draws = crossed_bootstrap(cells, np.full_like(cells, 1 / len(cells)), bootstrap)
             n_seeds = [len(seeds) for seeds, _, _ in found.values()]
             counts = {"n_pairings": sum(n**3 if pairings == "all" else n for n in n_seeds)}
-            row = name | {"pairings": pairings} | _row(cells.sum(0).mean(0), draws, confidence) | counts
+            row = name | {"pairings": pairings} | _row(cells.sum(0).mean(0), draws) | counts
             rows.append(row | sizes | {"n_seeds": sum(n_seeds)})
     return pd.DataFrame(rows)

@@ -34,7 +34,7 @@ from tension_utils.planted.world import (
     preference_items,
     true_neurons,
 )
-from tension_utils.statistics import ablation_effects, analysis_rng, mean_table, seed_interval, wilson_interval
+from tension_utils.statistics import Bootstrap, ablation_effects, mean_table, seed_interval, wilson_interval
 
 SITES = ("down_input", "gate")
 
@@ -251,7 +251,7 @@ def decide_effects(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> Iterator
     n_seeds = evaluation.seed.nunique()
     match = ("matched_to", "fraction", "ablation_kind")
     by = ["group", "set", *match]
-    effects = ablation_effects(ablation, evaluation, by, analysis_rng(), match=match, n_resamples=N_RESAMPLES)
+    effects = ablation_effects(ablation, evaluation, by, match=match, bootstrap=Bootstrap(N_RESAMPLES))
     for row in effects.itertuples():
         claim, is_negative = ("C2", True) if row.group == HELPFUL else ("C3", False)
         here = {"claim": claim, "metric": row.metric, "score_kind": row.set, "n_seeds": n_seeds}
@@ -344,7 +344,7 @@ def decide_weight(changes: pd.DataFrame, kind: str) -> Iterator[Decision]:
     rests = pd.concat(rests, names=["only"]).reset_index()
     own = rests[rests.only == rests.group.map(ONLY)]
     for reading, parts in ((INTERVAL, [own]), (BOTH, [rests[rests.only == only] for only in onlys])):
-        table = pd.concat([mean_table(part, metrics, [], analysis_rng(), N_RESAMPLES) for part in parts])
+        table = pd.concat([mean_table(part, metrics, [], Bootstrap(N_RESAMPLES)) for part in parts])
         for metric in metrics:
             low, high = table[f"{metric}_ci_low"], table[f"{metric}_ci_high"]
             verdict = verdict_of(low.max(), high.max())

@@ -23,7 +23,7 @@ from tension_utils.conditions import CONTROL, EQUAL_SIZE, EVERYTHING, MIXED_SETS
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.show.figures_neurons import ablation_curves
 from tension_utils.show.style import CONTROL_COLOR, STYLE, control_handle, objective_color
-from tension_utils.statistics import N_RESAMPLES, ablation_changes, analysis_rng, compared_rows, mean_table
+from tension_utils.statistics import Bootstrap, ablation_changes, compared_rows, mean_table
 
 INCHES = (4.6, 4.6)  # of every picture, so that nothing moves when one takes another's place
 
@@ -200,7 +200,7 @@ class Frame:
 
 
 def explorer_effects(
-    ablation: pd.DataFrame, evaluation: pd.DataFrame, ablation_kind: str = "zero", n_resamples: int = N_RESAMPLES
+    ablation: pd.DataFrame, evaluation: pd.DataFrame, ablation_kind: str = "zero", bootstrap: Bootstrap | None = None
 ) -> pd.DataFrame:
     """Return what removing each set does to accuracy on the helpful and on the harmless HH-RLHF test.
 
@@ -208,7 +208,6 @@ def explorer_effects(
         ablation: rows of ablation.parquet.
         evaluation: rows of evaluation.parquet of the same reward models.
         ablation_kind: the one that is shown.
-        n_resamples: bootstrap draws.
 
     Returns:
         objective, test, set, family, fraction, n_neurons, change and control with their intervals, effect, ci_low,
@@ -225,12 +224,12 @@ def explorer_effects(
     removed, tables = compared_rows(rows), []
     whole = removed[removed.set == EVERYTHING]
     if (~removed.set.isin([EVERYTHING, CONTROL])).any():
-        effects = effect_table(rows, evaluation, n_resamples=n_resamples)
+        effects = effect_table(rows, evaluation, bootstrap=bootstrap)
         tables.append(effects[effects.metric == "accuracy"])
     if len(whole):
         changes = placed(ablation_changes(whole, evaluation), evaluation)
         by = ["objective", "test", "set", "family", "fraction", "ablation_kind"]
-        means = mean_table(changes, ["accuracy_change"], by, analysis_rng(), n_resamples)
+        means = mean_table(changes, ["accuracy_change"], by, bootstrap)
         means = means.rename(columns=lambda name: name.replace("accuracy_change", "change"))
         means = means.merge(changes.groupby(by, as_index=False).n_neurons.mean(), on=by)
         tables.append(means.assign(**dict.fromkeys(("control", "control_low", "control_high", "effect"), np.nan)))

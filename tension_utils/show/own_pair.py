@@ -20,6 +20,7 @@ from tension_utils.engine.packing import read_position
 from tension_utils.evaluation import score_items
 from tension_utils.models import load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.statistics import TAILS
 
 FIRST_NODES, MAX_NODES = 32, 1024  # points on the path
 
@@ -310,7 +311,7 @@ def pair_ablation(
 
     for name, neurons in pair_sets(loaded.run, score_kind, fraction).items():
         draws = [without(control) for control in neurons.matched_random(generator, n_draws)]
-        low, high = np.quantile(draws, [0.025, 0.975])
+        low, high = np.quantile(draws, TAILS)
         rows.append(
             {
                 "objective": loaded.run.objective,
