@@ -13,10 +13,15 @@ from tension_utils.architectures import architecture_of, reward_head
 from tension_utils.artifacts import write_table
 from tension_utils.config import EngineConfig, Run
 from tension_utils.data import Item
-from tension_utils.engine.attention import packed_attention
-from tension_utils.engine.batches import run_batches, token_budget
-from tension_utils.engine.packing import PreparedItem, pack_items, prepare_items
-from tension_utils.evaluation import ItemRewards, PromptGroup, group_by_prompt, item_rewards, split_rewards
+from tension_utils.engine.packing import PackedBatch, PreparedItem
+from tension_utils.evaluation import (
+    ItemRewards,
+    PromptGroup,
+    group_by_prompt,
+    item_rewards,
+    read_batches,
+    split_rewards,
+)
 from tension_utils.stages import ItemsConfig, Stage, load_items
 
 
@@ -98,30 +103,26 @@ def depth_rewards(
 
     Source: ours; the logit lens (nostalgebraist, 2020) with the reward head in place of the unembedding.
     """
-    reward_head(model)
-    model.to(device or model.device)
+
+    def read(forward: Callable, batch: PackedBatch) -> torch.Tensor:
+        index, at_read = batch.read_index().to(model.device), {}
+        with observed_residuals(model, lambda depth, hidden: at_read.update({depth: hidden[0, index]})):
+            forward(batch)
+        return read_rewards(model, torch.stack([at_read[depth] for depth in sorted(at_read)]))  # (L + 1, B)
+
     found: list[list[ItemRewards]] = [[] for _ in items]
-    with torch.inference_mode(), packed_attention(model) as forward:
-
-        def step(group: list[PreparedItem]) -> np.ndarray:
-            batch = pack_items(group, model.config.pad_token_id)
-            index, at_read = batch.read_index().to(model.device), {}
-            with observed_residuals(model, lambda depth, hidden: at_read.update({depth: hidden[0, index]})):
-                forward(batch)
-            residuals = torch.stack([at_read[depth] for depth in sorted(at_read)])  # (L + 1, B, H)
-            return read_rewards(model, residuals).cpu().numpy()  # (L + 1, B)
-
-        for indices, group, values in run_batches(
-            items,
-            lambda window: prepare_items(tokenizer, window, max_length),
-            step,
-            tokens_per_batch=token_budget(tokens_per_batch, model.device),
-            progress=progress,
-            description="reward by depth",
-        ):
-            borders = np.cumsum([len(item.tokens.sequences) for item in group])[:-1]
-            for index, item, part in zip(indices, group, np.split(values, borders, axis=1), strict=True):
-                found[index] = [item_rewards(item, at_depth) for at_depth in part]
+    for index, item, values in read_batches(
+        model,
+        tokenizer,
+        items,
+        read,
+        max_length=max_length,
+        tokens_per_batch=tokens_per_batch,
+        device=device,
+        progress=progress,
+        description="reward by depth",
+    ):
+        found[index] = [item_rewards(item, at_depth) for at_depth in values]
     return found
 
 

@@ -1,8 +1,7 @@
 """Score items and tell what a reward model gets right: reward, margin, credit and chance, one definition each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.architectures import reward_head
-from tension_utils.data import BenchmarkItem, Item, ResponseTooLongError, Turn
+from tension_utils.data import BenchmarkItem, Item, ResponseTooLongError, Turn, chance_credit
 from tension_utils.engine.attention import packed_attention
 from tension_utils.engine.batches import run_batches, token_budget
 from tension_utils.engine.packing import PackedBatch, PreparedItem, pack_items, prepare_items
@@ -53,12 +52,12 @@ class ItemRewards:
         if border != self.rejected.max():
             return float(border > self.rejected.max())
         n_chosen, n_rejected = int((self.chosen == border).sum()), int((self.rejected == border).sum())
-        return 1 / comb(n_chosen + n_rejected, n_chosen)
+        return float(chance_credit(n_chosen, n_rejected))
 
     @property
     def chance(self) -> float:
-        """Return the expected credit of random rewards, 1 / C(m + k, m)."""
-        return 1 / comb(len(self.chosen) + len(self.rejected), len(self.chosen))
+        """Return the expected credit of random rewards."""
+        return float(chance_credit(len(self.chosen), len(self.rejected)))
 
 
 def batch_rewards(model: PreTrainedModel, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
@@ -76,6 +75,46 @@ def margins(rewards: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
     for index, sequence in enumerate(batch.sequences):
         by_item[sequence.item][sequence.side].append(index)
     return torch.stack([rewards[chosen].min() - rewards[rejected].max() for chosen, rejected in by_item])
+
+
+def read_batches(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    items: Sequence[Item | PreparedItem],
+    read: Callable[[Callable, PackedBatch], torch.Tensor],
+    *,
+    max_length: int | None,
+    tokens_per_batch: int | None,
+    device: str | torch.device | None,
+    progress: bool,
+    description: str,
+) -> Iterator[tuple[int, PreparedItem, np.ndarray]]:
+    """Yield every item's index, tokens and what is read of its sequences, (..., m + k); batch by batch.
+
+    Args:
+        model: see `score_items`, as the other arguments.
+        tokenizer: likewise.
+        items: likewise.
+        read: called with the forward pass and a batch, returns (..., B), one value per sequence.
+        max_length: likewise.
+        tokens_per_batch: likewise.
+        device: likewise.
+        progress: likewise.
+        description: of the bar.
+    """
+    reward_head(model)
+    model.to(device or model.device)
+    with torch.inference_mode(), packed_attention(model) as forward:
+        for indices, group, values in run_batches(
+            items,
+            lambda window: prepare_items(tokenizer, window, max_length),
+            lambda group: read(forward, pack_items(group, model.config.pad_token_id)).cpu().numpy(),
+            tokens_per_batch=token_budget(tokens_per_batch, model.device),
+            progress=progress,
+            description=description,
+        ):
+            borders = np.cumsum([len(item.tokens.sequences) for item in group])[:-1]
+            yield from zip(indices, group, np.split(values, borders, axis=-1), strict=True)
 
 
 def score_items(
@@ -102,28 +141,19 @@ def score_items(
     Raises:
         ValueError: if the model has no one-label head, its architecture is not supported, or a reward is not finite.
     """
-    reward_head(model)
-    if device is not None:
-        model.to(device)
-    pad_token_id = model.config.pad_token_id
     rewards: list[ItemRewards | None] = [None] * len(items)
-    with torch.inference_mode(), packed_attention(model) as forward:
-
-        def step(group: list[PreparedItem]) -> np.ndarray:
-            batch = pack_items(group, pad_token_id)
-            return batch_rewards(model, forward(batch), batch).cpu().numpy()
-
-        for indices, group, values in run_batches(
-            items,
-            lambda window: prepare_items(tokenizer, window, max_length),
-            step,
-            tokens_per_batch=token_budget(tokens_per_batch, model.device),
-            progress=progress,
-            description="scoring",
-        ):
-            borders = np.cumsum([len(item.tokens.sequences) for item in group])[:-1]
-            for index, item, item_values in zip(indices, group, np.split(values, borders), strict=True):
-                rewards[index] = item_rewards(item, item_values)
+    for index, item, values in read_batches(
+        model,
+        tokenizer,
+        items,
+        lambda forward, batch: batch_rewards(model, forward(batch), batch),
+        max_length=max_length,
+        tokens_per_batch=tokens_per_batch,
+        device=device,
+        progress=progress,
+        description="scoring",
+    ):
+        rewards[index] = item_rewards(item, values)
     return rewards
 
 

@@ -2,17 +2,16 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, islice
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn.functional import logsigmoid
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from tension_utils.architectures import architecture_of, reward_head
 from tension_utils.artifacts import DOTS, StageRecord, is_current, read_manifest, require, write_table
@@ -21,7 +20,6 @@ from tension_utils.config import (
     MATCHED_ARM,
     OBJECTIVES,
     SINGLE_OBJECTIVES,
-    DataConfig,
     EngineConfig,
     Run,
     SinglePair,
@@ -29,13 +27,10 @@ from tension_utils.config import (
     config_hash,
 )
 from tension_utils.data import training_pairs
-from tension_utils.engine.attention import packed_attention
-from tension_utils.engine.batches import run_batches, token_budget
-from tension_utils.engine.packing import PreparedItem, pack_items, prepare_items
-from tension_utils.evaluation import batch_rewards, margins
+from tension_utils.engine.packing import PreparedItem
 from tension_utils.models import new_reward_model, open_checkpoint
 from tension_utils.stages import Stage
-from tension_utils.training import NEVER, device_name, local_inputs, resolve_source
+from tension_utils.training import PackedPasses, device_name, local_inputs, resolve_source, tokenize_pairs
 
 PARTS = ("attention", "mlp_up", "mlp_down", "norm", "embedding", "head")  # mlp_up holds the gate projection too
 
@@ -174,8 +169,7 @@ class GradientConfig:
 
     Args:
         engine: how; ``n_items`` counts training pairs per objective, half of them in each gradient; 0 takes all. Where
-            ``precision`` resolves to bfloat16, the forward pass is autocast as in training; weights, gradients and
-            rewards are float32 always.
+            ``precision`` resolves to bfloat16, the passes run on a bf16 copy, as in training.
     """
 
     engine: EngineConfig = EngineConfig(n_items=128, tokens_per_batch=2048)
@@ -186,68 +180,34 @@ class GradientConfig:
 
 
 def mean_loss_gradients(
-    model: PreTrainedModel,
-    items: Sequence[PreparedItem],
-    *,
-    tokens_per_batch: int | None = None,
-    is_bfloat16: bool = False,
-    progress: bool = True,
+    model: PreTrainedModel, pairs: Sequence[PreparedItem], *, tokens_per_batch: int = 2048, is_bfloat16: bool = False
 ) -> dict[str, torch.Tensor]:
     r"""Return the gradient of the mean Bradley-Terry loss with respect to every parameter, float32, by name.
 
     .. math:: \nabla_\theta \frac 1 P \sum_p -\log \sigma(r(x_p, y_p^+) - r(x_p, y_p^-))
 
-    Dropout is off. The packed batches add up to the mean over all P pairs, however many there are.
+    Dropout is off. The packed streams add up to the mean over all P pairs, however many there are.
 
     Args:
         model: a reward model with float32 weights.
-        items: P pairs, at least one.
-        tokens_per_batch: tokens of one forward and backward pass; None takes a default for the device.
-        is_bfloat16: autocast the backbone's forward pass to bfloat16.
-        progress: show a bar with tokens/s.
+        pairs: P pairs, at least one.
+        tokens_per_batch: tokens of one forward and backward pass.
+        is_bfloat16: run the passes on a bf16 copy, as training does.
 
     Raises:
-        ValueError: if there are no items or the model's weights are not float32.
+        ValueError: if there are no pairs or the model's weights are not float32.
     """
-    parameters = dict(model.named_parameters())
-    dtypes = {parameter.dtype for parameter in parameters.values()}
-    if not items or dtypes != {torch.float32}:
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    if not pairs or dtypes != {torch.float32}:
         raise ValueError(
-            f"expected at least one pair and float32 weights; got {len(items)} pairs, {sorted(map(str, dtypes))}"
+            f"expected at least one pair and float32 weights; got {len(pairs)} pairs, {sorted(map(str, dtypes))}"
         )
-    totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    with torch.enable_grad(), packed_attention(model) as forward:
-
-        def step(group: list[PreparedItem]) -> tuple[torch.Tensor | None, ...]:
-            batch = pack_items(group, model.config.pad_token_id)
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=is_bfloat16):
-                hidden = forward(batch)
-            losses = -logsigmoid(margins(batch_rewards(model, hidden, batch), batch))  # (pairs of the batch,)
-            return torch.autograd.grad(losses.sum() / len(items), [*parameters.values()], allow_unused=True)
-
-        for *_, gradients in run_batches(
-            items,
-            list,
-            step,
-            tokens_per_batch=token_budget(tokens_per_batch, model.device),
-            progress=progress,
-            description="gradients",
-        ):
-            for total, gradient in zip(totals.values(), gradients, strict=True):
-                if gradient is not None:
-                    total += gradient
-    return totals
-
-
-def fitting_pairs(
-    tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: str, seed: int
-) -> Iterator[PreparedItem]:
-    """Yield the training pairs of an objective as training sees them: without those it drops for their length."""
-    limit = NEVER if data.long_pairs == "drop" else data.max_length
-    for item in training_pairs(data, objective, seed).train:
-        (prepared,) = prepare_items(tokenizer, [item], limit)
-        if max(map(len, prepared.tokens.sequences)) <= data.max_length:
-            yield prepared
+    model.zero_grad()
+    PackedPasses(model, tokens_per_batch, is_bfloat16).add_gradients(pairs)
+    parameters = dict(model.named_parameters())
+    found = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()}
+    model.zero_grad()
+    return found
 
 
 def gradient_run(run: Run, config: GradientConfig) -> bool:
@@ -274,7 +234,8 @@ def gradient_run(run: Run, config: GradientConfig) -> bool:
         return False
     engine, pairs, gradients = config.engine, {}, {}
     for objective in SINGLE_OBJECTIVES:
-        found = list(islice(fitting_pairs(stage.tokenizer, stage.data, objective, run.seed), engine.n_items or None))
+        items = training_pairs(stage.data, objective, run.seed).train
+        found = tokenize_pairs(stage.tokenizer, items, stage.data)[0][: engine.n_items or None]
         if len(found) < len(HALVES):
             raise ValueError(f"{objective}: expected at least two training pairs for two halves; got {len(found)}")
         pairs[objective] = found[: len(found) // 2 * 2]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import stats
 
 from tension_utils.config import CONTROLS, REMOVAL, check_choice
 
@@ -200,27 +200,6 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
         )
     if table.empty:
         raise ValueError("expected at least one row, got an empty table; check the selection that made it")
-
-
-def chance_credit(n_chosen: np.ndarray, n_rejected: np.ndarray) -> np.ndarray:
-    """Return the expected credit of random rewards, 1 / C(c + j, c).
-
-    Args:
-        n_chosen (...,): c >= 1, responses that must all rank above the rejected ones.
-        n_rejected (...,): j >= 1.
-
-    Raises:
-        ValueError: a count is below 1.
-
-    Source: ours; the study leaves chance out, and it differs between tasks (METHOD section 2, fact 11).
-
-    >>> chance_credit([1, 1, 2], [1, 3, 2]).round(3).tolist()
-    [0.5, 0.25, 0.167]
-    """
-    n_chosen, n_rejected = np.asarray(n_chosen), np.asarray(n_rejected)
-    if (n_chosen < 1).any() or (n_rejected < 1).any():
-        raise ValueError("expected at least one chosen and one rejected response per item")
-    return 1.0 / special.comb(n_chosen + n_rejected, n_chosen)
 
 
 def seed_interval(values: pd.Series | np.ndarray) -> tuple[float, float]:

@@ -285,81 +285,6 @@ def trainer_arguments(config: TrainConfig, seed: int, folder: Path) -> TrainingA
     )
 
 
-class PackedTrainer(Trainer):
-    r"""The library's loop, schedule, optimizer, log and checkpoints; its forward and backward pass on packed pairs.
-
-    Every prompt is computed once for both responses, and no token is padding. With ``is_bfloat16`` the passes run on
-    a bf16 copy of the weights; the optimizer's weights, its moments and the sum of gradients over the packed streams
-    of a batch are float32. The loss is the Bradley-Terry loss, mean over the pairs of a batch,
-
-    .. math:: -\log \sigma(r(x, y^+) - r(x, y^-))
-
-    Args:
-        model: one-label classifier with float32 weights.
-        arguments: of `trainer_arguments`.
-        train: pairs.
-        validation: pairs whose mean loss is logged where a validation is due.
-        tokens_per_batch: stream tokens of one forward and backward pass; the rest of a batch is accumulated.
-        is_bfloat16: see above.
-        options: of the library's Trainer.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        arguments: TrainingArguments,
-        train: Sequence[PreparedItem],
-        validation: Sequence[PreparedItem],
-        *,
-        tokens_per_batch: int,
-        is_bfloat16: bool,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, arguments, train_dataset=train, eval_dataset=validation, data_collator=list, **options)
-        self.tokens_per_batch = tokens_per_batch
-        self.working = bfloat16_copy(self.model) if is_bfloat16 else self.model
-        if self.working is not self.model:
-            for low, weight in zip(self.working.parameters(), self.model.parameters(), strict=True):
-                low.register_post_accumulate_grad_hook(lambda low, weight=weight: _move_gradient(low, weight))
-
-    def training_step(
-        self, model: nn.Module, inputs: list[PreparedItem], num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        """Add the gradient of the batch's mean loss to the float32 weights, and return that loss."""
-        found = torch.cat(list(self._margins(inputs, is_training=True)))
-        self.state.num_input_tokens_seen += sum(pair.n_tokens for pair in inputs)
-        return -logsigmoid(found).mean()
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return and log loss and accuracy, means over all validation pairs; a tie is not right."""
-        found = torch.cat(list(self._margins(self.eval_dataset, is_training=False))).double()
-        metrics = {"eval_loss": -logsigmoid(found).mean().item(), "eval_accuracy": (found > 0).double().mean().item()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log with the tokens seen so far, shared ones counted once per response."""
-        super().log(logs | {"num_tokens": self.state.num_input_tokens_seen}, *args, **kwargs)
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Return 0: they are not counted."""
-        return 0
-
-    def _margins(self, pairs: Sequence[PreparedItem], *, is_training: bool) -> Iterator[torch.Tensor]:
-        """Yield the margins (pairs,) of every packed stream, after its backward pass where there is one."""
-        if self.working is not self.model:
-            copy_weights(self.model, self.working)
-        order = sorted(range(len(pairs)), key=lambda i: -pairs[i].n_forward_tokens)
-        with torch.set_grad_enabled(is_training), packed_attention(self.working) as forward:
-            for group in split_by_budget(pairs, order, self.tokens_per_batch):
-                batch = pack_items([pairs[i] for i in group], self.working.config.pad_token_id)
-                found = margins(batch_rewards(self.working, forward(batch), batch), batch)
-                if is_training:
-                    (-logsigmoid(found).sum() / len(pairs)).backward()
-                yield found.detach()
-
-
 def bfloat16_copy(model: PreTrainedModel) -> PreTrainedModel:
     """Return a copy with the backbone's weights in bf16; the reward head stays in float32."""
     working = copy.deepcopy(model)
@@ -381,6 +306,103 @@ def _move_gradient(low: nn.Parameter, weight: nn.Parameter) -> None:
     else:
         weight.grad += low.grad
     low.grad = None
+
+
+class PackedPasses:
+    """Forward and backward passes over pairs in packed streams; every prompt once, and no token is padding.
+
+    With ``is_bfloat16`` they run on a bf16 copy of the weights, and the gradients of all streams add up in the float32
+    weights' own ``grad``.
+
+    Args:
+        model: reward model with float32 weights.
+        tokens_per_batch: stream tokens of one pass.
+        is_bfloat16: see above.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokens_per_batch: int, is_bfloat16: bool) -> None:
+        self.model, self.tokens_per_batch = model, tokens_per_batch
+        self.working = bfloat16_copy(model) if is_bfloat16 else model
+        if self.working is not model:
+            for low, weight in zip(self.working.parameters(), model.parameters(), strict=True):
+                low.register_post_accumulate_grad_hook(lambda low, weight=weight: _move_gradient(low, weight))
+
+    def margins(self, pairs: Sequence[PreparedItem]) -> torch.Tensor:
+        """Return the margins of the pairs, the longest pairs first."""
+        return self._run(pairs, is_training=False)
+
+    def add_gradients(self, pairs: Sequence[PreparedItem]) -> torch.Tensor:
+        """Add the gradient of the mean Bradley-Terry loss to the weights, and return the margins."""
+        return self._run(pairs, is_training=True)
+
+    def _run(self, pairs: Sequence[PreparedItem], *, is_training: bool) -> torch.Tensor:
+        if self.working is not self.model:
+            copy_weights(self.model, self.working)
+        order, found = sorted(range(len(pairs)), key=lambda i: -pairs[i].n_forward_tokens), []
+        with torch.set_grad_enabled(is_training), packed_attention(self.working) as forward:
+            for group in split_by_budget(pairs, order, self.tokens_per_batch):
+                batch = pack_items([pairs[i] for i in group], self.working.config.pad_token_id)
+                found.append(margins(batch_rewards(self.working, forward(batch), batch), batch))
+                if is_training:
+                    (-logsigmoid(found[-1]).sum() / len(pairs)).backward()
+        return torch.cat([each.detach() for each in found])
+
+
+class PackedTrainer(Trainer):
+    r"""The library's loop, schedule, optimizer, log and checkpoints; its forward and backward pass on packed pairs.
+
+    The passes are those of `PackedPasses`; the optimizer's weights, its moments and the sum of gradients are float32.
+    The loss is the Bradley-Terry loss, mean over the pairs of a batch,
+
+    .. math:: -\log \sigma(r(x, y^+) - r(x, y^-))
+
+    Args:
+        model: one-label classifier with float32 weights.
+        arguments: of `trainer_arguments`.
+        train: pairs.
+        validation: pairs whose mean loss is logged where a validation is due.
+        tokens_per_batch: stream tokens of one forward and backward pass; the rest of a batch is accumulated.
+        is_bfloat16: see `PackedPasses`.
+        options: of the library's Trainer.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        arguments: TrainingArguments,
+        train: Sequence[PreparedItem],
+        validation: Sequence[PreparedItem],
+        *,
+        tokens_per_batch: int,
+        is_bfloat16: bool,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, arguments, train_dataset=train, eval_dataset=validation, data_collator=list, **options)
+        self.passes = PackedPasses(self.model, tokens_per_batch, is_bfloat16)
+
+    def training_step(
+        self, model: nn.Module, inputs: list[PreparedItem], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Add the gradient of the batch's mean loss to the float32 weights, and return that loss."""
+        found = self.passes.add_gradients(inputs)
+        self.state.num_input_tokens_seen += sum(pair.n_tokens for pair in inputs)
+        return -logsigmoid(found).mean()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return and log loss and accuracy, means over all validation pairs; a tie is not right."""
+        found = self.passes.margins(self.eval_dataset).double()
+        metrics = {"eval_loss": -logsigmoid(found).mean().item(), "eval_accuracy": (found > 0).double().mean().item()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log with the tokens seen so far, shared ones counted once per response."""
+        super().log(logs | {"num_tokens": self.state.num_input_tokens_seen}, *args, **kwargs)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: they are not counted."""
+        return 0
 
 
 def train_model(
@@ -429,8 +451,8 @@ def train_model(
             is_bfloat16=is_bfloat16,
             callbacks=[TrainingMonitor(config.n_evaluations, label), state],
         )
-        if trainer.working is not trainer.model:
-            stack.enter_context(trained_without(trainer.working, mask))
+        if (working := trainer.passes.working) is not trainer.model:
+            stack.enter_context(trained_without(working, mask))
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train(resume_from_checkpoint=state.last_checkpoint())

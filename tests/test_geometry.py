@@ -147,7 +147,7 @@ def test_gradients_equal_autograd_on_plain_forwards(model_type):
     expected = slow_gradients(model, pairs)
     model.zero_grad()
     for budget in (1, 10_000):
-        found = mean_loss_gradients(model, pairs, tokens_per_batch=budget, progress=False)
+        found = mean_loss_gradients(model, pairs, tokens_per_batch=budget)
         assert set(found) == set(expected) and all(gradient.dtype == torch.float32 for gradient in found.values())
         for name, gradient in found.items():
             scale = expected[name].abs().max().item()
@@ -155,11 +155,11 @@ def test_gradients_equal_autograd_on_plain_forwards(model_type):
     assert all(parameter.grad is None for parameter in model.parameters()), "the model is left as it was"
 
 
-def test_autocast_gradients_are_close_and_float32():
+def test_gradients_of_the_bf16_copy_are_close_and_float32():
     tokenizer, model = make_tokenizer(), make_model("llama")
     model.score.weight.data *= 0.05
     pairs = prepare_items(tokenizer, PAIRS, MAX_LENGTH)
-    exact, rough = (mean_loss_gradients(model, pairs, is_bfloat16=flag, progress=False) for flag in (False, True))
+    exact, rough = (mean_loss_gradients(model, pairs, is_bfloat16=flag) for flag in (False, True))
     assert all(gradient.dtype == torch.float32 for gradient in rough.values())
     flat = [torch.cat([gradient.flatten() for gradient in found.values()]) for found in (exact, rough)]
     assert not torch.equal(*flat) and torch.cosine_similarity(*flat, dim=0) > 0.98
@@ -168,9 +168,9 @@ def test_autocast_gradients_are_close_and_float32():
 def test_bad_input_of_gradients_is_refused():
     model = make_model("llama")
     with pytest.raises(ValueError, match="expected at least one pair and float32 weights; got 0 pairs"):
-        mean_loss_gradients(model, [], progress=False)
+        mean_loss_gradients(model, [])
     pairs = prepare_items(make_tokenizer(), PAIRS, MAX_LENGTH)
     with pytest.raises(ValueError, match="float32 weights; got 4 pairs, .*torch.bfloat16"):
-        mean_loss_gradients(model.to(torch.bfloat16), pairs, progress=False)
+        mean_loss_gradients(model.to(torch.bfloat16), pairs)
     with pytest.raises(ValueError, match="n_items: expected an even number, for two equal halves; got 7"):
         GradientConfig(EngineConfig(n_items=7))

@@ -253,7 +253,7 @@ def test_gradients_are_those_of_the_first_training_pairs(runs: list[Run]) -> Non
         items = training_pairs(local_data(run), objective, run.seed).train[:6]
         for start, half in enumerate("ab"):
             prepared = prepare_items(tokenizer, items[start::2], 256)
-            found[f"{objective}-{half}"] = mean_loss_gradients(model, prepared, progress=False)
+            found[f"{objective}-{half}"] = mean_loss_gradients(model, prepared)
     head = table[(table.layer == -1) & (table.part == "head")].set_index(["first", "second"])["dot"]
     for (first, second), dot in head.items():
         product = (found[first]["score.weight"].double() * found[second]["score.weight"].double()).sum().item()

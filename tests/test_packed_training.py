@@ -156,10 +156,10 @@ def test_weights_moments_and_gradients_are_float32_over_bf16_passes() -> None:
     trainer = training.PackedTrainer(
         model, arguments, TRAIN, VALIDATION, tokens_per_batch=90, is_bfloat16=True, callbacks=[]
     )
-    dtypes = {parameter.dtype for parameter in trainer.working.base_model.parameters()}
-    assert dtypes == {torch.bfloat16} and trainer.working.score.weight.dtype == torch.float32
+    dtypes = {parameter.dtype for parameter in trainer.passes.working.base_model.parameters()}
+    assert dtypes == {torch.bfloat16} and trainer.passes.working.score.weight.dtype == torch.float32
     trainer.training_step(trainer.model, TRAIN[:8])
-    assert all(parameter.grad is None for parameter in trainer.working.parameters())
+    assert all(parameter.grad is None for parameter in trainer.passes.working.parameters())
     grads = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
     assert {grad.dtype for grad in grads.values()} == {torch.float32}
     exact = copy.deepcopy(trainer.model)

@@ -13,6 +13,7 @@ from tension_utils import statistics
 from tension_utils import statistics as bootstrap
 from tension_utils import statistics as comparisons
 from tension_utils import statistics as effects
+from tension_utils.data import chance_credit
 from tension_utils.statistics import Bootstrap
 
 RUN = {"objective": "helpful", "base_model": "toy-llama", "benchmark": "toy", "subset": "all"}
@@ -57,12 +58,12 @@ def test_chance_credit_counts_the_orders_that_are_right(n_chosen, n_rejected):
     orders = list(itertools.permutations(range(len(labels)))) if len(labels) <= 6 else []
     right = sum(all(labels[i] for i in order[:n_chosen]) for order in orders)
     if orders:
-        assert statistics.chance_credit(n_chosen, n_rejected) == pytest.approx(right / len(orders))
+        assert chance_credit(n_chosen, n_rejected) == pytest.approx(right / len(orders))
 
 
 def test_chance_credit_refuses_an_empty_side():
     with pytest.raises(ValueError, match="at least one chosen"):
-        statistics.chance_credit([1, 0], [1, 1])
+        chance_credit([1, 0], [1, 1])
 
 
 @settings(deadline=None)
