@@ -21,6 +21,9 @@ MARKUP = re.compile(
     r"\||(?<=\w)_(?!\w)"
 )  # |x| and x_ have a meaning in reStructuredText that no docstring here intends
 EXECUTED = re.compile(r"\bexecuted/(?=[\w.-]+\.ipynb)")
+STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
+LABEL = re.compile(r":label: ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
+REFERENCE_TO = re.compile(r"(\{(?:numref|eq|ref)\}`(?:[^`<]*<)?)([\w-]+)")
 # Icons come from the theme's font, and only the search page searches.
 UNUSED = re.compile(r"_static/scripts/fontawesome\.js")
 SEARCH = re.compile(r"(_static/(searchtools|language_data)|(^|/)searchindex)\.js")
@@ -76,6 +79,35 @@ def sources_instead(buttons: list[dict]) -> list[dict]:
 def point_at_sources(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
     """Change the links of one page's header; called for every page that is written."""
     context["header_buttons"] = sources_instead(context.get("header_buttons", []))
+
+
+def label_study(app: Sphinx, page: str, source: list[str]) -> None:
+    """Give the labels of a page of the study a name of their own, and let its references follow; in place."""
+    if page.startswith(STUDY):
+        notebooks = (Path(app.srcdir) / STUDY).glob("*.ipynb")
+        names = {name for path in notebooks for name in labels_in(path.read_text(encoding="utf-8"))}
+        source[0] = with_own_labels(source[0], names)
+
+
+def labels_in(text: str) -> set[str]:
+    """Return the labels of formulas, figures and places that a notebook's JSON text defines."""
+    return {name for found in LABEL.findall(text) for name in found if name}
+
+
+def with_own_labels(text: str, names: set[str]) -> str:
+    r"""Return a notebook's JSON text with some labels renamed where they are defined and where they are referred to.
+
+    >>> text = '"name": "fig-own", ":label: effect", "(place)=", "{numref}`Figure %s <fig-own>`, {eq}`other`"'
+    >>> print(with_own_labels(text, labels_in(text)))
+    "name": "study-fig-own", ":label: study-effect", "(study-place)=", "{numref}`Figure %s <study-fig-own>`, {eq}`other`"
+    """
+
+    def renamed(found: re.Match) -> str:
+        name = found.group(found.lastindex)
+        start = found.start(found.lastindex) - found.start()
+        return found[0][:start] + "study-" + found[0][start:] if name in names else found[0]
+
+    return REFERENCE_TO.sub(renamed, LABEL.sub(renamed, text))
 
 
 def plain_text(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
@@ -189,6 +221,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("config-inited", forget_reference, priority=BEFORE_CONTENTS)
     app.connect("config-inited", settle_address)
+    app.connect("source-read", label_study)
     app.connect("autodoc-process-docstring", plain_text)
     app.connect("html-page-context", point_at_sources, priority=AFTER_THEME)
     app.connect("build-finished", finish)
