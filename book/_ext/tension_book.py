@@ -97,9 +97,9 @@ def labels_in(text: str) -> set[str]:
 def with_own_labels(text: str, names: set[str]) -> str:
     r"""Return a notebook's JSON text with some labels renamed where they are defined and where they are referred to.
 
-    >>> text = '"name": "fig-own", ":label: effect", "(place)=", "{numref}`Figure %s <fig-own>`, {eq}`other`"'
+    >>> text = '"name": "fig-own", ":label: effect", "(place)=", "{numref}`F. %s <fig-own>`, {eq}`other`"'
     >>> print(with_own_labels(text, labels_in(text)))
-    "name": "study-fig-own", ":label: study-effect", "(study-place)=", "{numref}`Figure %s <study-fig-own>`, {eq}`other`"
+    "name": "study-fig-own", ":label: study-effect", "(study-place)=", "{numref}`F. %s <study-fig-own>`, {eq}`other`"
     """
 
     def renamed(found: re.Match) -> str:
