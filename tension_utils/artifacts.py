@@ -227,6 +227,22 @@ def is_current(folder: Path, stage: str, digest: str, artifact: str) -> bool:
     return section["artifact_hash"] == file_hash(folder / artifact)
 
 
+def is_archived(folder: Path, artifact: str) -> bool:
+    """Say whether ``artifact`` is there without the reward model it came from: results that are kept without weights.
+
+    Nothing can be computed anew there, so what is there is taken as it is.
+
+    Raises:
+        ValueError: the artifact is not the one that the manifest names.
+    """
+    if not (folder / artifact).exists() or (folder / "reward_model").exists() or (folder / "training_state").exists():
+        return False
+    sections = [part for part in read_manifest(folder).values() if part.get("artifact") == artifact]
+    if any(part["artifact_hash"] != file_hash(folder / artifact) for part in sections):
+        raise ValueError(f"{folder / artifact}: its content is not what manifest.json says; copy the folder again")
+    return True
+
+
 class StageRecord:
     """Times one stage of one run and writes its section of ``manifest.json`` when told it is done."""
 

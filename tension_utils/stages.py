@@ -35,6 +35,7 @@ from tension_utils.artifacts import (
     TABLES,
     StageRecord,
     atomic_path,
+    is_archived,
     is_current,
     read_manifest,
     read_table,
@@ -138,8 +139,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.place = self.place or self.run
         self.trained = read_manifest(require(self.run.folder / "reward_model", "01_train").parent)["train"]
-        data = DataConfig(**self.trained["config"]["data"])
-        self.data = dataclasses.replace(data, source=resolve_source(data.source, self.run.root, "hh-rlhf"))
+        self.data = training_data(self.run)
         self.settings = {self.name: dataclasses.asdict(self.config), **self.place.label}
         if self.further:
             self.settings["further"] = [dataclasses.asdict(config) for config in self.further]
@@ -176,6 +176,12 @@ class Stage:
         )
 
 
+def training_data(run: Run) -> DataConfig:
+    """Return what a run was trained on, and in which folder it lies here."""
+    data = DataConfig(**read_manifest(run.folder)["train"]["config"]["data"])
+    return dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
+
+
 def load_items(run: Run, data: DataConfig, config: EvaluateConfig | ItemsConfig) -> LoadedBenchmarks:
     """Load the benchmarks that can be reached and keep the first prompts of every subset, as many as are asked for.
 
@@ -199,8 +205,10 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
     (``not_run``) and items that do not fit (``n_too_long``).
 
     Returns:
-        True if it computed, False if it found the artifact.
+        True if it computed, False if it found the artifact, current or kept without the reward model.
     """
+    if is_archived(run.folder, "evaluation.parquet"):
+        return False
     stage = Stage(run, "evaluate", "evaluation.parquet", config)
     if not stage.start():
         return False
@@ -332,10 +340,12 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
     there was loud before training, on any text.
 
     Returns:
-        True if it computed, False if it found the artifact.
+        True if it computed, False if it found the artifact, current or kept without the reward model.
 
     Source: section 1 of METHOD.md, "Neuron scores"; the views are ours (section 2, facts 3 and 7).
     """
+    if is_archived(run.folder, OWN_SCORES):
+        return False
     stage = Stage(run, "identify", OWN_SCORES, config)
     if not stage.start():
         return False
@@ -624,13 +634,15 @@ def ablate_run(run: Run, *configs: AblateConfig) -> bool:
         configs: at least one; max_length, precision and the sources of a benchmark are the same in all.
 
     Returns:
-        True if it computed, False if it found the artifact.
+        True if it computed, False if it found the artifact, current or kept without the reward model.
 
     Raises:
         ValueError: if configurations contradict each other, or ask for nothing of this reward model.
         FileNotFoundError: names the missing file and the chapter to run.
     """
     _require_same_settings(configs)
+    if is_archived(run.folder, "ablation.parquet"):
+        return False
     stage = Stage(run, "ablate", "ablation.parquet", configs[0], further=configs[1:])
     sources = score_sources(run, *configs)
     hashes = {each.objective: read_manifest(each.folder)["identify"]["artifact_hash"] for each in sources}
@@ -753,7 +765,7 @@ def evaluate_variant(run: Run) -> bool:
     """Score the HH-RLHF tests with a variant, with the settings of the matched arm's evaluation.
 
     Returns:
-        True if it computed, False if it found the artifact.
+        True if it computed, False if it found the artifact, current or kept without the reward model.
     """
     settings = _settings(sibling(run, MATCHED_ARM), "evaluate", "evaluation.parquet", "02_evaluate")["evaluate"]
     config = EvaluateConfig(engine=EngineConfig(**settings["engine"]), max_length=settings["max_length"])

@@ -32,6 +32,7 @@ from tension_utils.artifacts import (
     code_hash,
     file_hash,
     fsync_path,
+    is_archived,
     is_current,
     package_versions,
     remove_any,
@@ -478,11 +479,13 @@ def train_run(run: Run, data: DataConfig, config: TrainConfig, mask: NeuronMask 
         mask: neurons that are held at 0 in training and, by the checkpoint, ever after; part of the configuration.
 
     Returns:
-        True if it trained, False if it found the artifacts.
+        True if it trained, False if it found the artifacts, or a log that is kept without the weights.
 
     Raises:
         ValueError: if the mask belongs to another model, or the data or the base model do not fit.
     """
+    if is_archived(run.folder, "train_log.parquet"):
+        return False
     settings = {"data": dataclasses.asdict(data), "train": dataclasses.asdict(config), **run.label}
     settings |= {"neuron_mask": mask.label} if mask else {}
     base = resolve_source(run.base_model, run.root, "base_model")

@@ -487,6 +487,22 @@ def test_further_seeds_of_single_objectives_are_exported_by_themselves(runs: lis
     assert tables["overlap"].ceiling.isna().all() and tables["other_seed"].empty  # one seed has no other
 
 
+def test_results_without_weights_are_taken_as_they_are(copied: Run) -> None:
+    shutil.rmtree(copied.folder / "reward_model")
+    other = EngineConfig(n_items=2)
+    assert not train_run(copied, DataConfig(source="nowhere"), TrainConfig())
+    assert not evaluate_run(copied, EvaluateConfig(engine=other))
+    assert not identify_run(copied, IdentifyConfig(engine=other)) and not ablate_run(copied, AblateConfig(engine=other))
+    (copied.folder / "training_state").mkdir()  # a training is under way: its weights will come
+    with pytest.raises(FileNotFoundError, match="01_train"):
+        evaluate_run(copied, EVALUATE)
+    (copied.folder / "training_state").rmdir()
+    with (copied.folder / "evaluation.parquet").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match="evaluation.parquet: its content is not what manifest.json says"):
+        evaluate_run(copied, EVALUATE)
+
+
 def test_a_missing_model_names_the_chapter_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="01_train"):
         evaluate_run(Run(tmp_path, "toy", "helpful", 0), EVALUATE)
