@@ -368,13 +368,13 @@ def test_transferability_equals_that_of_an_evaluation_with_ablated_rewards(evalu
         expected = slow(replaced(evaluation, own[own.set == row.set]), row.group)
         draws = [slow(replaced(evaluation, part), row.group) for _, part in own[own.set == "random"].groupby("draw")]
         intact = slow(evaluation, row.group)
-        found = [row.intact, row.transferability, row.control, row.change, row.effect]
+        found = [row.intact_transferability, row.transferability, row.control_transferability, row.change, row.effect]
         assert found == pytest.approx([intact, expected, np.mean(draws), expected - intact, expected - np.mean(draws)])
-        assert row.control_low == pytest.approx(np.quantile(draws, 0.025)) and row.n_draws == 3
+        assert row.control_transferability_low == pytest.approx(np.quantile(draws, 0.025)) and row.n_draws == 3
         assert row.change_ci_low <= row.change <= row.change_ci_high and row.ci_low <= row.effect <= row.ci_high
     assert table.n_neurons[(table.set == "shared") & (table.family == "natural")].tolist() == [20, 20]
     everything = table[table.set == "all"]
-    assert everything.control.isna().all() and everything.effect.isna().all() and everything.change.notna().all()
+    assert everything[["control_transferability", "effect"]].isna().all(axis=None) and everything.change.notna().all()
 
 
 def test_transferability_of_a_condition_is_that_on_its_own_items(evaluation: pd.DataFrame) -> None:
@@ -384,7 +384,7 @@ def test_transferability_of_a_condition_is_that_on_its_own_items(evaluation: pd.
     parts = [with_draws(mixed, "rms", 1), with_draws(few, "mean_abs", 2)]
     table = transferability_after_ablation(pd.concat(parts), evaluation, bootstrap=Bootstrap(50))
     alone = transferability_after_ablation(parts[1], evaluation, bootstrap=Bootstrap(50))
-    columns = ["intact", "transferability", "control", "n_items"]
+    columns = ["intact_transferability", "transferability", "control_transferability", "n_items"]
     found = table.loc[table.set == "mean_abs", columns].to_numpy()
     np.testing.assert_allclose(found, alone[columns].to_numpy())
     assert (table.n_items[table.set == "rms"].to_numpy() > alone.n_items.to_numpy()).all()

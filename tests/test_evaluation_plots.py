@@ -38,8 +38,10 @@ def differences(names=("chat", "safety")) -> pd.DataFrame:
 
 
 def plane() -> pd.DataFrame:
-    table = pd.DataFrame({"objective": OBJECTIVES, "respond": [0.9, 0.1, 0.6], "refuse": [0.1, 0.8, 0.7]})
-    for column in ("respond", "refuse"):
+    table = pd.DataFrame(
+        {"objective": OBJECTIVES, "respond_accuracy": [0.9, 0.1, 0.6], "refuse_accuracy": [0.1, 0.8, 0.7]}
+    )
+    for column in ("respond_accuracy", "refuse_accuracy"):
         table[f"{column}_ci_low"], table[f"{column}_ci_high"] = table[column] - 0.02, table[column] + 0.03
     return table
 
@@ -62,12 +64,12 @@ def spokes(names=("chat", "safety", "Focus")) -> pd.DataFrame:
 def bins() -> pd.DataFrame:
     table = pd.DataFrame(
         [
-            {"objective": o, "predicted": p, "observed": p - 0.1 * i, "n": 10 * (i + 1)}
+            {"objective": o, "predicted": p, "accuracy": p - 0.1 * i, "n_pairs": 10 * (i + 1)}
             for i, o in enumerate(OBJECTIVES)
             for p in (0.9, 0.6)
         ]
     )
-    return table.assign(ci_low=table.observed - 0.05, ci_high=(table.observed + 0.06).clip(upper=1))
+    return table.assign(ci_low=table.accuracy - 0.05, ci_high=(table.accuracy + 0.06).clip(upper=1))
 
 
 def margins(names=("helpful", "harmless")) -> pd.DataFrame:
@@ -168,10 +170,12 @@ def test_the_plane_draws_markers_crosses_and_what_to_compare_with():
 def test_the_plane_draws_single_models_small():
     runs = pd.concat([plane(), plane()]).assign(seed=0)
     ax = figures_accuracy.refuse_respond_plane(plane(), runs=runs)
-    assert sorted(map(tuple, offsets(ax).tolist())) == sorted(zip(runs.respond, runs.refuse, strict=True))
+    assert sorted(map(tuple, offsets(ax).tolist())) == sorted(
+        zip(runs.respond_accuracy, runs.refuse_accuracy, strict=True)
+    )
     assert "one model" in [text.get_text() for text in ax.get_legend().get_texts()]
     with pytest.raises(ValueError, match="items of both kinds"):
-        figures_accuracy.refuse_respond_plane(plane().assign(refuse=np.nan))
+        figures_accuracy.refuse_respond_plane(plane().assign(refuse_accuracy=np.nan))
 
 
 def test_radar_lines_are_closed_and_hold_their_values():
@@ -219,10 +223,10 @@ def test_reliability_points_intervals_and_sizes():
     assert "n = 30" in [text.get_text() for text in ax.get_legend().get_texts()]
     with pytest.raises(ValueError, match="predicted from 0.5 to 1"):
         figures_accuracy.reliability_diagram(bins().assign(predicted=lambda t: t.predicted - 0.3))
-    empty_bins = pd.concat([bins(), bins()[:2].assign(predicted=np.nan, observed=np.nan, n=0)])
+    empty_bins = pd.concat([bins(), bins()[:2].assign(predicted=np.nan, accuracy=np.nan, n_pairs=0)])
     assert len(offsets(figures_accuracy.reliability_diagram(empty_bins))) == 6
     with pytest.raises(ValueError, match="at least one row"):
-        figures_accuracy.reliability_diagram(bins().assign(observed=np.nan))
+        figures_accuracy.reliability_diagram(bins().assign(accuracy=np.nan))
 
 
 def test_no_density_is_cut_at_the_top():
@@ -291,9 +295,9 @@ def test_wrong_tables_are_refused(draw, table):
     ("draw", "table", "column"),
     [
         (figures_accuracy.difference_forest, differences, "difference"),
-        (figures_accuracy.refuse_respond_plane, plane, "respond"),
+        (figures_accuracy.refuse_respond_plane, plane, "respond_accuracy"),
         (figures_accuracy.radar, spokes, "accuracy"),
-        (figures_accuracy.reliability_diagram, bins, "observed"),
+        (figures_accuracy.reliability_diagram, bins, "accuracy"),
     ],
 )
 def test_percentages_are_refused_as_shares(draw, table, column):

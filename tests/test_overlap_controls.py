@@ -23,6 +23,7 @@ from tension_utils.analysis.overlap import (
     permutation_table,
     reference_table,
     seed_table,
+    stability_table,
 )
 from tension_utils.config import OBJECTIVES, Run, list_runs
 from tension_utils.neurons import NeuronSet, jaccard
@@ -119,7 +120,7 @@ def test_cross_design_sorts_every_pair_by_what_it_shares(runs: list[Run]) -> Non
 def test_permutation_of_perfectly_apart_objectives_by_hand() -> None:
     first, second = ([NeuronSet.of(SHAPE, [(0, index)])] * 2 for index in (0, 1))
     found = objective_permutation_test(first, second)
-    assert [found["within"], found["between"], found["difference"]] == [1, 0, 1]
+    assert [found[f"jaccard_{name}"] for name in ("within", "between", "difference")] == [1, 0, 1]
     # 6 ways to give two of four the first name; the true one and its mirror image reach the difference.
     assert found["n_relabelings"] == 6 and found["p_value"] == found["smallest_p"] == pytest.approx(2 / 6)
     three = objective_permutation_test(first + first[:1], second + second[:1])
@@ -150,7 +151,7 @@ nonempty = hnp.arrays(bool, (2, 5)).filter(np.any).map(NeuronSet)
 @given(st.lists(nonempty, min_size=2, max_size=3), st.lists(nonempty, min_size=2, max_size=3))
 def test_permutation_equals_plain_loops(first: list[NeuronSet], second: list[NeuronSet]) -> None:
     found = objective_permutation_test(first, second)
-    assert (found["difference"], found["p_value"]) == pytest.approx(slow_permutation(first, second))
+    assert (found["jaccard_difference"], found["p_value"]) == pytest.approx(slow_permutation(first, second))
     assert found["smallest_p"] - 1e-12 <= found["p_value"] <= 1
     assert objective_permutation_test(second, first)["p_value"] == pytest.approx(found["p_value"])
 
@@ -166,11 +167,20 @@ def test_permutation_is_valid_when_the_names_mean_nothing() -> None:
         assert np.mean(np.array(p_values) <= level + 1e-9) == pytest.approx(level, abs=0.09)
 
 
+def test_stability_is_over_halves_and_over_seeds(runs: list[Run]) -> None:
+    table = stability_table(runs, KINDS, FRACTION).set_index(["comparison", "score_kind"])
+    halves, seeds = table.loc[("halves of the pairs", "mean_abs")], table.loc[("other seed", "mean_abs")]
+    assert [halves.jaccard, halves.n_pairs] == [pytest.approx(1 / 3), 9]  # {mine, 6} and {mine, 7}
+    assert [seeds.jaccard, seeds.lowest, seeds.highest] == pytest.approx([5 / 9, 1 / 3, 1])
+    few = stability_table([run for run in runs if run.seed == 0], KINDS, FRACTION)
+    assert set(few.comparison) == {"halves of the pairs"}
+
+
 def test_permutation_table_says_what_it_lacks(runs: list[Run]) -> None:
     table = permutation_table(runs, KINDS, FRACTION).set_index("score_kind")
     # Helpful {0,4} {0,4} {0,5}, harmless {1,4} {1,4} {1,5}: within 5/9; between 5 pairs of 1/3 and 4 of 0.
     row = table.loc["mean_abs"]
-    assert [row["within"], row["between"]] == pytest.approx([5 / 9, 5 / 27])
+    assert [row["jaccard_within"], row["jaccard_between"]] == pytest.approx([5 / 9, 5 / 27])
     assert row.p_value == pytest.approx(0.1) == row.smallest_p and row.n_seeds == 3 and row.not_run == ""
     for few in ([run for run in runs if run.seed == 0], [run for run in runs if run.objective == HELPFUL]):
         table = permutation_table(few, KINDS, FRACTION)

@@ -221,8 +221,8 @@ def test_ablations_are_those_of_zeroed_copies(runs, models, scored):
             row = table.loc[(loaded.run.objective, name)]
             assert row.without_set == pytest.approx(slow_margin(loaded, neurons.mask), rel=1e-4, abs=1e-4)
             assert row.n_neurons == len(neurons) and row.n_draws == 5
-            assert row.random_low <= row.without_random <= row.random_high
-            assert row.random_low < row.random_high and row.margin == pytest.approx(
+            assert row.without_random_low <= row.without_random <= row.without_random_high
+            assert row.without_random_low < row.without_random_high and row.margin == pytest.approx(
                 scored.rewards.set_index("objective").margin[loaded.run.objective]
             )
     helpful, harmless = (

@@ -19,6 +19,10 @@ from tension_utils.analysis.overlap import (
     kind_table,
     lape_neurons,
     lape_sets,
+    lape_table,
+    layer_shares,
+    reading_table,
+    relatives_table,
     scope_table,
     side_table,
     site_table,
@@ -134,6 +138,41 @@ def test_lape_sets_read_both_texts(runs: list[Run]) -> None:
     (runs[1].folder / "score_views" / "text-harmless.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="03_identify"):
         lape_sets(runs, ("helpful", "harmless"))
+
+
+def test_neurons_by_entropy_are_counted_beside_other_scores(runs: list[Run]) -> None:
+    lape = lape_sets(runs, ("helpful", "harmless"), 2 / 40)
+    sets = {"rms": {run: NeuronSet.of((2, 20), [(0, 1), (0, run.seed)]) for run in runs}}
+    table = lape_table(lape, sets).set_index("objective")
+    assert table.loc["helpful"].to_dict() == pytest.approx(
+        {"n_selected": 2, "n_helpful_text": 1, "n_harmless_text": 1, "n_both": 0, "share_in_rms": 0.5}
+        | {"chance": (2 / 40 + 1 / 40) / 2, "n_models": 2}
+    )
+
+
+def test_heads_are_compared_with_their_relatives(runs: list[Run]) -> None:
+    table = relatives_table(head_sets(runs, 0.25)).set_index("comparison").jaccard.to_dict()
+    same_seed, other_seed = 1.0, 1 / 3  # both objectives have the heads of their seed
+    assert table == pytest.approx(
+        {"helpful / harmless": same_seed, "helpful, other seed": other_seed, "harmless, other seed": other_seed}
+    )
+
+
+def test_sides_scopes_and_sites_stand_beside_each_other(runs: list[Run]) -> None:
+    table = reading_table(runs, ["rms"], 2 / 12, ["all", "last"])
+    assert list(table.columns[1:4]) == ["chosen / rejected", "all / last", "neuron / gate"]
+    assert table.iloc[0, 1:4].tolist() == pytest.approx([1 / 3, 1 / 3, 0]) and table.n_models.item() == 4
+
+
+def test_layers_share_a_set(runs: list[Run]) -> None:
+    sets = [NeuronSet.of((2, 3), [(0, 0), (1, index)]) for index in (0, 1)] + [NeuronSet.of((2, 3), [(1, 0), (1, 1)])]
+    table = layer_shares({"rms": dict(zip(runs[:3], sets, strict=True))})
+    assert [tuple(row) for row in table.itertuples(index=False)] == [
+        ("harmless", "rms", 0, 0.0),
+        ("harmless", "rms", 1, 1.0),
+        ("helpful", "rms", 0, 0.5),
+        ("helpful", "rms", 1, 0.5),
+    ]
 
 
 def test_kinds_are_compared_within_each_run_and_with_the_gate(runs: list[Run]) -> None:

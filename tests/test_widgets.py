@@ -136,7 +136,7 @@ def test_hostile_text_is_text(text):
         assert 'class="tension mathjax_ignore' in page
 
 
-BOUNDS = ("without_random", "random_low", "random_high")
+BOUNDS = ("without_random", "without_random_low", "without_random_high")
 TAGS = {"div", "p", "img", "strong", "span", "table", "caption", "thead", "tbody", "tr", "th", "td"}
 ATTRIBUTES = {"class", "style", "alt", "src", "width", "height", "aria-hidden", "title", "border"}
 

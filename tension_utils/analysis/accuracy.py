@@ -1,6 +1,6 @@
 """Accuracy and the tension between objectives: from rows to the tables of the evaluation chapters."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -244,6 +244,40 @@ def in_order(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return table.sort_values(list(columns), key=lambda c: c.map(list(ARMS).index), ignore_index=True)
 
 
+def item_counts(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Return how many items and prompts every subset has, and what was lost: one row per benchmark, subset and group.
+
+    Returns:
+        benchmark, subset, group, n_items, n_prompts, tie_rate (margins of 0), truncated_rate (prompts that lost their
+        left part).
+    """
+    by = evaluation.groupby(["benchmark", "subset", "group"], sort=False)
+    table = by.agg(
+        n_items=("item_id", "nunique"),
+        n_prompts=("cluster", "nunique"),
+        tie_rate=("margin", lambda margin: (margin == 0).mean()),
+        truncated_rate=("is_truncated", "mean"),
+    )
+    return table.reset_index()
+
+
+def evaluated_items(evaluation: pd.DataFrame, facts: Mapping) -> pd.DataFrame:
+    """Return `item_counts` with what was left out of them, and one more row per benchmark that was not run.
+
+    Args:
+        evaluation: rows of evaluation.parquet.
+        facts: the section "evaluate" of a reward model's manifest.
+
+    Returns:
+        The columns of `item_counts`, n_too_long (items that do not fit) and not_run: why, else empty.
+    """
+    table = item_counts(evaluation)
+    too_long = [facts["n_too_long"].get(f"{row.benchmark}/{row.subset}", 0) for row in table.itertuples()]
+    absent = pd.DataFrame(facts["not_run"].items(), columns=["benchmark", "not_run"])
+    table = pd.concat([table.assign(n_too_long=too_long), absent], ignore_index=True)
+    return table.fillna({"not_run": "", "subset": "", "group": ""})
+
+
 def tension_table(evaluation: pd.DataFrame) -> pd.DataFrame:
     """Return the tension matrix: accuracy by training objective and test, with interval and chance.
 
@@ -317,9 +351,9 @@ def interval(row: pd.Series, value: str = "accuracy") -> str:
     return f"{percent(row[value])} [{percent(row.ci_low)}, {percent(row.ci_high)}], n = {int(row.n_items):,}"
 
 
-def points(row: pd.Series) -> str:
-    """Return an effect in percentage points with its 95 % interval."""
-    return f"{100 * row.effect:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
+def points(row: pd.Series, value: str = "effect") -> str:
+    """Return a difference of shares in percentage points with its 95 % interval."""
+    return f"{100 * row[value]:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
 
 
 def tension_sentence(table: pd.DataFrame) -> str:

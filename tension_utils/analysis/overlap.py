@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import and_, or_
 
 import numpy as np
 import pandas as pd
@@ -433,8 +435,8 @@ def objective_permutation_test(first: Sequence[NeuronSet], second: Sequence[Neur
         second: sets of the other.
 
     Returns:
-        within, between, difference, p_value (share of relabelings with at least this difference), smallest_p (the least
-        that so many sets can give), n_relabelings, n_seeds.
+        jaccard_within, jaccard_between, jaccard_difference, p_value (share of relabelings with at least this
+        difference), smallest_p (the least that so many sets can give), n_relabelings, n_seeds.
 
     Raises:
         ValueError: if an objective has fewer than two sets.
@@ -454,9 +456,9 @@ def objective_permutation_test(first: Sequence[NeuronSet], second: Sequence[Neur
     within, between = ((overlap * part).sum((1, 2)) / part.sum((1, 2)) for part in (same & is_pair, ~same & is_pair))
     difference = within - between
     return {
-        "within": within[0],
-        "between": between[0],
-        "difference": difference[0],
+        "jaccard_within": within[0],
+        "jaccard_between": between[0],
+        "jaccard_difference": difference[0],
         "p_value": float((difference >= difference[0] - 1e-12).mean()),
         "smallest_p": (2 if n_first == n_second else 1) / len(chosen),  # swapping both names changes nothing
         "n_relabelings": len(chosen),
@@ -685,3 +687,86 @@ def depth_table(sets: Mapping[str, Mapping[Run, NeuronSet]]) -> pd.DataFrame:
     uniform = [dict(zip(THIRDS, NeuronSet(np.ones(s, bool)).depth_profile(), strict=True)) for s in sorted(shapes)]
     table = pd.concat([table, pd.DataFrame(uniform).assign(score_kind="every neuron", objective="")], ignore_index=True)
     return table.astype({"n_models": "Int64"})
+
+
+def stability_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
+    """Return how far sets can be reproduced: by either half of a model's text, and by a model of another seed.
+
+    Returns:
+        comparison ("halves of the pairs" or "other seed", the latter where there are two seeds), score_kind, and the
+        columns of `summarize_overlaps`, over all objectives.
+    """
+    parts = {
+        "halves of the pairs": half_table(runs, kinds, fraction, scope),
+        "other seed": seed_table(runs, kinds, fraction, scope),
+    }
+    by = ["comparison", "score_kind"]
+    return pd.concat(
+        [summarize_overlaps(part.assign(comparison=name), by) for name, part in parts.items() if len(part)],
+        ignore_index=True,
+    )
+
+
+def relatives_table(sets: Mapping[Run, NeuronSet]) -> pd.DataFrame:
+    """Return `summarize_overlaps` of any sets of reward models, by pair of objectives and by objective with itself."""
+    pairs, seeds = objective_pairs(sets), seed_pairs(sets)
+    parts = [pairs.assign(comparison=pairs.pair), seeds.assign(comparison=seeds.objective + ", other seed")]
+    return pd.concat([summarize_overlaps(part, ["comparison"]) for part in parts if len(part)], ignore_index=True)
+
+
+def reading_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scopes: Sequence[str]) -> pd.DataFrame:
+    """Return how far a set depends on what is read: the side, the tokens that count, and the site.
+
+    Returns:
+        score_kind; mean Jaccard over the models of "chosen / rejected", of every two ``scopes``, and of
+        "neuron / gate", NaN where a kind has no such choice; jaccard_chance, n_models.
+    """
+    parts = [
+        side_table(runs, kinds, fraction, scopes[0]),
+        scope_table(runs, kinds, fraction, scopes),
+        site_table(runs, kinds, fraction, scopes[0]),
+    ]
+    rows = pd.concat([part for part in parts if len(part)])
+    pair = rows["first"] + " / " + rows["second"]
+    wide = rows.groupby(["score_kind", pair], sort=False).jaccard.mean().unstack().reindex(index=kinds)
+    wide = wide[list(dict.fromkeys(pair))].rename_axis(index="score_kind", columns=None)
+    return wide.reset_index().assign(jaccard_chance=rows.jaccard_chance.mean(), n_models=len(runs))
+
+
+def lape_table(
+    lape: Mapping[Run, Mapping[str, NeuronSet]], sets: Mapping[str, Mapping[Run, NeuronSet]]
+) -> pd.DataFrame:
+    """Return how many neurons entropy selects for each text, and how many of them other scores select too.
+
+    Args:
+        lape: of `lape_sets`, for two texts.
+        sets: score kind -> run -> its set, all of one fraction.
+
+    Returns:
+        objective, n_selected, n_<text>_text, n_both, share_in_<kind> (means over base models and seeds), chance (of
+        these shares), n_models.
+    """
+    rows = []
+    for run, of_text in lape.items():
+        both, either = reduce(and_, of_text.values()), reduce(or_, of_text.values())
+        row = {"objective": run.objective, "n_selected": len(either)}
+        row |= {f"n_{text}_text": len(own) for text, own in of_text.items()} | {"n_both": len(both)}
+        row |= {f"share_in_{kind}": len(either & of_runs[run]) / len(either) for kind, of_runs in sets.items()}
+        rows.append(row | {"chance": np.mean([of_runs[run].fraction for of_runs in sets.values()])})
+    groups = pd.DataFrame(rows).groupby("objective", sort=False)
+    return groups.mean().assign(n_models=groups.size()).reset_index()
+
+
+def layer_shares(sets: Mapping[str, Mapping[Run, NeuronSet]]) -> pd.DataFrame:
+    """Return the share of each set that lies in every layer: objective, score_kind, layer, share (mean over runs).
+
+    Args:
+        sets: score kind -> run -> its set.
+    """
+    rows = [
+        {"objective": run.objective, "score_kind": kind, "layer": layer, "share": count / len(neurons)}
+        for kind, of_runs in sets.items()
+        for run, neurons in of_runs.items()
+        for layer, count in enumerate(neurons.counts_by_layer())
+    ]
+    return pd.DataFrame(rows).groupby(["objective", "score_kind", "layer"], as_index=False).share.mean()

@@ -152,6 +152,23 @@ def effects_by_seed(
     return table[["seed", *(column for column in table if column != "seed")]]
 
 
+def effects_at(effects: pd.DataFrame, fraction: float, ablation_kind: str) -> pd.DataFrame:
+    """Return the rows of `effect_table` of one fraction and kind on the helpful and on the harmless test."""
+    is_it = np.isclose(effects.fraction, fraction) & (effects.ablation_kind == ablation_kind)
+    return effects[is_it & effects.test.isin(SINGLE_OBJECTIVES)]
+
+
+def condition_counts(ablation: pd.DataFrame) -> pd.DataFrame:
+    """Return what was ablated, random sets with the set that they match.
+
+    Returns:
+        matched_to, family, ablation_kind, n_fractions, n_draws, n_rows.
+    """
+    by = ablation.groupby(["matched_to", "family", "ablation_kind"])
+    counts = {"n_fractions": ("fraction", "nunique"), "n_draws": ("draw", "nunique"), "n_rows": ("draw", "size")}
+    return by.agg(**counts).reset_index()
+
+
 def kinds_table(effects: pd.DataFrame) -> pd.DataFrame:
     """Return the conditions of `effect_table` that were ablated in more than one way, the ways side by side."""
     same = [c for c in ("objective", *TEST, *PLACE, "set", "family", "fraction", "metric") if c in effects]
@@ -377,11 +394,11 @@ def transferability_after_ablation(
         group: column that splits the items; each value is a condition.
 
     Returns:
-        ``group``, set, family, fraction, ablation_kind, n_neurons, intact (T of the intact model), transferability,
-        control (mean over random draws), control_low, control_high (2.5 % and 97.5 % of the draws), change
-        (transferability - intact), change_ci_low, change_ci_high, effect (transferability - control), ci_low, ci_high,
-        n_draws, n_items, n_clusters, n_seeds. Controls are NaN for the set "all". Means over seeds; a condition's items
-        are those that it was measured on.
+        ``group``, set, family, fraction, ablation_kind, n_neurons, intact_transferability, transferability,
+        control_transferability (mean over random draws) with _low and _high (2.5 % and 97.5 % of the draws), change
+        (from the intact one), change_ci_low, change_ci_high, effect (beyond the control), ci_low, ci_high, n_draws,
+        n_items, n_clusters, n_seeds. Controls are NaN for the set "all". Means over seeds; a condition's items are
+        those that it was measured on.
 
     Raises:
         ValueError: an objective or one of its items is missing.
@@ -441,8 +458,10 @@ def _transferability_row(
     cells = np.stack([own - intact, own - control], axis=-1)  # (C, S, 2)
     draws = crossed_bootstrap(cells, np.full_like(cells, 1 / len(cells)), bootstrap)
     of_draws = np.array([cells.sum(0).mean() for cells in controls] or [np.nan])
-    row = {"intact": intact.sum(0).mean(), "transferability": own.sum(0).mean(), "control": of_draws.mean()}
-    row |= dict(zip(("control_low", "control_high"), np.quantile(of_draws, TAILS), strict=True))
+    row = {"intact_transferability": intact.sum(0).mean(), "transferability": own.sum(0).mean()}
+    row["control_transferability"] = of_draws.mean()
+    ends = ("control_transferability_low", "control_transferability_high")
+    row |= dict(zip(ends, np.quantile(of_draws, TAILS), strict=True))
     for index, (value, bounds) in enumerate({"change": "change_", "effect": ""}.items()):
         row |= bounded(value, cells[..., index].sum(0).mean(), draws[:, index], bounds)
     if not controls:

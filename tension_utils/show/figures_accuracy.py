@@ -146,7 +146,7 @@ BALANCED_LEVELS = (0.25, 0.5, 0.75)
 
 CORNERS = {(0, 1): "refuses everything", (1, 1): "right on both", (0, 0): "wrong on both", (1, 0): "answers everything"}
 
-PLANE_COLUMNS = ("respond", "respond_ci_low", "respond_ci_high", "refuse", "refuse_ci_low", "refuse_ci_high")
+PLANE_COLUMNS = [f"{name}_accuracy{end}" for name in ("respond", "refuse") for end in ("", "_ci_low", "_ci_high")]
 
 MIN_DENSITY_VALUES = 5  # fewer margins are drawn one by one
 
@@ -209,29 +209,41 @@ def refuse_respond_plane(
     """Draw accuracy where answering is right (across) and where refusing is right (up), with interval crosses.
 
     Args:
-        table: objective, respond, respond_ci_low, respond_ci_high, refuse, refuse_ci_low, refuse_ci_high in [0, 1];
-            one row per objective.
+        table: objective, respond_accuracy and refuse_accuracy, each with _ci_low and _ci_high, in [0, 1]; one row per
+            objective.
         ax: where to draw; new Axes if None.
-        runs: objective, respond, refuse of single reward models, drawn as small points.
+        runs: objective, respond_accuracy, refuse_accuracy of single reward models, drawn as small points.
         chance: what random rewards score on (respond, refuse) items.
     """
     require_rows(table, ["objective", *PLANE_COLUMNS], ["objective"])
     for rows in [table] if runs is None else [table, runs]:
-        require_rows(rows, ["objective", "respond", "refuse"])
+        require_rows(rows, ["objective", "respond_accuracy", "refuse_accuracy"])
         require_range(rows, [column for column in PLANE_COLUMNS if column in rows])
-        if rows[["respond", "refuse"]].isna().any(axis=None):
+        if rows[["respond_accuracy", "refuse_accuracy"]].isna().any(axis=None):
             raise ValueError("the figure needs items of both kinds; select rows that have respond and refuse")
     ax, objectives = new_axes(ax, 6.8, 5.0), ordered_objectives(table.objective)
     _draw_plane(ax, chance)
     for objective in ordered_objectives(runs.objective) if runs is not None else []:
         part, marker = runs[runs.objective == objective], objective_marker(objective)
-        ax.scatter(part.respond, part.refuse, s=16, marker=marker, color=objective_color(objective), alpha=0.45, lw=0)
+        ax.scatter(
+            part.respond_accuracy,
+            part.refuse_accuracy,
+            s=16,
+            marker=marker,
+            color=objective_color(objective),
+            alpha=0.45,
+            lw=0,
+        )
     for row in table.itertuples():
         color = objective_color(row.objective)
-        ax.hlines(row.refuse, row.respond_ci_low, row.respond_ci_high, color=color, linewidth=2)
-        ax.vlines(row.respond, row.refuse_ci_low, row.refuse_ci_high, color=color, linewidth=2)
+        ax.hlines(
+            row.refuse_accuracy, row.respond_accuracy_ci_low, row.respond_accuracy_ci_high, color=color, linewidth=2
+        )
+        ax.vlines(
+            row.respond_accuracy, row.refuse_accuracy_ci_low, row.refuse_accuracy_ci_high, color=color, linewidth=2
+        )
         style = {"markersize": 11, "markeredgecolor": "white", "linestyle": "", "zorder": 4}
-        ax.plot(row.respond, row.refuse, marker=objective_marker(row.objective), color=color, **style)
+        ax.plot(row.respond_accuracy, row.refuse_accuracy, marker=objective_marker(row.objective), color=color, **style)
     ax.set(xlabel="accuracy where answering is right", ylabel="accuracy where refusing is right")
     ax.set(xlim=(-0.06, 1.06), ylim=(-0.09, 1.09), aspect="equal", xticks=np.arange(5) / 4, yticks=np.arange(5) / 4)
     percent_axes(ax)
@@ -290,24 +302,24 @@ def reliability_diagram(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw how often a ranking is right against how sure the model was of it; a larger marker holds more items.
 
     Args:
-        table: objective, predicted in [0.5, 1], observed, ci_low, ci_high in [0, 1], n items; one row per bin. Bins
-            without items (observed missing) are left out.
+        table: objective, predicted in [0.5, 1], accuracy, ci_low, ci_high in [0, 1], n_pairs; one row per bin. Bins
+            without items (accuracy missing) are left out.
         ax: where to draw; new Axes if None.
     """
-    require_rows(table, ["objective", "predicted", "observed", "ci_low", "ci_high", "n"])
-    table = table.dropna(subset=["observed"]).sort_values("predicted")
-    require_rows(table, ["observed"], ["objective", "predicted"])
+    require_rows(table, ["objective", "predicted", "accuracy", "ci_low", "ci_high", "n_pairs"])
+    table = table.dropna(subset=["accuracy"]).sort_values("predicted")
+    require_rows(table, ["accuracy"], ["objective", "predicted"])
     require_range(table, ["predicted"], 0.5, 1)
-    require_range(table, ["observed", "ci_low", "ci_high"])
-    ax, objectives, most = new_axes(ax, 7.0, 4.6), ordered_objectives(table.objective), table.n.max()
+    require_range(table, ["accuracy", "ci_low", "ci_high"])
+    ax, objectives, most = new_axes(ax, 7.0, 4.6), ordered_objectives(table.objective), table.n_pairs.max()
     ax.plot([0.5, 1], [0.5, 1], color=CONTROL_COLOR, linestyle=":")
     for objective in objectives:
         part, color = table[table.objective == objective], objective_color(objective)
         ax.vlines(part.predicted, part.ci_low, part.ci_high, color=color, linewidth=1.4)
-        ax.plot(part.predicted, part.observed, color=color, linewidth=1.2)
+        ax.plot(part.predicted, part.accuracy, color=color, linewidth=1.2)
         style = {"marker": objective_marker(objective), "color": color, "edgecolors": "white", "zorder": 3}
-        ax.scatter(part.predicted, part.observed, s=20 + 130 * part.n / most, **style)
-    lowest = min(0.5, table[["observed", "ci_low"]].min().min())
+        ax.scatter(part.predicted, part.accuracy, s=20 + 130 * part.n_pairs / most, **style)
+    lowest = min(0.5, table[["accuracy", "ci_low"]].min().min())
     bottom = 0.5 if lowest >= 0.5 else np.floor(10 * lowest) / 10  # below chance must stay in sight
     ax.set(xlim=(0.49, 1.01), ylim=(bottom - 0.02, 1.02))
     ax.set(xlabel="predicted probability of the ranking", ylabel="share of rankings that are right")
@@ -316,7 +328,7 @@ def reliability_diagram(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.text(x, y, words, va=va, transform=ax.transAxes, size=9.5, style="italic", color=CONTROL_COLOR)
     sizes = [
         Line2D([], [], marker="o", markersize=(20 + 130 * n / most) ** 0.5, color="#999999", lw=0, label=f"n = {n:,}")
-        for n in sorted({int(table.n.min()), int(most)})
+        for n in sorted({int(table.n_pairs.min()), int(most)})
     ]
     outside_legend(ax, [*objective_handles(objectives, "-"), control_handle("as predicted"), *sizes])
     return ax

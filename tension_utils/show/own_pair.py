@@ -184,8 +184,8 @@ class PairScores:
         rewards: objective, reward_A, reward_B, margin = r(A) - r(B), from_tokens and from_length (its two parts, see
             `token_contributions.token_contributions`), prefers ("A", "B" or "neither").
         tokens: (objective, "A" or "B") -> contributions.
-        ablation: objective, set, n_neurons, margin, without_set, without_random, random_low, random_high (2.5 % and
-            97.5 % of the draws), n_draws; no rows where no neuron scores were found.
+        ablation: objective, set, n_neurons, margin, without_set, without_random, without_random_low and
+            without_random_high (2.5 % and 97.5 % of the draws), n_draws; no rows where no neuron scores were found.
     """
 
     rewards: pd.DataFrame
@@ -320,8 +320,8 @@ def pair_ablation(
                 "margin": margin,
                 "without_set": without(neurons),
                 "without_random": float(np.mean(draws)),
-                "random_low": float(low),
-                "random_high": float(high),
+                "without_random_low": float(low),
+                "without_random_high": float(high),
                 "n_draws": n_draws,
             }
         )

@@ -2,7 +2,8 @@
 
 import html
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,91 +16,203 @@ NO_BREAK = "\u00a0"  # a space at which no line ends
 
 MISSING = "–"
 
-PERCENT = f"{NO_BREAK}%"
-
 SMALLEST_P = 0.001  # of a smaller p-value, only that it is smaller is shown
 
-P_VALUE = re.compile(r"(^|_)[pq]_(value|adjusted)$")
+DIGITS = 3  # decimals of numbers whose column has no format of its own
+
+LONGEST_NOTE = 24  # characters of a text that may move from a column to the caption
 
 LONG_CELL = re.compile(r"<td>(?=[^<]{45})")  # gets room for a few words per line
 
 
-def format_value(value: Any, digits: int = 3, is_percent: bool = False) -> str:
-    r"""Return one cell's text.
+@dataclass(frozen=True)
+class Format:
+    """How the numbers of a column are written.
 
-    >>> format_value(0.8125, is_percent=True), format_value(0.8125), format_value(True), format_value(float("nan"))
+    Args:
+        write: a finite or infinite number -> its digits.
+        mark: stands behind every number, once for a number with its interval.
+        unit: of the numbers, said in the head of the column, or in the cells of a column that has several units.
+    """
+
+    write: Callable[[float], str]
+    mark: str = ""
+    unit: str = ""
+
+
+def _fixed(value: float) -> str:
+    return f"{value:z.{DIGITS}f}"
+
+
+def _short(value: float) -> str:
+    """Keep three digits of a number that decimals would write as zero."""
+    return f"{value:.{DIGITS}g}" if 0 < abs(value) < 10**-DIGITS else _fixed(value)
+
+
+def _count(value: float) -> str:
+    """Write means of equal counts as counts."""
+    return f"{value:,.{0 if value % 1 == 0 else 1}f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.{DIGITS}g}"
+
+
+def _p_value(value: float) -> str:
+    return f"<{NO_BREAK}{SMALLEST_P}" if value < SMALLEST_P else _fixed(value)
+
+
+SHARE = Format(lambda value: f"{100 * value:z.1f}", mark="%")  # of a whole, in [0, 1]
+
+POINTS = Format(lambda value: f"{100 * value:+z.1f}", unit="points")  # a difference of shares, in [-1, 1]
+
+DEVIATIONS = Format(lambda value: f"{value:+z.{DIGITS}f}", unit="SD")  # of the intact model's margins
+
+INDEX = Format(_fixed)  # without a unit, such as a Jaccard index or a slope
+
+P_VALUE = Format(_p_value)
+
+COUNT = Format(_count)
+
+SECONDS = Format(_seconds)
+
+FLAG = Format(lambda value: "yes" if value else "no")
+
+UNITS = {"accuracy": POINTS, "margin": DEVIATIONS}  # of a change, by what the row's column `metric` says was measured
+
+# A name that ends in "_" stands for all columns that begin so, one that begins with "_" for all that end so.
+NAMES = {
+    SHARE: "accuracy accuracy_ _accuracy chance rate _rate share share_ _share _third fraction paper single mixed "
+    "helpful harmless helpful-harmless easy normal hard precision recall recall_ power false_positives toward_chance "
+    "over_refusal ece ece_ transferability _transferability",
+    POINTS: "_points change control effect difference cost accuracy_change above_chance per_neurons length_bias "
+    "style_bias overconfidence excess_transferability",
+    DEVIATIONS: "margin_change",
+    INDEX: "jaccard jaccard_ floor ceiling largest_possible slope rank_correlation average_precision",
+    P_VALUE: "p_value _p_value q_value p_adjusted smallest_p",
+    COUNT: "n n_ pairs steps",
+    SECONDS: "seconds seconds_ _seconds",
+    FLAG: "is_",
+}
+
+COLUMNS = {name: form for form, names in NAMES.items() for name in names.split()}
+
+BY_METRIC = ("change", "control", "effect", "per_neurons")  # columns whose unit the column `metric` decides, if any
+
+BOUNDS = (("ci_low", "ci_high"), ("lowest", "highest"), ("low", "high"))  # interval, range, range of random draws
+
+# Whose bounds bare ones are, such as `ci_low`: those of the first of these that the table has.
+ESTIMATES = ["effect", "difference", "cost", "shift", "slope", "length_bias", "style_bias", "gap", "precision", "rate"]
+ESTIMATES += ["validation_accuracy", "accuracy", "jaccard", "change", "value"]
+
+UNSHOWN = ("n_clusters", "seed_std", "shift_std")  # for computing; shown where they are asked for
+
+
+def column_format(name: str) -> Format | None:
+    """Return the format of a column by its name, or None if no entry of `COLUMNS` fits.
+
+    >>> column_format("refuse_accuracy") is SHARE, column_format("n_items") is COUNT, column_format("loss")
+    (True, True, None)
+    """
+    parts = name.split("_")
+    cuts = range(1, len(parts))
+    starts = ("_".join(parts[:cut]) + "_" for cut in reversed(cuts))
+    ends = ("_" + "_".join(parts[cut:]) for cut in cuts)
+    return next((COLUMNS[key] for key in (name, *starts, *ends) if key in COLUMNS), None)
+
+
+def format_value(value: Any, form: Format | None = None) -> str:
+    r"""Return one cell's text: a number in its format, anything else as it is.
+
+    >>> format_value(0.8125, SHARE), format_value(0.8125), format_value(True), format_value(float("nan"), SHARE)
     ('81.2\xa0%', '0.812', 'yes', '–')
     """
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
-    if isinstance(value, (int, np.integer)) and not is_percent:
-        return f"{value:,}"
-    if isinstance(value, (int, float, np.number)):
-        if np.isnan(value):
-            return MISSING
-        if is_percent:
-            return f"{100 * value:z.1f}{PERCENT}"
-        return f"{value:.{digits}g}" if 0 < abs(value) < 10**-digits else f"{value:.{digits}f}"
-    return MISSING if value is None or value is pd.NA else str(value)
+    if value is None or value is pd.NA or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+        return MISSING
+    if not isinstance(value, (int, float, np.number)):
+        return str(value)
+    if form is None:
+        return f"{value:,}" if isinstance(value, (int, np.integer)) else _short(value)
+    return form.write(value) + (f"{NO_BREAK}{form.mark}" if form.mark else "")
 
 
-def _writer(values: pd.Series, digits: int, is_percent: bool, is_points: bool) -> Callable[[Any], str]:
-    """Return what writes the values of a column and their interval bounds, so that they look alike."""
-    name, is_float = str(values.name), pd.api.types.is_float_dtype(values)
-    has_digits = is_float and bool((values.abs() >= 10**-digits).any())
-
-    def write(value: Any) -> str:
-        if is_points:
-            return MISSING if pd.isna(value) else f"{100 * value:+z.1f}"
-        if is_percent or not is_float or pd.isna(value):
-            return format_value(value, digits, is_percent)
-        if name.startswith("n_"):
-            return f"{value:,.{0 if value % 1 == 0 else 1}f}"
-        if P_VALUE.search(name) and value < SMALLEST_P:
-            return f"<{NO_BREAK}{SMALLEST_P}"
-        return f"{value:z.{digits}f}" if has_digits else format_value(value, digits)
-
-    return write
+def _formats(table: pd.DataFrame, column: Hashable) -> list[Format | None]:
+    """Return the format of every cell of a column; a unit that is not that of all cells is their mark."""
+    values, form = table[column], column_format(str(column))
+    if column in BY_METRIC and "metric" in table:
+        forms = [UNITS.get(metric) for metric in table["metric"]]
+        return forms if len(set(forms)) < 2 else [form and replace(form, mark=form.unit, unit="") for form in forms]
+    if form is None and pd.api.types.is_float_dtype(values) and (values.abs() >= 10**-DIGITS).any():
+        form = INDEX  # small values then look like the large ones
+    return [form] * len(table)
 
 
-def formatted_table(
-    table: pd.DataFrame,
-    percent: Sequence[str] = (),
-    digits: int = 3,
-    intervals: Mapping[str, tuple[str, str]] | None = None,
-    points: Sequence[str] = (),
-) -> pd.DataFrame:
-    """Return a table of texts, with interval bounds joined to the column they belong to.
+def interval_columns(columns: Sequence[Hashable]) -> dict[Hashable, tuple[str, str]]:
+    """Return which columns are the bounds of which: ``x_ci_low`` and ``x_ci_high`` are those of ``x``; see `BOUNDS`.
+
+    >>> interval_columns(["test", "accuracy", "ci_low", "ci_high", "drop", "drop_ci_low", "drop_ci_high"])
+    {'drop': ('drop_ci_low', 'drop_ci_high'), 'accuracy': ('ci_low', 'ci_high')}
+    """
+    found = {}
+    for ends in BOUNDS:
+        named = {column: tuple(f"{column}_{end}" for end in ends) for column in columns}
+        found |= {column: pair for column, pair in named.items() if set(pair) <= set(columns) and column not in found}
+    for ends in BOUNDS[:2]:
+        owner = next((name for name in ESTIMATES if name in columns and name not in found), None)
+        if owner and set(ends) <= set(columns):
+            found[owner] = ends
+    return found
+
+
+def formatted_table(table: pd.DataFrame, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return a table of texts, every number in the format of its column, interval bounds beside their estimate.
 
     Args:
         table: any table; its index is not shown.
-        percent: columns in [0, 1] shown as percentages.
-        digits: decimals of other floats; counts (``n_``) and p-values have their own.
-        intervals: column -> (lower, upper) columns; shown as "81.2 % [77.0, 85.1]", or without where both are missing.
-        points: differences of shares, in [-1, 1], shown as percentage points; the heads of their columns say so.
+        columns: what is shown, in this order, bounds along with their estimates; None shows all but `UNSHOWN`.
 
     Raises:
         ValueError: a named column is not in the table.
     """
-    intervals = intervals or {}
-    named = [*percent, *points, *intervals, *(bound for bounds in intervals.values() for bound in bounds)]
-    missing = [column for column in named if column not in table.columns]
+    missing = [column for column in columns or () if column not in table.columns]
     if missing:
         raise ValueError(f"no columns {', '.join(missing)}; the table has {', '.join(map(str, table.columns))}")
+    intervals = interval_columns(list(table.columns))
+    bounds = {bound for pair in intervals.values() for bound in pair}
     texts = pd.DataFrame(index=table.index)
-    for column in table.columns:
-        if any(column in bounds for bounds in intervals.values()):
-            continue
-        write = _writer(table[column], digits, column in percent, column in points)
-        cells = [write(value) for value in table[column]]
+    for column in columns or [name for name in table.columns if name not in bounds and name not in UNSHOWN]:
+        forms = _formats(table, column)
+        cells = [format_value(value, form) for value, form in zip(table[column], forms, strict=True)]
         if column in intervals:
-            bounds = [[write(value).removesuffix(PERCENT) for value in table[bound]] for bound in intervals[column]]
-            cells = [
-                cell if low == high == MISSING else f"{cell} [{low},{NO_BREAK}{high}]"
-                for cell, low, high in zip(cells, *bounds, strict=True)
-            ]
-        texts[f"{column} (points)" if column in points else column] = cells
+            ends = zip(*(table[bound] for bound in intervals[column]), forms, strict=True)
+            cells = [cell + _interval(*end) for cell, end in zip(cells, ends, strict=True)]
+        unit = forms[0].unit if forms and forms[0] else ""
+        texts[f"{column} ({unit})" if unit else column] = cells
     return texts
+
+
+def _interval(low: float, high: float, form: Format | None) -> str:
+    """Return bounds as they follow their estimate; nothing where both are missing."""
+    low, high = (format_value(bound, form and replace(form, mark="")) for bound in (low, high))
+    return "" if low == high == MISSING else f" [{low},{NO_BREAK}{high}]"
+
+
+def without_constants(texts: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return a table of texts without the columns that say the same in every row, and what they say, in words.
+
+    The first column stays, long texts stay, and so does a table of one row; a column without any text goes unnamed.
+
+    >>> without_constants(pd.DataFrame({"test": ["a", "b"], "n_items": ["40", "40"], "family": ["", ""]}))[1]
+    'n items 40'
+    """
+    if len(texts) < 2:
+        return texts, ""
+    first = {head: str(texts[head].iloc[0]) for head in texts.columns[1:]}
+    same = {head: text for head, text in first.items() if len(text) <= LONGEST_NOTE and (texts[head] == text).all()}
+    said = (f"{str(head).replace('_', ' ')} {text}" for head, text in same.items() if text)
+    return texts.drop(columns=list(same)), ", ".join(said)
 
 
 def table_html(texts: pd.DataFrame, caption: str = "") -> str:
@@ -146,30 +259,25 @@ def _clip(text: str, max_characters: int | None) -> str:
     return f"{text[:max_characters]} … ({len(text) - max_characters} more characters)"
 
 
-def show_table(
-    table: pd.DataFrame,
-    caption: str = "",
-    percent: Sequence[str] = (),
-    digits: int = 3,
-    intervals: Mapping[str, tuple[str, str]] | None = None,
-    max_rows: int | None = 40,
-    points: Sequence[str] = (),
+def show(
+    table: pd.DataFrame, caption: str = "", columns: Sequence[str] | None = None, max_rows: int | None = 40
 ) -> None:
-    """Show a table; see `formatted_table` for ``percent``, ``digits``, ``intervals`` and ``points``.
+    """Show a table; how its numbers are written is told by the names of its columns, see `COLUMNS`.
 
     Args:
         table: any table.
         caption: plain text above it.
-        percent: see `formatted_table`.
-        digits: see `formatted_table`.
-        intervals: see `formatted_table`.
+        columns: what is shown, in this order; None shows all, see `formatted_table`. What is the same in all rows
+            moves to the caption.
         max_rows: rows shown; the caption says how many there are in all. None shows all.
-        points: see `formatted_table`.
     """
-    shown = table if max_rows is None else table.head(max_rows)
-    texts = formatted_table(shown, percent, digits, intervals, points)
-    if len(texts) < len(table):
-        caption = f"{caption} (first {len(texts)} of {len(table):,} rows)".strip()
+    texts, common = without_constants(formatted_table(table if max_rows is None else table.head(max_rows), columns))
+    notes = [f"first {len(texts)} of {len(table):,} rows"] if len(texts) < len(table) else []
+    notes += [f"all rows: {common}"] if common else []
+    _show_texts(texts, f"{caption} ({'; '.join(notes)})".strip() if notes else caption)
+
+
+def _show_texts(texts: pd.DataFrame, caption: str) -> None:
     _show(table_html(texts, caption), "\n".join(filter(None, [caption, texts.to_string(index=False)])))
 
 
@@ -269,10 +377,8 @@ def check_table(checks: Mapping[str, bool | tuple[bool, str]], caption: str = "C
                 f"check {statement!r}: expected True or False, got {holds!r}; compare with .all() or a bound"
             )
         rows.append({"check": statement, "found": found, "result": "pass" if holds else "FAIL"})
-    table = pd.DataFrame(rows)
-    if not table.found.astype(bool).any():
-        table = table.drop(columns="found")
-    show_table(table, caption, max_rows=None)
+    texts = pd.DataFrame(rows)
+    _show_texts(texts if texts.found.any() else texts.drop(columns="found"), caption)
     failed = [row["check"] + (f" ({row['found']})" if row["found"] else "") for row in rows if row["result"] == "FAIL"]
     if failed:
         raise AssertionError(f"{len(failed)} of {len(rows)} checks failed: {'; '.join(failed)}")

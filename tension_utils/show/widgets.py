@@ -178,8 +178,7 @@ def pair_html(pair: PairLike) -> str:
     tables = [table_html(rewards, "Rewards; a margin is r(A) - r(B), and only its sign compares across models")]
     if len(pair.ablation):
         caption = "Margin without a set of neurons, and without matched random sets (mean, and 95 % of the draws)"
-        bounds = {"without_random": ("random_low", "random_high")}
-        tables.append(table_html(formatted_table(pair.ablation, intervals=bounds), caption))
+        tables.append(table_html(formatted_table(pair.ablation), caption))
     return f'<div class="{ROOT_CLASS}">{tables[0]}{"".join(parts)}{"".join(tables[1:])}</div>'
 
 

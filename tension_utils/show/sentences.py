@@ -1,0 +1,126 @@
+"""What a chapter found, in one sentence made from its tables: the answers below the questions."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from tension_utils.analysis.accuracy import OPPOSING, percent, points
+from tension_utils.config import MIXED, SINGLE_OBJECTIVES
+
+NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
+
+
+def train_answer(kept: pd.DataFrame) -> str:
+    """Say how often the kept checkpoints rank their own validation pairs right; see `kept_checkpoints`."""
+    means = kept.groupby("objective", sort=False).validation_accuracy.mean()
+    shares = "; ".join(f"{objective} {percent(accuracy)}" for objective, accuracy in means.items())
+    return f"own validation pairs ranked right: {shares} (mean over seeds; chance 50 %)"
+
+
+def evaluate_answer(matrix: pd.DataFrame) -> str:
+    """Say what every objective's models rank right on both tests; see `tension_table`."""
+    cell = matrix.set_index(["objective", "test"]).accuracy
+    parts = [
+        f"trained on {objective}: {' and '.join(f'{percent(cell[objective, t])} of {t}' for t in OPPOSING)} pairs"
+        for objective in dict.fromkeys(matrix.objective)
+    ]
+    return f"ranked as people did, {'; '.join(parts)}; chance 50 %"
+
+
+def tension_answer(by_group: pd.DataFrame) -> str:
+    """Say what mixing costs on each objective's own tests; see `mixed_against_single`."""
+    own = by_group[by_group.is_own].set_index("group")
+    groups = [group for group in SINGLE_OBJECTIVES if group in own.index]
+    return "; ".join(f"{g} tests: mixed minus {g} model {points(own.loc[g], 'difference')}" for g in groups)
+
+
+def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:
+    """Say which scores find a plant, and how often a test is right, in the stored study's tables."""
+    found = finders.set_index(["site", "score_kind", "plant"]).precision["down_input"]
+    tests = rates[rates.score_kind == "rms_change"].set_index(["claim", "reading", "metric"])
+    margins = tests.loc["C2", "interval", "margin"]
+    parts = [
+        f"{kind} finds {100 * found[kind, 'loud']:.0f} % of a loud plant and {100 * found[kind, 'quiet']:.0f} % of a "
+        "quiet one"
+        for kind in ("mean_abs", "rms_change")
+    ]
+    raw = tests.false_positives["C2", "raw change", "accuracy"]
+    parts += [f"a raw drop in accuracy supports C2 in {100 * raw:.0f} % of the worlds where it is false"]
+    parts += [
+        f"the margin beyond random sets does so in {100 * margins.false_positives:.0f} %, and in "
+        f"{100 * margins.power:.0f} % where it is true"
+    ]
+    return "; ".join(parts) + "."
+
+
+def identify_answer(agreement: pd.DataFrame) -> str:
+    """Say which two scores agree most and least; rows of `kind_table`, summarized and sorted."""
+    best, worst = agreement.iloc[0], agreement.iloc[-1]
+    return (
+        f"{best['first']} and {best['second']} agree most (Jaccard {best.jaccard:.2f}), {worst['first']} and "
+        f"{worst['second']} least ({worst.jaccard:.2f}); chance {worst.jaccard_chance:.3f}, {worst.n_pairs} models"
+    )
+
+
+def ablate_answer(effects: pd.DataFrame, slopes: pd.DataFrame, kind: str, fraction: float) -> str:
+    """Say what removing the single objectives' top neurons does beyond random ones, and the slopes toward chance.
+
+    Args:
+        effects: rows of `effect_table` of one fraction and ablation kind.
+        slopes: of `chance_slopes`, of the same.
+        kind: score kind of the sets.
+        fraction: of the sets, for the words.
+    """
+    rows = effects[(effects.metric == "accuracy") & (effects.set == kind) & effects.objective.isin(OPPOSING)]
+    parts = [f"{row.objective} model on the {row.test} test {points(row)}" for _, row in rows.iterrows()]
+    slope = slopes.set_index("sets").slope
+    return (
+        f"effect of removing the top {100 * fraction:.0f} % by {kind}, beyond matched random sets: {'; '.join(parts)}. "
+        f"Slope toward chance: {slope['targeted']:+.2f} with targeted sets, {slope['random']:+.2f} with random ones."
+    )
+
+
+def masked_answer(costs: pd.DataFrame, effects: pd.DataFrame) -> str:
+    """Say what mixing costs under every mask, and what the shared mask changes beside the random one."""
+    both = costs[costs.test == MIXED].set_index("mask").cost
+    answer = effects.set_index(["contrast", "test"]).loc["shared mask - random mask", MIXED]
+    text = "; ".join(f"{mask} {100 * cost:.1f} points" for mask, cost in both.items())
+    return f"cost of mixing: {text}; shared minus random mask {points(answer, 'change')}"
+
+
+def overlap_answer(references: pd.DataFrame, permutation: pd.DataFrame, kind: str) -> str:
+    """Say where the overlap of the first pair of objectives lies between chance and ceiling.
+
+    Args:
+        references: of `reference_table`.
+        permutation: of `permutation_table`.
+        kind: score kind.
+    """
+    row = references[references.score_kind == kind].iloc[0]
+    test = permutation[permutation.score_kind == kind].iloc[0]
+    has_ceiling = row.ceiling == row.ceiling
+    ceiling = f"two seeds of one objective {row.ceiling:.3f}" if has_ceiling else "one seed, so no ceiling"
+    p_value = f"; p = {test.p_value:.2f} for less overlap than that (at best {test.smallest_p:.2f})"
+    return (
+        f"{row.pair} by {kind}: Jaccard {row.jaccard:.3f} (seeds {row.lowest:.3f} to {row.highest:.3f}), "
+        f"chance {row.jaccard_chance:.3f}, {ceiling}{'' if test.not_run else p_value}"
+    )
+
+
+def explorer_answer(effects: pd.DataFrame | None, preferred: Sequence[pd.Series]) -> str:
+    """Say how many effects stand apart from random sets, and on how many pairs the models disagree.
+
+    Args:
+        effects: of `explorer_effects`, or None where nothing was ablated.
+        preferred: per example pair, the response that each model prefers.
+    """
+    parts = ["no ablation was found"]
+    if effects is not None:
+        own = effects[effects.effect.notna()]
+        apart = int(((own.ci_low > 0) | (own.ci_high < 0)).sum())
+        parts = [f"in {apart} of {len(own)} settings and tests the effect beyond random sets has an interval without 0"]
+        parts += ["one in twenty would by chance"]
+    if preferred:
+        split = sum(names.nunique() > 1 for names in preferred)
+        parts += [f"the {len(preferred[0])} models disagree on {split} of {len(preferred)} example pairs"]
+    return "; ".join(parts)

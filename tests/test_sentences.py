@@ -1,0 +1,148 @@
+"""The answers below the questions, from tables small enough to read; and the tables of training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tension_utils.analysis.accuracy import evaluated_items, item_counts
+from tension_utils.analysis.training import kept_checkpoints, pair_counts, training_logs, training_sizes
+from tension_utils.config import Run, list_runs
+from tension_utils.data import TrainingPairs, pair
+from tension_utils.show import sentences
+from tension_utils.statistics import wilson_interval
+
+BOUNDS = {"ci_low": -0.2, "ci_high": 0.05}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Run]:
+    """Two seeds of one objective, of three steps and of four."""
+    runs = list_runs(tmp_path, ["toy"], ["helpful"], [0, 1])
+    for run in runs:
+        steps = range(1, 4 + run.seed)
+        log = pd.DataFrame({"step": steps, "epoch": 1.0, "loss": 0.7, "n_tokens": 10})
+        log["validation_loss"] = [np.nan, 0.5, *([0.6] * (1 + run.seed))]
+        log["validation_accuracy"] = [np.nan, 0.75, *([0.5] * (1 + run.seed))]
+        run.folder.mkdir(parents=True)
+        log.to_parquet(run.folder / "train_log.parquet")
+        facts = {"n_validation": 8, "n_train": 20 + 2 * run.seed}
+        (run.folder / "manifest.json").write_text(json.dumps({"train": facts}))
+    return runs
+
+
+def test_the_kept_checkpoint_has_the_lowest_validation_loss(runs: list[Run]) -> None:
+    low, high = wilson_interval(6, 8)
+    row = {"objective": "helpful", "step": 2, "validation_loss": 0.5, "validation_accuracy": 0.75}
+    row |= {"ci_low": low, "ci_high": high, "chance_accuracy": 0.5, "n": 8}
+    assert kept_checkpoints(runs).to_dict("records") == [row | {"seed": 0}, row | {"seed": 1}]
+    assert len(training_logs(runs)) == 3 + 4 and set(training_logs(runs).seed) == {0, 1}
+    assert training_sizes(runs).to_dict("records") == [
+        {"objective": "helpful", "n_pairs": 21.0, "n_steps": 3.5, "n_seeds": 2}
+    ]
+    answer = sentences.train_answer(kept_checkpoints(runs))
+    assert answer == "own validation pairs ranked right: helpful 75.0 % (mean over seeds; chance 50 %)"
+
+
+def test_pairs_are_counted() -> None:
+    items = (pair("a", "b", "c"),) * 3
+    table = pair_counts({"helpful": TrainingPairs(items, items[:1], {"identical": 2, "empty": 1})})
+    assert table.to_dict("records") == [{"objective": "helpful", "n_train": 3, "n_validation": 1, "n_left_out": 3}]
+
+
+def test_items_are_counted_and_what_was_not_run_has_a_row() -> None:
+    rows = {"benchmark": "hh-rlhf", "subset": "helpful-base", "group": "helpful", "item_id": ["a", "b", "c"]}
+    evaluation = pd.DataFrame(rows | {"cluster": ["x", "x", "y"], "margin": [0.0, 1, 2], "is_truncated": [1, 0, 0]})
+    (counted,) = item_counts(pd.concat([evaluation, evaluation])).to_dict("records")
+    sizes = [counted[name] for name in ("n_items", "n_prompts", "tie_rate", "truncated_rate")]
+    assert sizes == pytest.approx([3, 2, 1 / 3, 1 / 3])
+    facts = {"n_too_long": {"hh-rlhf/helpful-base": 4}, "not_run": {"rmb": "not found"}}
+    table = evaluated_items(evaluation, facts)
+    assert table.n_too_long[0] == 4 and table.not_run.tolist() == ["", "not found"]
+    assert table.benchmark.tolist() == ["hh-rlhf", "rmb"] and table.subset[1] == ""
+
+
+def test_the_matrix_in_words() -> None:
+    matrix = pd.DataFrame(
+        {"objective": ["helpful"] * 3, "test": ["helpful", "harmless", "both"], "accuracy": [0.8, 0.4, 0.6]}
+    )
+    assert sentences.evaluate_answer(matrix) == (
+        "ranked as people did, trained on helpful: 80.0 % of helpful and 40.0 % of harmless pairs; chance 50 %"
+    )
+
+
+def test_the_cost_of_mixing_in_words() -> None:
+    rows = [
+        {"group": group, "is_own": own, "difference": -0.1} | BOUNDS for group in ("other", "helpful") for own in (0, 1)
+    ]
+    table = pd.DataFrame(rows).astype({"is_own": bool})
+    words = "helpful tests: mixed minus helpful model -10.0 points [-20.0, +5.0]"
+    assert sentences.tension_answer(table) == words
+
+
+def test_agreement_in_words() -> None:
+    rows = [("a", "b", 0.9, 0.05, 3), ("a", "c", 0.1, 0.05, 3)]
+    agreement = pd.DataFrame(rows, columns=["first", "second", "jaccard", "jaccard_chance", "n_pairs"])
+    assert sentences.identify_answer(agreement) == (
+        "a and b agree most (Jaccard 0.90), a and c least (0.10); chance 0.050, 3 models"
+    )
+
+
+def test_effects_in_words() -> None:
+    own = {"objective": "helpful", "test": "helpful", "set": "rms_change", "metric": "accuracy", "effect": -0.1}
+    others = [own | {"metric": "margin"}, own | {"set": "shared"}, own | {"objective": "helpful-harmless"}]
+    effects = pd.DataFrame([own, *others]).assign(**BOUNDS)
+    slopes = pd.DataFrame({"sets": ["targeted", "random", "targeted - random"], "slope": [-0.5, -0.1, -0.4]})
+    assert sentences.ablate_answer(effects, slopes, "rms_change", 0.1) == (
+        "effect of removing the top 10 % by rms_change, beyond matched random sets: helpful model on the helpful test "
+        "-10.0 points [-20.0, +5.0]. Slope toward chance: -0.50 with targeted sets, -0.10 with random ones."
+    )
+
+
+def test_masks_in_words() -> None:
+    costs = pd.DataFrame({"mask": ["no mask", "no mask"], "test": ["helpful", "helpful-harmless"], "cost": [0.5, 0.1]})
+    effects = pd.DataFrame({"contrast": ["shared mask - random mask"], "test": ["helpful-harmless"], "change": [-0.1]})
+    assert sentences.masked_answer(costs, effects.assign(**BOUNDS)) == (
+        "cost of mixing: no mask 10.0 points; shared minus random mask -10.0 points [-20.0, +5.0]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "not_run", "end"),
+    [
+        (0.6, "", "two seeds of one objective 0.600; p = 0.20 for less overlap than that (at best 0.10)"),
+        (np.nan, "needs two seeds", "one seed, so no ceiling"),
+    ],
+)
+def test_overlaps_in_words(ceiling: float, not_run: str, end: str) -> None:
+    row = {"pair": "helpful / harmless", "score_kind": "rms", "jaccard": 0.5, "lowest": 0.4, "highest": 0.6}
+    references = pd.DataFrame([row | {"jaccard_chance": 0.05, "ceiling": ceiling}])
+    permutation = pd.DataFrame([{"score_kind": "rms", "p_value": 0.2, "smallest_p": 0.1, "not_run": not_run}])
+    start = "helpful / harmless by rms: Jaccard 0.500 (seeds 0.400 to 0.600), chance 0.050, "
+    assert sentences.overlap_answer(references, permutation, "rms") == start + end
+
+
+def test_a_plant_in_words() -> None:
+    kinds, plants = ("mean_abs", "rms_change"), ("loud", "quiet")
+    found = [("down_input", kind, plant, 0.25) for kind in kinds for plant in plants]
+    finders = pd.DataFrame(found, columns=["site", "score_kind", "plant", "precision"])
+    tests = [("C2", "interval", "margin", 0.75, 0.05), ("C2", "raw change", "accuracy", 1.0, 0.8)]
+    rates = pd.DataFrame(tests, columns=["claim", "reading", "metric", "power", "false_positives"])
+    answer = sentences.planted_answer(finders, rates.assign(score_kind="rms_change"))
+    assert "mean_abs finds 25 % of a loud plant and 25 % of a quiet one; rms_change" in answer
+    assert "supports C2 in 80 % of the worlds where it is false; " in answer
+    assert answer.endswith("does so in 5 %, and in 75 % where it is true.")
+
+
+def test_what_can_be_explored_in_words() -> None:
+    effects = pd.DataFrame(
+        {"effect": [0.1, 0.1, np.nan], "ci_low": [0.05, -0.1, np.nan], "ci_high": [0.2, 0.2, np.nan]}
+    )
+    preferred = [pd.Series(["A", "B"]), pd.Series(["A", "A"])]
+    assert sentences.explorer_answer(effects, preferred) == (
+        "in 1 of 2 settings and tests the effect beyond random sets has an interval without 0; one in twenty would by "
+        "chance; the 2 models disagree on 1 of 2 example pairs"
+    )
+    assert sentences.explorer_answer(None, []) == "no ablation was found"
