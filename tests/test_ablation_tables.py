@@ -12,7 +12,9 @@ from tension_utils.analysis import removal as ablation_tables
 from tension_utils.analysis.removal import (
     PLACE,
     chance_slopes,
+    condition_counts,
     effect_table,
+    effects_at,
     effects_by_seed,
     exchange_p_value,
     kinds_table,
@@ -342,6 +344,17 @@ def test_without_equal_sizes_there_are_no_differences(evaluation: pd.DataFrame) 
         per_neuron_differences(ablation, evaluation, family="natural")
     with pytest.raises(ValueError, match="at least one row"):
         per_neuron(with_draws(mixed, "rms", 1), evaluation)
+
+
+def test_effects_of_one_condition_and_what_was_ablated(evaluation: pd.DataFrame) -> None:
+    ablation = pd.concat([with_draws(evaluation, "rms", 1), with_draws(evaluation, "rms", 2, fraction=0.3)])
+    effects = effect_table(ablation, evaluation, bootstrap=Bootstrap(20))
+    own = effects_at(effects, 0.1, "zero")
+    assert set(own.fraction) == {0.1} and set(own.test) == {"helpful", "harmless"} and 0 < len(own) < len(effects)
+    assert effects_at(effects, 0.1, "mean").empty
+    counts = condition_counts(ablation)
+    row = {"matched_to": "rms", "family": "", "ablation_kind": "zero", "n_fractions": 2, "n_draws": 3}
+    assert counts.to_dict("records") == [row | {"n_rows": len(ablation)}]
 
 
 # transferability -----------------------------------------------------------------------------------------------------
