@@ -1,562 +1,428 @@
-"""The study's claims: from tables to statements, from statements to verdicts."""
+"""The ledger of claims: from the artifacts of a set of reward models to findings and verdicts."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import nan
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from tension_utils.activations import ACTIVATION_KINDS
-from tension_utils.analysis.accuracy import OPPOSING, behavior_differences, markdown_table, mixed_against_single
-from tension_utils.analysis.overlap import floor_table, overlap_table, quiet_table
-from tension_utils.analysis.removal import effect_table, per_neuron_differences
+from tension_utils.activations import OWN_SCORES, NeuronScores
+from tension_utils.analysis.accuracy import BEHAVIORS, OPPOSING
+from tension_utils.analysis.findings import CLAIMS, INDEX, POINTS, SD, WAYS, Finding, Part, judge
 from tension_utils.artifacts import read_table
-from tension_utils.conditions import MIXED_SETS, NATURAL, ONLY, SHARED
-from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SCORE_KINDS, SINGLE_OBJECTIVES, Run
-from tension_utils.statistics import ITEM_COLUMNS, count_distinct, seed_interval, wilson_interval
+from tension_utils.conditions import CONTROL, EQUAL_ACTIVITY, EQUAL_SIZE, MIXED_SETS, NATURAL, ONLY, SHARED
+from tension_utils.config import (
+    CONTROLS,
+    LABELS,
+    MATCHED_ARM,
+    MIXED,
+    MIXED_ARMS,
+    REMOVAL,
+    SCORE_KINDS,
+    SINGLE_OBJECTIVES,
+    Run,
+)
+from tension_utils.neurons import NeuronSet, jaccard, top_neurons
+from tension_utils.statistics import (
+    ITEM_COLUMNS,
+    MODEL_COLUMNS,
+    N_RESAMPLES,
+    ablation_changes,
+    analysis_rng,
+    contrast_draws,
+    count_distinct,
+    crossed_parts,
+    pair_differences,
+    prediction_test,
+    seed_interval,
+)
 
-VERDICTS = ("supported", "not supported", "mixed", "not run")
+HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 
-WAYS = ("as published", "under control")
-
-POINTS = "(points)"  # in a statistic's words: percentage points
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One reading of a claim.
-
-    Args:
-        claim: key of `CLAIMS`.
-        way: of `WAYS`.
-        statistic: what was measured, in words.
-        value: its estimate, in the unit of the words; NaN if it was not run.
-        ci_low: lower end of the 95 % interval; NaN where the way has none.
-        ci_high: upper end.
-        n_items: items behind it.
-        n_seeds: training runs per objective behind it.
-        verdict: of `VERDICTS`: what this reading alone says about the claim.
-        reason: why it was not run; else empty.
-    """
-
-    claim: str
-    way: str
-    statistic: str
-    value: float
-    ci_low: float
-    ci_high: float
-    n_items: int
-    n_seeds: int
-    verdict: str
-    reason: str = ""
-
-
-def verdict_of(low: float, high: float, is_claimed_negative: bool = True) -> str:
-    """Return what an interval says about a claim on the sign of an effect.
-
-    >>> verdict_of(-0.2, -0.1), verdict_of(-0.2, 0.1), verdict_of(0.1, 0.2)
-    ('supported', 'mixed', 'not supported')
-    """
-    if not is_claimed_negative:
-        low, high = -high, -low
-    return "supported" if high < 0 else "not supported" if low > 0 else "mixed"
-
-
-def overall_verdict(verdicts: list[str]) -> str:
-    """Return one verdict for several readings: theirs if those that were run agree, else mixed.
-
-    >>> overall_verdict(["supported", "not run"]), overall_verdict(["supported", "mixed"]), overall_verdict([])
-    ('supported', 'mixed', 'not run')
-    """
-    found = {verdict for verdict in verdicts if verdict != "not run"}
-    return "not run" if not found else found.pop() if len(found) == 1 else "mixed"
-
-
-def not_run(claim: str, way: str, statistic: str, reason: str) -> Statement:
-    """Return the statement that something was not run, so that it does not disappear."""
-    return Statement(claim, way, statistic, nan, nan, nan, 0, 0, "not run", reason)
-
-
-def seeds_text(n_seeds: int) -> str:
-    """Return a number of training runs in words.
-
-    >>> seeds_text(1), seeds_text(3)
-    ('1 seed', '3 seeds')
-    """
-    return f"{n_seeds:.0f} seed" + ("" if n_seeds == 1 else "s")
-
-
-def result_text(row: pd.Series) -> str:
-    """Return a statement's number in words, with unit, interval, n and seeds, or why it was not run.
-
-    Args:
-        row: of `claims.ledger_table`.
-
-    >>> row = {"statistic": "own test (points)", "value": -3.24, "ci_low": -6.2, "ci_high": -0.3}
-    >>> result_text(pd.Series(row | {"n_items": 2008, "n_seeds": 1, "verdict": "supported"}))
-    '-3.2 points [-6.2, -0.3]; n = 2,008, 1 seed'
-    """
-    if row.verdict == "not run":
-        return f"not run ({row.reason})"
-    digits, unit = (1, " points") if POINTS in row.statistic else (3, "")
-    interval = "" if np.isnan(row.ci_low) else f" [{row.ci_low:+.{digits}f}, {row.ci_high:+.{digits}f}]"
-    return f"{row.value:+.{digits}f}{unit}{interval}; n = {row.n_items:,}, {seeds_text(row.n_seeds)}"
-
-
-def statement_table(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Return statements as a table to read: claim, way, statement, result, verdict.
-
-    Args:
-        ledger: rows of `claims.ledger_table`.
-    """
-    return pd.DataFrame(
-        {
-            "claim": ledger.claim,
-            "way": ledger.way,
-            "statement": ledger.statistic.str.replace(f" {POINTS}", "", regex=False),
-            "result": [result_text(row) for _, row in ledger.iterrows()],
-            "verdict": ledger.verdict,
-        }
-    )
-
+PUBLISHED, CONTROLLED = WAYS
 
 MAIN_FRACTION = 0.1  # the study's share of neurons
+
+MAIN_KIND, PUBLISHED_KIND = "rms_change", "signed_mean"  # score kinds of the primary findings, by way
+
+SINGLE = "single"  # arm of a finding on the single-objective reward models
+
+PLACE = [*MODEL_COLUMNS, *ITEM_COLUMNS, "cluster"]
+
+TARGETED = -1  # draw of the targeted set, beside its random sets 0, 1, ...
+
+UNIT_OF = {"accuracy": (POINTS, 100), "margin": (SD, 1)}  # metric -> unit and factor
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Stored results of a set of reward models.
+    """Stored results of a set of reward models; what is missing is not run.
 
     Args:
-        evaluation: rows of evaluation.parquet, of all objectives of `OBJECTIVES` and possibly of further arms.
+        evaluation: rows of evaluation.parquet; None where nothing was evaluated.
         ablation: rows of ablation.parquet; None where no set was removed.
-        runs: the reward models whose neuron scores are read; none where none were taken.
-
-    Raises:
-        ValueError: an objective was not evaluated.
+        scores: run -> its neuron scores on its own training pairs.
+        n_resamples: bootstrap draws behind every interval.
     """
 
-    evaluation: pd.DataFrame
+    evaluation: pd.DataFrame | None = None
     ablation: pd.DataFrame | None = None
-    runs: tuple[Run, ...] = ()
-
-    def __post_init__(self) -> None:
-        missing = [name for name in OBJECTIVES if name not in set(self.evaluation.objective)]
-        if missing:
-            there = ", ".join(missing)
-            raise ValueError(f"the ledger compares {', '.join(OBJECTIVES)}; there is no evaluation of {there}")
+    scores: Mapping[Run, NeuronScores] = field(default_factory=dict)
+    n_resamples: int = N_RESAMPLES
 
     @classmethod
-    def of(cls, runs: list[Run]) -> "Evidence":
-        """Read the artifacts of runs whose stages are complete.
+    def of(cls, runs: Sequence[Run]) -> "Evidence":
+        """Read the artifacts that runs have, of whichever base models, arms and seeds."""
 
-        Raises:
-            FileNotFoundError: names the missing file and the chapter to run.
-        """
-        main = tuple(run for run in runs if run.objective in OBJECTIVES)
-        return cls(read_table(runs, "evaluation", "02_evaluate"), read_table(main, "ablation", "04_ablate"), main)
+        def table(name: str, made_by: str) -> pd.DataFrame | None:
+            found = [run for run in runs if (run.folder / f"{name}.parquet").exists()]
+            return read_table(found, name, made_by) if found else None
 
-    @property
+        scored = [run for run in runs if (run.folder / OWN_SCORES).exists()]
+        scores = {
+            run: NeuronScores.load(run.folder / OWN_SCORES).only(SCORE_KINDS, ("both",), ("all",)) for run in scored
+        }
+        return cls(table("evaluation", "02_evaluate"), table("ablation", "04_ablate"), scores)
+
+    @cached_property
     def fraction(self) -> float:
         """The share of neurons nearest to the study's tenth that was removed; a tenth where none were."""
         if self.ablation is None:
             return MAIN_FRACTION
-        shares = self.ablation.fraction.unique()
-        return float(min(shares, key=lambda share: abs(share - MAIN_FRACTION)))
+        return float(min(self.ablation.fraction.unique(), key=lambda share: abs(share - MAIN_FRACTION)))
 
     @property
-    def score_kinds(self) -> list[str]:
-        """The score kinds whose sets were removed."""
-        return [kind for kind in SCORE_KINDS if kind in set(self.ablation.set)]
+    def top(self) -> str:
+        """The share in words."""
+        return f"top {100 * self.fraction:g} %"
 
-    def removed(self, sets: list[str], *, from_mixed: bool) -> pd.DataFrame:
-        """Return the rows of targeted sets and their random draws at `fraction`, of the first ablation kind.
+    @cached_property
+    def removed(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """(objective, set, family) -> changes on the HH-RLHF items without it and without its random sets.
 
-        Args:
-            sets: names of targeted sets.
-            from_mixed: whether of the mixed reward model, or else of the single ones.
+        Of sets of `fraction`, removed to zero. The index, the same for all, numbers reward models and items; `places`
+        tells which.
         """
         rows = self.ablation
-        is_it = rows.matched_to.isin(sets) & (rows.fraction == self.fraction) & (rows.ablation_kind == "zero")
-        return rows[is_it & ((rows.objective == MIXED) == from_mixed)]
+        if rows is None or self.evaluation is None:
+            return {}
+        is_it = (rows.fraction == self.fraction) & (rows.ablation_kind == "zero") & (rows["scale"] == REMOVAL)
+        changes = ablation_changes(rows[is_it & (rows.benchmark == "hh-rlhf")], self.evaluation)
+        draw = changes.draw.where(changes["set"] == CONTROL, TARGETED)
+        kept = changes[["control", "group", *(f"{metric}_change" for metric in UNIT_OF)]]
+        kept = kept.astype({"control": "category", "group": "category"}).assign(draw=draw)
+        kept.index = pd.MultiIndex.from_frame(self.places).get_indexer(pd.MultiIndex.from_frame(changes[PLACE]))
+        return {
+            key: kept.iloc[at] for key, at in changes.groupby(["objective", "matched_to", "family"]).indices.items()
+        }
+
+    @cached_property
+    def places(self) -> pd.DataFrame:
+        """Base model, seed and place of every ablated item, each once."""
+        return self.ablation[PLACE].drop_duplicates(ignore_index=True)
+
+    @property
+    def removed_kinds(self) -> list[str]:
+        """The score kinds whose sets were removed from single-objective models, the main one first."""
+        found = {name for objective, name, _ in self.removed if objective in SINGLE_OBJECTIVES and name in SCORE_KINDS}
+        return sorted(found, key=lambda kind: (kind != MAIN_KIND, kind))
+
+    def controls(self, objectives: Sequence[str], name: str, family: str = "") -> list[str]:
+        """Return the kinds of random sets that match a set in every one of the models, the closest match first."""
+        keys = [(objective, name, family) for objective in objectives]
+        found = [set(self.removed[key].control) for key in keys if key in self.removed]
+        common = set.intersection(*found) if len(found) == len(keys) else set()
+        return [control for control in reversed(CONTROLS) if control in common]
 
 
-COMMAND = "python -m tension_utils.planted.study --worlds 100 --output results/planted"
-
-TABLES = ("finders", "claims", "worlds")
-
-HERE = Path("results/planted")
-
-# Which test of the study is which column of the ledger.
-LEDGER_READINGS = {
-    "as published": {"C2": "raw change", "C3": "raw change", "C4": "half is shared", "C5": "raw change"},
-    "under control": {"C2": "interval", "C3": "interval", "C4": "chance, quiet neurons", "C5": "interval"},
-}
+def not_run(what: Mapping[str, Any], reason: str) -> Finding:
+    """Return the finding that something was not run, so that it does not disappear."""
+    return Finding(**what, value=nan, ci_low=nan, ci_high=nan, p_value=nan, reason=reason)
 
 
-def read_study(folder: Path) -> tuple[dict[str, pd.DataFrame], dict]:
-    """Return the tables and the manifest that `planted_study.export_study` wrote.
-
-    Raises:
-        FileNotFoundError: names the folder and the command that writes it.
-    """
-    if not (folder / "manifest.json").is_file():
-        raise FileNotFoundError(f"expected the stored study in {folder}, found none; write it with {COMMAND}")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}, manifest
-
-
-def error_rates(claims: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Pool a study's rates over worlds of one truth, and set power beside false positives.
+def raw(what: Mapping[str, Any], rows: pd.DataFrame, strata: Sequence[str] = ()) -> Finding:
+    """Return a finding as published: means of the parts, no interval.
 
     Args:
-        claims: the table "claims" of a study, with all training runs or a selection of it.
-        by: further columns that name a test, beside claim, way, reading, metric and score_kind.
-
-    Returns:
-        claim, way, reading, metric, score_kind, ``by``; power and false_positives, each with _ci_low and _ci_high
-        (Wilson's 95 % interval, as if worlds of different scenarios were independent) and after n_worlds_; NaN without
-        such worlds.
-
-    >>> one = {"claim": "C2", "way": "w", "reading": "r", "metric": "accuracy", "score_kind": "rms", "n_worlds": 10}
-    >>> rates = error_rates(pd.DataFrame([one | {"is_true": t, "n_supported": n} for t, n in ((True, 8), (False, 1))]))
-    >>> rates[["power", "false_positives"]].values.tolist()
-    [[0.8, 0.1]]
+        what: fields of the finding that name it.
+        rows: part, value, and the columns of items and models.
+        strata: columns within a part whose values weigh the same.
     """
-    keys = ["claim", "way", "reading", "metric", "score_kind", *by]
-    sums = claims.groupby([*keys, "is_true"], sort=False)[["n_supported", "n_worlds"]].sum().reset_index()
-    bounds = [wilson_interval(row.n_supported, row.n_worlds) for row in sums.itertuples()]
-    sums[["ci_low", "ci_high"]] = bounds
-    sums["rate"] = sums.n_supported / sums.n_worlds
+    means = rows.groupby(["part", *strata], sort=False).value.mean().groupby(level="part", sort=False).mean()
+    sizes = {"n_items": count_distinct(rows, ITEM_COLUMNS), "n_seeds": count_distinct(rows, MODEL_COLUMNS)}
+    parts = tuple(Part(name, value) for name, value in means.items())
+    return Finding(**what, value=float(means.mean()), ci_low=nan, ci_high=nan, p_value=nan, parts=parts, **sizes)
+
+
+def estimated(
+    what: Mapping[str, Any], rows: pd.DataFrame, n_resamples: int, strata: Sequence[str] = (), **found: Any
+) -> Finding:
+    """Return a finding with its interval: items, by cluster, crossed with seeds; parts weigh the same.
+
+    Args:
+        what: fields of the finding that name it.
+        rows: part, value, and the columns of items and models.
+        n_resamples: bootstrap draws.
+        strata: columns within a part, of which the first weighs its values the same, and so do the cells in each.
+        found: further fields; without p_value it is the share of draws that are not on the claimed side.
+    """
+    sums, counts, cells = crossed_parts(rows, "value", ["part", *strata])
+    names = sorted({cell[0] for cell in cells})
+    own = np.array([[cell[0] == name for name in names] for cell in cells]) * _shares(cells)[:, None]
+    values, draws = contrast_draws(sums, counts, np.c_[own.mean(1), own], analysis_rng(), n_resamples)
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    if what["unit"] == POINTS:  # few seeds may leave what is possible
+        low, high = np.clip(low, -100, 100), np.clip(high, -100, 100)
+    bounds = np.c_[values, low, high].tolist()
+    parts = [Part(name, *of_part) for name, of_part in zip(names, bounds[1:], strict=True)]
+    for name, of_model in rows.groupby("base_model") if rows.base_model.nunique() > 1 else ():
+        one = estimated(what, of_model, n_resamples, strata)
+        parts.append(Part(name, one.value, one.ci_low, one.ci_high))
+    is_against = CLAIMS[what["claim"]].sign * draws[:, 0] <= 0
+    found = {"p_value": float((1 + is_against.sum()) / (1 + len(draws)))} | found
+    sizes = {"n_items": count_distinct(rows, ITEM_COLUMNS), "n_seeds": counts.shape[1]}
+    pooled = dict(zip(("value", "ci_low", "ci_high"), bounds[0], strict=True))
+    return Finding(**what, **pooled, **sizes, **found, parts=tuple(parts))
+
+
+def _shares(cells: Sequence[tuple]) -> np.ndarray:
+    """Return the share of each cell (part, first stratum, ...) in its part (M,)."""
+    firsts = [cell[:2] for cell in cells]
+    n_firsts = Counter(first[0] for first in set(firsts))
+    return np.array([1 / n_firsts[first[0]] / firsts.count(first) for first in firsts])
+
+
+# C1: mixing.
+
+
+def mixing(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what is lost by training on both objectives, item by item and seed by seed."""
+    yield _mixing(evidence, MIXED, "all", PUBLISHED)
+    yield _mixing(evidence, MATCHED_ARM, "own", is_primary=True)
+    yield _mixing(evidence, MIXED, "own")
+    if evidence.evaluation is not None and evidence.evaluation.benchmark.nunique() > 1:
+        yield _mixing(evidence, MATCHED_ARM, "all")
+        yield _mixing(evidence, MATCHED_ARM, "safety")
+
+
+def _mixing(evidence: Evidence, arm: str, test: str, way: str = CONTROLLED, is_primary: bool = False) -> Finding:
+    """Return one reading; as published ties are wrong and every subset weighs the same."""
+    is_published = way == PUBLISHED
+    what = _named("C1", "mixing", "accuracy", arm, test, way=way, is_primary=is_primary or is_published)
+    if evidence.evaluation is None:
+        return not_run(what, "nothing was evaluated")
+    if arm not in set(evidence.evaluation.objective):
+        return not_run(what, f"no model was trained as {arm}")
     parts = []
-    for truth, name in ((True, "power"), (False, "false_positives")):
-        names = {"rate": name, "ci_low": f"{name}_ci_low", "ci_high": f"{name}_ci_high", "n_worlds": f"n_worlds_{name}"}
-        parts.append(sums[sums.is_true == truth].set_index(keys)[list(names)].rename(columns=names))
-    order = claims[keys].drop_duplicates()
-    return order.merge(pd.concat(parts, axis=1).reset_index(), on=keys, how="left").reset_index(drop=True)
-
-
-def ledger_rates(claims: pd.DataFrame, score_kinds: Sequence[str]) -> pd.DataFrame:
-    """Return the error rates of the tests that the ledger of claims uses, with three training runs.
-
-    Args:
-        claims: the table "claims" of a study.
-        score_kinds: those of the ledger; others are left out.
-
-    Returns:
-        The columns of `error_rates`; rows per claim, way, metric and score kind.
-    """
-    chosen = [
-        row.n_seeds == claims.n_seeds.max()
-        and row.score_kind in score_kinds
-        and LEDGER_READINGS[row.way][row.claim] == row.reading
-        for row in claims.itertuples()
-    ]
-    return error_rates(claims[chosen])
-
-
-def rates_markdown(claims: pd.DataFrame, claim: str, score_kinds: Sequence[str]) -> str:
-    """Return how often the ledger's tests of one claim are right, as a Markdown table; empty if none was tried.
-
-    Args:
-        claims: the table "claims" of a study.
-        claim: such as "C2".
-        score_kinds: those of the ledger.
-    """
-    rates = ledger_rates(claims, score_kinds)
-    rates = rates[rates.claim == claim]
-    if rates.empty:
-        return ""
-    rows = [
-        [f"{row.way}: {row.reading}, {row.metric}, {row.score_kind}"]
-        + [f"{100 * rate:.0f} %" for rate in (row.power, row.false_positives)]
-        for row in rates.itertuples()
-    ]
-    return markdown_table(["test", "claim true", "claim false"], rows)
-
-
-GROUPS = SINGLE_OBJECTIVES  # a group of tests carries the name of the objective it belongs to
-
-
-def mixing_as_published(evidence: Evidence) -> list[Statement]:
-    """C1 with the study's own rule: strict wins, subsets weigh the same, no interval.
-
-    Source: paper, comparison of mixed and single-objective reward models over the sub-tasks of a group.
-    """
-    evaluation = evidence.evaluation
-    rows = evaluation.assign(right=(evaluation.margin > 0).astype(float))
-    statements = []
-    for group in GROUPS:
-        part = rows[rows.group == group]
-        name = f"{group} tests: mean over subsets of accuracy, mixed minus {group} model (points)"
-        if part.empty:
-            statements.append(not_run("C1", WAYS[0], name, f"no {group} test was evaluated"))
-            continue
-        means = part.groupby(["objective", "benchmark", "subset"]).right.mean()
-        difference = means[MIXED] - means[group]
-        value = 100 * difference.mean()
-        verdict = "supported" if value < 0 else "not supported"
-        n_items, n_seeds = count_distinct(part, ITEM_COLUMNS), part.seed.nunique()
-        statements.append(Statement("C1", WAYS[0], name, value, nan, nan, n_items, n_seeds, verdict))
-    return statements
-
-
-def _paired(evaluation: pd.DataFrame, arm: str) -> list[Statement]:
-    """Return the paired difference of a mixed arm and the single model, per group of tests."""
-    words = "mixed" if arm == MIXED else "mixed on as many pairs and steps"
-    names = {group: f"{group} tests: paired accuracy, {words} minus {group} model (points)" for group in GROUPS}
-    if arm not in set(evaluation.objective):
-        return [not_run("C1", WAYS[1], name, f"no model was trained as {arm}") for name in names.values()]
-    rows = evaluation[evaluation.objective.isin([*SINGLE_OBJECTIVES, arm]) & evaluation.group.isin(GROUPS)]
-    table = mixed_against_single(rows.replace({"objective": {arm: MIXED}}), by=["group"])
-    table = table[table.is_own].set_index("group")
-    return [
-        Statement(
-            "C1",
-            WAYS[1],
-            names[group],
-            *(100 * table.loc[group, ["difference", "ci_low", "ci_high"]].astype(float)),
-            int(table.n_items[group]),
-            int(table.n_seeds[group]),
-            verdict_of(table.ci_low[group], table.ci_high[group]),
-        )
-        if group in table.index
-        else not_run("C1", WAYS[1], names[group], f"no {group} test was evaluated")
-        for group in GROUPS
-    ]
-
-
-def _balanced(evaluation: pd.DataFrame) -> list[Statement]:
-    """Return the paired difference in balanced accuracy, refusing and responding weighing the same."""
-    statements = []
-    rows = evaluation[(evaluation.benchmark != "hh-rlhf") & evaluation.objective.isin(OBJECTIVES)]
     for single in SINGLE_OBJECTIVES:
-        name = f"safety tests: balanced accuracy of refusing and responding, mixed minus {single} model (points)"
-        if not {"refuse", "respond"} <= set(rows.direction):
-            statements.append(not_run("C1", WAYS[1], name, "no safety benchmark with both directions was evaluated"))
-            continue
-        table = behavior_differences(rows, (MIXED, single)).set_index("measure")
-        row = table.loc["balanced_accuracy"]
-        directed = rows[rows.direction.isin(["refuse", "respond"])]
-        n_items = count_distinct(directed, ITEM_COLUMNS)
-        values = [100 * float(row[column]) for column in ("difference", "ci_low", "ci_high")]
-        verdict = verdict_of(row.ci_low, row.ci_high)
-        statements.append(Statement("C1", WAYS[1], name, *values, n_items, int(row.n_seeds), verdict))
-    return statements
+        rows = _of_test(evidence.evaluation, single, test)
+        rows = rows[rows.objective.isin([arm, single])]
+        has_both = rows.groupby([*MODEL_COLUMNS, "benchmark"]).objective.transform("nunique") == 2
+        if not has_both.any():
+            return not_run(what, f"{single} model and {arm} were not evaluated on the same items ({test})")
+        score = 100 * ((rows.margin > 0).astype(float) if is_published else rows.credit)
+        rows = rows[["objective", *PLACE, "direction"]].assign(value=score)[has_both]
+        difference = pair_differences(rows, "objective", (arm, single), ["value"])
+        parts.append(difference.assign(part=single))
+    rows = pd.concat(parts, ignore_index=True)
+    if is_published:
+        return raw(what, rows, ["benchmark", "subset"])
+    strata = ["direction", "benchmark", "subset"] if test == "safety" else []
+    return estimated(what, rows, evidence.n_resamples, strata)
 
 
-def mixing_under_control(evidence: Evidence) -> list[Statement]:
-    """C1 with fair ties, pairing by item and seed, intervals, equal sizes, and both directions of safety."""
-    evaluation = evidence.evaluation
-    return [*_paired(evaluation, MIXED), *_paired(evaluation, MATCHED_ARM), *_balanced(evaluation)]
+def _named(claim: str, quantity: str, metric: str, arm: str, test: str, **names: Any) -> dict[str, Any]:
+    """Return the fields that name a finding."""
+    unit = UNIT_OF[metric][0] if metric in UNIT_OF else INDEX
+    what = {"claim": claim, "way": CONTROLLED, "is_primary": False, "quantity": quantity, "metric": metric}
+    what |= {"objective": "both", "arm": arm, "test": test, "neuron_set": "", "score_kind": "", "control": ""}
+    return what | {"unit": unit} | names
 
 
-PAIR = " / ".join(SINGLE_OBJECTIVES)
+def _of_test(evaluation: pd.DataFrame, single: str, test: str) -> pd.DataFrame:
+    """Return the rows of a kind of test of one objective; those on safety are the same for both."""
+    if test == "safety":
+        is_it = evaluation.direction.isin(BEHAVIORS) & (evaluation.benchmark != "hh-rlhf")
+        both = set(evaluation.direction[is_it]) == set(BEHAVIORS)
+        return evaluation[is_it & both]
+    is_own = evaluation.group == single
+    return evaluation[is_own & (evaluation.benchmark == "hh-rlhf")] if test == "own" else evaluation[is_own]
 
-UNITS = {"accuracy": ("accuracy (points)", 100), "margin": ("margin (intact standard deviations)", 1)}
 
-SIGNIFICANCE = 0.05  # of the exact p-value of an overlap
-
-NO_ABLATION, NO_SCORES = "no neuron set was removed", "no neuron scores were taken"
+# C2 and C3: removal.
 
 
-def _removal(claim: str, tests: dict[str, str], words: str, *, is_claimed_negative: bool) -> tuple[Callable, Callable]:
-    """Return the two readings of a claim on what removing a single model's neurons does to one test.
+def removal(claim: str, tests: Mapping[str, str], test: str) -> Any:
+    """Return what yields the readings of a claim on what removing single-objective models' neurons does to one test.
 
     Args:
-        claim: key of the claim.
+        claim: key of `CLAIMS`.
         tests: objective of the reward model -> test.
-        words: which test that is.
-        is_claimed_negative: whether the claim says that the test gets worse.
+        test: which test that is, in a word.
     """
 
-    def effects(evidence: Evidence) -> pd.DataFrame:
-        table = effect_table(evidence.removed(evidence.score_kinds, from_mixed=False), evidence.evaluation)
-        return table[table.objective.map(tests) == table.test]
+    def readings(evidence: Evidence) -> Iterator[Finding]:
+        kinds = evidence.removed_kinds
 
-    def name(row: pd.Series, measure: str) -> str:
-        return f"{row.objective} model without its top {100 * row.fraction:g} % by {row.set}, {words} test: {measure}"
+        def reading(kind: str, metric: str, control: str, **names: Any) -> Finding:
+            names |= {"neuron_set": evidence.top, "score_kind": kind, "control": control}
+            what = _named(claim, "removal", metric, SINGLE, test, **names)
+            parts = {objective: [(objective, group, kind, "", 1)] for objective, group in tests.items()}
+            return _removed(evidence, what, parts)
 
-    def as_published(evidence: Evidence) -> list[Statement]:
-        if evidence.ablation is None:
-            return [not_run(claim, WAYS[0], f"change in accuracy on the {words} test", NO_ABLATION)]
-        table, sign, statements = effects(evidence), -1 if is_claimed_negative else 1, []
-        for _, row in table[table.metric == "accuracy"].iterrows():
-            found = (100 * row.change, nan, nan, int(row.n_items), int(row.n_seeds))
-            verdict = "supported" if sign * row.change > 0 else "not supported"
-            statements.append(Statement(claim, WAYS[0], name(row, "change in accuracy (points)"), *found, verdict))
-        return statements
+        published = PUBLISHED_KIND if PUBLISHED_KIND in kinds or not kinds else kinds[0]
+        for kind in dict.fromkeys([published, *kinds]):
+            yield reading(kind, "accuracy", "", way=PUBLISHED, is_primary=kind == published)
+        for kind in dict.fromkeys([MAIN_KIND, *kinds]):
+            best, *others = evidence.controls(SINGLE_OBJECTIVES, kind) or [""]
+            yield reading(kind, "margin", best, is_primary=kind == MAIN_KIND)
+            if kind == MAIN_KIND and kind in kinds:
+                yield reading(kind, "accuracy", best)
+                yield from (reading(kind, "margin", other) for other in others)
 
-    def under_control(evidence: Evidence) -> list[Statement]:
-        if evidence.ablation is None:
-            return [not_run(claim, WAYS[1], f"effect on the {words} test beyond random sets", NO_ABLATION)]
-        statements = []
-        for _, row in effects(evidence).iterrows():
-            unit, scale = UNITS[row.metric]
-            values = [scale * float(row[column]) for column in ("effect", "ci_low", "ci_high")]
-            verdict = verdict_of(row.ci_low, row.ci_high, is_claimed_negative)
-            words_of = name(row, f"effect beyond {int(row.n_draws)} matched random sets, {unit}")
-            statements.append(Statement(claim, WAYS[1], words_of, *values, int(row.n_items), int(row.n_seeds), verdict))
-        return statements
-
-    return as_published, under_control
+    return readings
 
 
-def sharing_as_published(evidence: Evidence) -> list[Statement]:
-    """C4 as the study reads it: a Jaccard index above zero, without the chance level."""
-    if not evidence.runs:
-        return [not_run("C4", WAYS[0], "Jaccard index of the single models' sets", NO_SCORES)]
-    table = overlap_table(evidence.runs, _kinds(evidence), evidence.fraction)
-    statements = []
-    for kind, rows in table[table.pair == PAIR].groupby("score_kind", sort=False):
-        name = f"top {100 * evidence.fraction:g} % by {kind}: mean Jaccard index, helpful and harmless model"
-        verdict = "supported" if rows.jaccard.mean() > 0 else "not supported"
-        found = (rows.jaccard.mean(), nan, nan, int(rows.n_neurons.iloc[0]), rows.seed.nunique())
-        statements.append(Statement("C4", WAYS[0], name, *found, verdict))
-    return statements
-
-
-def sharing_under_control(evidence: Evidence) -> list[Statement]:
-    """C4 among neurons that were quiet before training, and against the base model before any training.
-
-    Chance alone is no control here: in worlds with a planted truth, sets that share nothing they learned exceed it,
-    because the same loud neurons enter both.
-    """
-    if not evidence.runs:
-        return [not_run("C4", WAYS[1], "shared neurons beyond chance", NO_SCORES)]
-    kinds, share = _kinds(evidence), f"top {100 * evidence.fraction:g} %"
-    overlaps, quiet = (table(evidence.runs, kinds, evidence.fraction) for table in (overlap_table, quiet_table))
-    floored = [kind for kind in kinds if kind in ACTIVATION_KINDS]
-    floors = floor_table(evidence.runs, floored, evidence.fraction) if floored else overlaps[:0]
-    statements = []
-    for kind, rows in overlaps[overlaps.pair == PAIR].groupby("score_kind", sort=False):
-        statements.append(_quiet_statement(kind, share, quiet[quiet.score_kind == kind]))
-        floor = floors[floors.score_kind == kind]
-        name = f"{share} by {kind}: Jaccard index beyond that of the untrained base model on both texts"
-        if floor.empty or floor.jaccard.isna().all():
-            statements.append(not_run("C4", WAYS[1], name, "a change score is zero in the base model"))
-            continue
-        both = rows.merge(floor, on=["base_model", "seed"], suffixes=("", "_floor"))
-        beyond = both.jaccard - both.jaccard_floor
-        low, high = seed_interval(beyond)
-        if np.isnan(low):
-            statements.append(not_run("C4", WAYS[1], name, f"{beyond.mean():+.3f}, but one seed gives no interval"))
-            continue
-        verdict = verdict_of(low, high, is_claimed_negative=False)
-        found = (beyond.mean(), low, high, int(rows.n_neurons.iloc[0]), both.seed.nunique())
-        statements.append(Statement("C4", WAYS[1], name, *found, verdict))
-    return statements
-
-
-def _quiet_statement(kind: str, share: str, rows: pd.DataFrame) -> Statement:
-    """Judge the sharing of neurons that are in no top set of the untrained model."""
-    name = f"{share} by {kind}, outside the loudest {share.removeprefix('top ')} of the untrained model: "
-    name += f"shared neurons beyond chance by layer (exact p <= {rows.p_value.max():.1g})"
-    beyond = rows.n_shared - rows.n_expected
-    is_clear = bool((rows.p_value < SIGNIFICANCE).all())
-    found = (beyond.mean(), *seed_interval(beyond), int(rows.n_neurons.iloc[0]), rows.seed.nunique())
-    return Statement("C4", WAYS[1], name, *found, "supported" if is_clear else "not supported")
-
-
-def _kinds(evidence: Evidence) -> list[str]:
-    """Return the score kinds of the removed sets, or the study's own."""
-    return ["signed_mean", "rms_change"] if evidence.ablation is None else evidence.score_kinds
-
-
-def weight_as_published(evidence: Evidence) -> list[Statement]:
-    """C5 as the study reads it: sets of any size, raw changes."""
-    if evidence.ablation is None:
-        return [not_run("C5", WAYS[0], "change without the shared set minus without an only set", NO_ABLATION)]
-    rows = evidence.removed(list(MIXED_SETS), from_mixed=True)
-    rows = rows[rows.family == NATURAL]
-    if not set(MIXED_SETS) <= set(rows.set):
-        return [not_run("C5", WAYS[0], "change without the shared set minus without an only set", "a set is empty")]
-    table = effect_table(rows, evidence.evaluation)
-    table = table[(table.test == MIXED) & (table.metric == "accuracy")].set_index("set")
-    statements = []
-    for only in ONLY.values():
-        sizes = f"{table.n_neurons[SHARED]:,.0f} and {table.n_neurons[only]:,.0f} neurons"
-        name = f"mixed model, both tests: change without the shared minus without the {only} set ({sizes}) (points)"
-        value = 100 * (table.change[SHARED] - table.change[only])
-        verdict = "supported" if value < 0 else "not supported"
-        found = (value, nan, nan, int(table.n_items[SHARED]), int(table.n_seeds[SHARED]))
-        statements.append(Statement("C5", WAYS[0], name, *found, verdict))
-    return statements
-
-
-def weight_under_control(evidence: Evidence) -> list[Statement]:
-    """C5 with sets of one size, beyond random sets, paired by item and seed, each only set on its own test.
-
-    On the other test an only set has nothing to do, and any shared neuron would seem heavier than it.
-    """
-    name = "mixed model: effect of the shared minus that of an only set of the same size"
-    if evidence.ablation is None:
-        return [not_run("C5", WAYS[1], name, NO_ABLATION)]
-    rows = evidence.ablation[
-        (evidence.ablation.objective == MIXED)
-        & (evidence.ablation.fraction == evidence.fraction)
-        & (evidence.ablation.ablation_kind == "zero")
-    ]
-    if not rows.set.isin(MIXED_SETS).any():
-        return [not_run("C5", WAYS[1], name, "no shared or only set was removed")]
-    table = per_neuron_differences(rows, evidence.evaluation)
-    if table.empty:
-        return [not_run("C5", WAYS[1], name, "an empty set left no sets of one size")]
-    statements = []
-    for _, row in table[table["set"] == table.test.map(ONLY).radd(f"{SHARED} - ")].iterrows():
-        unit, scale = UNITS[row.metric]
-        words = f"mixed model, {row.test} test, {row.n_neurons:,.0f} neurons each: effect of {row['set']}, {unit}"
-        values = [scale * float(row[column]) for column in ("effect", "ci_low", "ci_high")]
-        verdict = verdict_of(row.ci_low, row.ci_high)
-        statements.append(Statement("C5", WAYS[1], words, *values, int(row.n_items), int(row.n_seeds), verdict))
-    return statements
-
-
-FINDING = _removal("C2", {o: o for o in SINGLE_OBJECTIVES}, "own", is_claimed_negative=True)
-
-OPPOSITION = _removal("C3", OPPOSING, "opposing", is_claimed_negative=False)
-
-SHARING = (sharing_as_published, sharing_under_control)
-
-WEIGHT = (weight_as_published, weight_under_control)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the study in our words, and how each way of computing it makes statements.
+def _removed(evidence: Evidence, what: dict[str, Any], parts: Mapping[str, list[tuple]]) -> Finding:
+    """Return a finding on removed sets: changes, beyond those of random sets where there is a control.
 
     Args:
-        title: a few words.
-        text: the claim.
-        readings: functions of the evidence, as published first.
+        evidence: the stored results.
+        what: fields of the finding that name it.
+        parts: name -> terms (objective of the reward model, test, set, family, sign) whose sum is measured.
     """
+    found = []
+    for name, terms in parts.items():
+        tables = [sign * _by_draw(evidence, what, *term) for *term, sign in terms]
+        if any(table.empty for table in tables):
+            return not_run(what, "no such neuron set was removed")
+        found.append(sum(tables[1:], tables[0]).dropna(axis=1, how="all").dropna().assign(part=name))
+    wide = pd.concat(found).dropna(axis=1)  # draws that all models have
+    rows = evidence.places.loc[wide.index].assign(part=wide.part, value=wide[TARGETED])
+    if what["way"] == PUBLISHED:
+        return raw(what, rows)
+    draws = wide.drop(columns=[TARGETED, "part"])
+    if draws.shape[1] < 2:
+        return not_run(what, "fewer than two random sets match the removed one")
+    means = wide.assign(**rows[list(MODEL_COLUMNS)]).groupby(["part", *MODEL_COLUMNS]).mean()
+    side = "less" if CLAIMS[what["claim"]].sign < 0 else "greater"
+    p_value = prediction_test(means[TARGETED].to_numpy(), means[draws.columns].to_numpy(), side).p_value
+    rows["value"] -= draws.mean(axis=1)
+    return estimated(what, rows, evidence.n_resamples, p_value=p_value, n_draws=draws.shape[1])
 
-    title: str
-    text: str
-    readings: tuple[Callable[[Evidence], list[Statement]], ...]
+
+def _by_draw(
+    evidence: Evidence, what: Mapping[str, Any], objective: str, group: str, name: str, family: str
+) -> pd.DataFrame:
+    """Return changes of every item of a test, a column per draw, without a set and without its random sets."""
+    rows = evidence.removed.get((objective, name, family))
+    if rows is None:
+        return pd.DataFrame()
+    is_kept = (rows.draw == TARGETED) | ((rows.control == what["control"]) & (what["control"] != ""))
+    rows = rows[is_kept & rows.group.isin([group] if group else SINGLE_OBJECTIVES)]
+    return UNIT_OF[what["metric"]][1] * rows.pivot(columns="draw", values=f"{what['metric']}_change")
 
 
-CLAIMS = {
-    "C1": Claim(
-        "Mixing costs accuracy",
-        "A reward model trained on both objectives often does worse than one trained on a single objective.",
-        (mixing_as_published, mixing_under_control),
-    ),
-    "C2": Claim(
-        "Scores find neurons", "Simple activation scores find neurons that support their own objective.", FINDING
-    ),
-    "C3": Claim("Neurons oppose", "Neurons that support one objective often hurt the opposing one.", OPPOSITION),
-    "C4": Claim("Neurons are shared", "Many neurons are shared between the objectives.", SHARING),
-    "C5": Claim(
-        "Shared neurons carry the tension", "The shared neurons weigh more than their number suggests.", WEIGHT
-    ),
+# C4: sharing.
+
+
+def sharing(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the overlap of both objectives' top neurons, as it is and beyond that with models of sham labels.
+
+    Chance is no control: the same loud neurons enter both sets whatever was learned. A sham model was trained on the
+    same pairs, and what it shares with the model of the *other* objective needs no objective; the two sets of text are
+    those of the helpful and the harmless model.
+    """
+    yield _sharing(evidence, PUBLISHED_KIND, "", way=PUBLISHED, is_primary=True)
+    yield _sharing(evidence, MAIN_KIND, "", way=PUBLISHED)
+    yield _sharing(evidence, MAIN_KIND, LABELS[1], is_primary=True)
+    yield _sharing(evidence, PUBLISHED_KIND, LABELS[1])
+    yield _sharing(evidence, MAIN_KIND, LABELS[2])
+
+
+def _sharing(evidence: Evidence, kind: str, labels: str, **names: Any) -> Finding:
+    """Return one reading; with a control paired by seed, and Student's t over seeds."""
+    names |= {"neuron_set": evidence.top, "score_kind": kind, "control": labels}
+    what = _named("C4", "sharing", "jaccard", SINGLE, "", **names)
+    sets = {
+        run: top_neurons(own.get(kind), evidence.fraction)
+        for run, own in evidence.scores.items()
+        if (kind, "both", "all") in own.tensors
+    }
+    models: dict[tuple[str, int], dict[str, NeuronSet]] = {}
+    for run, neurons in sets.items():
+        models.setdefault((run.base_model_name, run.seed), {})[run.objective] = neurons
+    shams = [f"{objective}-{labels}" for objective in SINGLE_OBJECTIVES] if labels else []
+    complete = {place: own for place, own in models.items() if {*SINGLE_OBJECTIVES, *shams} <= set(own)}
+    if not complete:
+        lacking = [name for name in (*SINGLE_OBJECTIVES, *shams) if not any(name in own for own in models.values())]
+        return not_run(what, f"no neuron scores of {' and '.join(lacking)}" if lacking else "no seed has all models")
+    beyond = np.array([_beyond(own, shams) for own in complete.values()])
+    sizes = {"n_items": len(next(iter(complete.values()))[HELPFUL]), "n_seeds": len(beyond)}
+    if not labels:
+        reason = "an index above zero cannot fail"
+        return Finding(**what, value=beyond.mean(), ci_low=nan, ci_high=nan, p_value=nan, reason=reason, **sizes)
+    low, high = seed_interval(beyond)
+    p_value = nan
+    if len(beyond) > 1 and np.ptp(beyond) > 0:
+        p_value = float(stats.ttest_1samp(beyond, 0, alternative="greater").pvalue)
+    of_model = pd.Series(beyond, index=[name for name, _ in complete]).groupby(level=0)
+    parts = tuple(Part(name, own.mean(), *seed_interval(own)) for name, own in of_model) if len(of_model) > 1 else ()
+    return Finding(**what, value=beyond.mean(), ci_low=low, ci_high=high, p_value=p_value, parts=parts, **sizes)
+
+
+def _beyond(sets: Mapping[str, NeuronSet], shams: Sequence[str]) -> float:
+    """Return the overlap of both objectives minus the mean overlap of each with the sham of the other."""
+    control = [jaccard(sets[single], sets[sham]) for single, sham in zip(SINGLE_OBJECTIVES, shams[::-1], strict=False)]
+    return float(jaccard(sets[HELPFUL], sets[HARMLESS]) - (np.mean(control) if control else 0))
+
+
+# C5: weight.
+
+
+def weight(evidence: Evidence) -> Iterator[Finding]:
+    """Yield what the shared set does more than each only set, on that one's own test.
+
+    On the other test an only set has nothing to do, and any shared neuron would seem heavier than it. As published sets
+    are as large as they are, and both tests count.
+    """
+    yield _weight(evidence, MIXED, NATURAL, "accuracy", way=PUBLISHED, is_primary=True)
+    for arm in reversed(MIXED_ARMS):
+        families = [f for f in (EQUAL_ACTIVITY, EQUAL_SIZE) if evidence.controls([arm], SHARED, f)] or [EQUAL_SIZE]
+        yield _weight(evidence, arm, families[0], "margin", is_primary=arm == MATCHED_ARM)
+        yield _weight(evidence, arm, families[0], "accuracy")
+        yield from (_weight(evidence, arm, family, "margin") for family in families[1:])
+
+
+def _weight(evidence: Evidence, arm: str, family: str, metric: str, way: str = CONTROLLED, **names: Any) -> Finding:
+    is_published = way == PUBLISHED
+    control = [] if is_published else evidence.controls([arm], SHARED, family)
+    names |= {"neuron_set": family, "control": control[0] if control else "", "way": way}
+    what = _named("C5", "weight", metric, arm, "both" if is_published else "own", **names)
+    if not {(arm, name, family) for name in MIXED_SETS} <= set(evidence.removed):
+        return not_run(what, f"no shared and only sets were removed from {arm}")
+    groups = {single: "" if is_published else single for single in SINGLE_OBJECTIVES}
+    parts = {
+        single: [(arm, group, SHARED, family, 1), (arm, group, ONLY[single], family, -1)]
+        for single, group in groups.items()
+    }
+    return _removed(evidence, what, parts)
+
+
+READINGS = {
+    "C1": mixing,
+    "C2": removal("C2", {single: single for single in SINGLE_OBJECTIVES}, "own"),
+    "C3": removal("C3", OPPOSING, "opposing"),
+    "C4": sharing,
+    "C5": weight,
 }
 
 
-def ledger_table(evidence: Evidence) -> pd.DataFrame:
-    """Return every claim's statements, one row each, with the columns of `Statement`."""
-    found = [statement for claim in CLAIMS.values() for reading in claim.readings for statement in reading(evidence)]
-    return pd.DataFrame([asdict(statement) for statement in found])
+def ledger(evidence: Evidence) -> pd.DataFrame:
+    """Return every reading of every claim with its verdict, one row each; columns as of `findings.judge`."""
+    return judge(finding for claim in CLAIMS for finding in READINGS[claim](evidence))

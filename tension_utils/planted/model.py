@@ -57,6 +57,8 @@ SIGNAL = 0.8  # summed weight of the neurons of one objective
 
 NOISE = 0.3  # weight of a word's own reward, which makes the task hard
 
+NORM_EPSILON = 1e-6
+
 STEEPNESS = 0.6  # of silu where planted neurons work, on average
 
 
@@ -77,6 +79,7 @@ def base_model(config: WorldConfig, tokenizer: PreTrainedTokenizerFast) -> PreTr
             num_attention_heads=N_HEADS,
             max_position_embeddings=MAX_LENGTH,
             num_labels=1,
+            rms_norm_eps=NORM_EPSILON,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -146,40 +149,62 @@ def _fill_neurons(mlp: nn.Module, groups: np.ndarray, config: WorldConfig, gener
     _fill(mlp.down_proj, output)
 
 
+COINS = tuple(f"{objective}-coin" for objective in SINGLE_OBJECTIVES)  # sham arms
+
+
 @torch.no_grad()
 def reward_model(base: PreTrainedModel, config: WorldConfig, objective: str, seed: int = 0) -> PreTrainedModel:
     """Return the base model "trained" for an objective: every neuron drifts, and the objective is planted.
 
     With f the average of a feature, a planted neuron of sign s, weight w and size m has the activation
     ``m silu(2 s f + b)`` and adds ``s w silu(2 s f + b)`` to the reward. In the mixed model a shared neuron reads the
-    sum of both averages; in a single one it reads that objective's. The drift changes activations, not the reward:
-    groups turn together, and a neuron that gets louder writes less.
+    sum of both averages; in a single one it reads that objective's; with opposition it counts the other average
+    against its own. The drift changes activations, not the reward: groups turn together, and a neuron that gets louder
+    writes less. A sham model, trained on coin-flip labels, drifts and learns nothing.
 
     Args:
         base: of `base_model`, with the same configuration.
         config: of the world.
-        objective: of `OBJECTIVES`.
+        objective: of `OBJECTIVES` or `COINS`.
         seed: of the training run: runs of one world have one plant, of different sizes, and different drift.
 
     Raises:
         ValueError: for an unknown objective.
     """
-    check_choice("objective", objective, OBJECTIVES)
+    check_choice("objective", objective, (*OBJECTIVES, *COINS))
     model, generator, rules = copy.deepcopy(base), config.generator("train", objective, seed), config.rules
     for mlp, groups in zip(_mlps(model), neuron_groups(config), strict=True):
         _drift(mlp, groups, config.drift, generator)
+    if objective in COINS:
+        return model
     singles = SINGLE_OBJECTIVES if objective == MIXED else (objective,)
+    strength = SIGNAL * np.exp(config.luck * config.generator("luck", objective, seed).normal())
     if not rules.is_planted:
         channels = [SINGLE_OBJECTIVES.index(single) for single in singles]
-        model.model.layers[0].self_attn.o_proj.weight[REWARD, channels] += GAIN * SLOPE * STEEPNESS * SIGNAL
+        model.model.layers[0].self_attn.o_proj.weight[REWARD, channels] += GAIN * SLOPE * STEEPNESS * strength
         return model
-    unit = SIGNAL / (rules.n_only + rules.n_shared * rules.shared_weight)
+    unit = strength / (rules.n_only + rules.n_shared * rules.shared_weight)
     for name, neurons in planted_sets(config).items():
-        reads = [AVERAGE[single] for single in singles if name in (SHARED, ONLY[single])]
         weight = unit * (rules.shared_weight if name == SHARED else 1)
-        for number, place in enumerate(neurons.neurons if reads else []):
-            _plant(model, place, reads, (-1) ** number * weight, config.loudness, generator)
+        for number, place in enumerate(neurons.neurons):
+            reads = _reads(name, number, objective, rules.opposition)
+            if reads:
+                _plant(model, place, reads, (-1) ** number * weight, config.loudness, generator)
     return model
+
+
+def _reads(name: str, number: int, objective: str, opposition: float) -> dict[int, float]:
+    """Return which averages a planted neuron of a set reads, each with its factor; none where it learns nothing."""
+    if name != SHARED:
+        return {
+            AVERAGE[single]: 1.0
+            for single in SINGLE_OBJECTIVES
+            if name == ONLY[single] and objective in (single, MIXED)
+        }
+    if not opposition:
+        return {AVERAGE[single]: 1.0 for single in SINGLE_OBJECTIVES if objective in (single, MIXED)}
+    own = SINGLE_OBJECTIVES[number // 2 % 2] if objective == MIXED else objective  # signs of weights alternate as well
+    return {AVERAGE[single]: 1.0 if single == own else -opposition for single in SINGLE_OBJECTIVES}
 
 
 def _drift(mlp: nn.Module, groups: np.ndarray, drift: float, generator: np.random.Generator) -> None:
@@ -193,7 +218,7 @@ def _drift(mlp: nn.Module, groups: np.ndarray, drift: float, generator: np.rando
 def _plant(
     model: PreTrainedModel,
     place: tuple[int, int],
-    reads: list[int],
+    reads: dict[int, float],
     weight: float,
     loudness: float,
     generator: np.random.Generator,
@@ -203,10 +228,54 @@ def _plant(
     size = loudness * TYPICAL * np.exp(0.3 * generator.normal()) * generator.choice([-1, 1])
     for vector in (mlp.gate_proj.weight[index], mlp.up_proj.weight[index], mlp.down_proj.weight[:, index]):
         vector.zero_()
-    mlp.gate_proj.weight[index, reads] = SLOPE * np.sign(weight)
+    for average, factor in reads.items():
+        mlp.gate_proj.weight[index, average] = SLOPE * np.sign(weight) * factor
     mlp.gate_proj.weight[index, CONSTANT] = generator.uniform(0, 1) / LEVEL
     mlp.up_proj.weight[index, CONSTANT] = size / LEVEL
     mlp.down_proj.weight[REWARD, index] = weight / size
+
+
+class PlainRewards:
+    """Rewards of one model without any set of its neurons: as the model's own forward pass, several times faster.
+
+    All sequences are of one length and attention only averages, so a layer is two matrix products; what lies before the
+    first removed activation is computed once, and the last layer at the last token alone.
+
+    Args:
+        model: of `reward_model`.
+        tokens (B, 2, T): ids of chosen and rejected sequences.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: PreTrainedModel, tokens: torch.Tensor) -> None:
+        self.mlps, self.head = _mlps(model), model.score.weight[0]
+        self.turns = [layer.self_attn.o_proj.weight @ layer.self_attn.v_proj.weight for layer in model.model.layers]
+        self.n_before = torch.arange(1, tokens.shape[-1] + 1)[:, None]
+        self.start = self._attend(model.model.embed_tokens(tokens.flatten(0, 1)), 0)  # (2 B, T, H)
+        self.active = self._activate(self.start, 0)  # (2 B, T, N)
+
+    @staticmethod
+    def _norm(hidden: torch.Tensor) -> torch.Tensor:
+        return hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + NORM_EPSILON)
+
+    def _attend(self, hidden: torch.Tensor, layer: int) -> torch.Tensor:
+        return hidden + (self._norm(hidden).cumsum(1) / self.n_before) @ self.turns[layer].T
+
+    def _activate(self, hidden: torch.Tensor, layer: int) -> torch.Tensor:
+        normed, mlp = self._norm(hidden), self.mlps[layer]
+        return nn.functional.silu(normed @ mlp.gate_proj.weight.T) * (normed @ mlp.up_proj.weight.T)
+
+    @torch.no_grad()
+    def rewards(self, removed: NeuronSet | None = None) -> np.ndarray:
+        """Return the rewards of both responses (B, 2), float32."""
+        hidden = self.start
+        kept = torch.ones(len(self.mlps), N_NEURONS) if removed is None else torch.from_numpy(~removed.mask).float()
+        for layer, mlp in enumerate(self.mlps):
+            hidden = self._attend(hidden, layer) if layer else hidden
+            hidden = hidden[:, -1:] if layer == len(self.mlps) - 1 else hidden
+            active = self._activate(hidden, layer) if layer else self.active
+            hidden = hidden + active @ (mlp.down_proj.weight * kept[layer]).T
+        return (self._norm(hidden[:, -1]) @ self.head).view(-1, 2).numpy()
 
 
 def verify_plant(config: WorldConfig, objective: str = MIXED, n_items: int = 100) -> pd.DataFrame:
@@ -221,7 +290,9 @@ def verify_plant(config: WorldConfig, objective: str = MIXED, n_items: int = 100
         ValueError: if nothing is planted in the world.
     """
     if not config.rules.is_planted:
-        raise ValueError(f"scenario {config.scenario!r} has no planted neurons; take one of planted, even, separate")
+        raise ValueError(
+            f"scenario {config.scenario!r} has no planted neurons; take one of planted, even, separate, antagonistic"
+        )
     tokenizer = planted_tokenizer()
     model = reward_model(base_model(config, tokenizer), config, objective)
     carriers = true_neurons(config, objective)

@@ -1,8 +1,9 @@
-"""Score finders and claim tests on many planted worlds, where the truth is known."""
+"""Judge the claims by the ledger's own functions, and score finders, on many worlds where the truth is known."""
 
 import argparse
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,18 +14,27 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
-from tension_utils.ablation import ablated
-from tension_utils.activations import KINDS, neuron_scores, neuron_scores_many
-from tension_utils.analysis.claims import COMMAND, WAYS, verdict_of
-from tension_utils.analysis.overlap import compare_sets, shared_count_p_value
-from tension_utils.artifacts import atomic_path, file_hash, git_commit, package_versions
-from tension_utils.conditions import CONTROL, EQUAL_SIZE, NATURAL, ONLY, SHARED, mixed_sets
-from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES, check_range, config_hash
-from tension_utils.data import Item, tokenize_item
+from tension_utils.activations import KINDS, OWN_SCORES, NeuronScores, neuron_scores
+from tension_utils.analysis.claims import MAIN_KIND, PUBLISHED_KIND, Evidence, ledger
+from tension_utils.artifacts import TABLES, atomic_path, file_hash, git_commit, package_versions
+from tension_utils.conditions import EQUAL_ACTIVITY, NATURAL, Condition, list_conditions
+from tension_utils.config import (
+    CONTROLS,
+    FAMILIES,
+    MATCHED_ARM,
+    MIXED,
+    OBJECTIVES,
+    SINGLE_OBJECTIVES,
+    AblateConfig,
+    Run,
+    check_range,
+    config_hash,
+)
+from tension_utils.data import BenchmarkItem, tokenize_item
 from tension_utils.neurons import NeuronSet, top_neurons
-from tension_utils.planted.model import base_model, reward_model
+from tension_utils.planted.model import COINS, PlainRewards, base_model, reward_model
+from tension_utils.planted.rates import COMMAND, DESIGN, ENDPOINT, claim_rates
 from tension_utils.planted.world import (
     MAX_LENGTH,
     SCENARIOS,
@@ -34,17 +44,15 @@ from tension_utils.planted.world import (
     preference_items,
     true_neurons,
 )
-from tension_utils.statistics import Bootstrap, ablation_effects, mean_table, seed_interval, wilson_interval
+from tension_utils.statistics import seed_interval
 
 SITES = ("down_input", "gate")
 
-WORLD_KINDS = ("signed_mean", "mean_abs", "rms_change", "relative_change")  # of which claim tests make sets
-
-FRACTION = 0.1  # of all neurons in a set, as in the study
-
-PLACE = ("benchmark", "subset", "item_id", "cluster", "group")  # columns of an item
+LEDGER_KINDS = (PUBLISHED_KIND, "mean_abs", MAIN_KIND)  # of the sets, and of the activity that random ones match
 
 OPTIONS = {"max_length": MAX_LENGTH, "progress": False}
+
+N_ACTIVITY_BINS = 8  # per layer, as many neurons in each; a layer is small
 
 
 class PlantedWorld:
@@ -61,43 +69,40 @@ class PlantedWorld:
         self.config, self.n_text = config, n_text
         self.tokenizer = planted_tokenizer()
         self.base = base_model(config, self.tokenizer)
-        items = [item for each in SINGLE_OBJECTIVES for item in preference_items(config, each, n_items)]
-        self.place = pd.DataFrame([[getattr(item, name) for name in PLACE] for item in items], columns=list(PLACE))
-        tokens = [tokenize_item(self.tokenizer, item, MAX_LENGTH).sequences for item in items]
+        self.items = [item for each in SINGLE_OBJECTIVES for item in preference_items(config, each, n_items)]
+        tokens = [tokenize_item(self.tokenizer, item, MAX_LENGTH).sequences for item in self.items]
         self.tokens = torch.tensor(tokens)  # (items, 2, T): all sequences are of one length
         self.model = cache(lambda objective, seed=0: reward_model(self.base, config, objective, seed))
+        self.plain = cache(lambda objective, seed=0: PlainRewards(self.model(objective, seed), self.tokens))
         self.scores = cache(self._scores)
 
-    def text(self, objective: str, seed: int = 0) -> list[Item]:
-        """Return training pairs of an objective; the mixed one has those of both."""
-        singles = SINGLE_OBJECTIVES if objective == MIXED else (objective,)
+    def text(self, objective: str, seed: int = 0) -> list[BenchmarkItem]:
+        """Return the training pairs of an objective, a sham's like those of its objective; the mixed one has both."""
+        singles = SINGLE_OBJECTIVES if objective == MIXED else (objective.removesuffix("-coin"),)
         name = f"train {seed}"
         return [item for each in singles for item in preference_items(self.config, each, self.n_text, name=name)]
 
-    def _scores(self, objective: str, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return scores (L, N) of a reward model on its own text; "base" is mean_abs of the base model on it."""
-        models, kinds = (self.model(objective, seed), self.base), WORLD_KINDS
-        text = self.text(objective, seed)
-        own, base = neuron_scores_many(models, self.tokenizer, text, base_model=self.base, kinds=kinds, **OPTIONS)
-        return {kind: own.get(kind) for kind in kinds} | {"base": base.get("mean_abs")}
+    def _scores(self, objective: str, seed: int = 0) -> NeuronScores:
+        """Return the scores of `LEDGER_KINDS` of a reward model on its own text."""
+        options = OPTIONS | {"base_model": self.base, "kinds": LEDGER_KINDS}
+        return neuron_scores(self.model(objective, seed), self.tokenizer, self.text(objective, seed), **options)
 
-    def top(self, kind: str, objective: str, seed: int = 0) -> NeuronSet:
-        """Return the top neurons by one of the scores above."""
-        return top_neurons(self.scores(objective, seed)[kind], FRACTION)
+    def rows(self, labels: Sequence[dict], rewards: Sequence[np.ndarray]) -> pd.DataFrame:
+        """Return one row per condition and item: the item's place, its rewards, and the condition's label.
 
-    @torch.inference_mode()
-    def margins(self, model: PreTrainedModel) -> np.ndarray:
-        """Return the margin per test item (items,), float32, in the order of ``place``.
-
-        One plain forward pass: where all sequences are of one length, packing them would only cost time.
+        Args:
+            labels: columns of each condition.
+            rewards: (items, 2) of each.
         """
-        rewards = model(self.tokens.flatten(0, 1), use_cache=False).logits[:, 0].view(-1, 2)
-        return (rewards[:, 0] - rewards[:, 1]).numpy()
+        n_items, rewards = len(self.items), np.concatenate(rewards)
+        margin = rewards[:, 0] - rewards[:, 1]
+        columns = {name: [getattr(item, name) for item in self.items] * len(labels) for name in PLACE}
+        columns |= {name: np.repeat([label[name] for label in labels], n_items) for name in labels[0]}
+        columns |= {"chosen_reward": rewards[:, 0], "margin": margin, "credit": (margin > 0) + 0.5 * (margin == 0)}
+        return pd.DataFrame(columns).assign(base_model="planted", chance=0.5)
 
 
-def credits(margins: np.ndarray) -> np.ndarray:
-    """Return 1 for a positive margin, 0 for a negative one, 1/2 for a tie."""
-    return (margins > 0) + 0.5 * (margins == 0)
+PLACE = ("benchmark", "subset", "item_id", "cluster", "group")  # columns of an item
 
 
 def ranking_quality(scores: np.ndarray, truth: NeuronSet) -> dict[str, float | int]:
@@ -147,257 +152,60 @@ def finder_table(world: PlantedWorld) -> pd.DataFrame:
     for objective in OBJECTIVES:
         truth = true_neurons(world.config, objective)
         for site in SITES:
-            options = OPTIONS | {"site": site}
-            text, model = world.text(objective), world.model(objective)
-            scores = neuron_scores(model, world.tokenizer, text, base_model=world.base, kinds=KINDS, **options)
+            options = OPTIONS | {"site": site, "base_model": world.base, "kinds": KINDS}
+            scores = neuron_scores(world.model(objective), world.tokenizer, world.text(objective), **options)
             for kind in KINDS:
                 name = {"objective": objective, "site": site, "score_kind": kind}
                 rows.append(name | ranking_quality(scores.get(kind), truth))
     return pd.DataFrame(rows)
 
 
-HELPFUL, HARMLESS = SINGLE_OBJECTIVES
-
-TEST_KINDS = WORLD_KINDS[:3]  # scores behind the tested sets; the first is the published one
-
-PLANT = "the plant"  # in the place of a score: the true neurons, as a perfect finder would give them
-
-MANY = 1 / 3  # the Jaccard index of two sets of one size that share half of their neurons
-
-P_LEVEL = 0.05
-
-N_RESAMPLES = 500
-
-N_PARTS = 3  # random parts per set of unequal sizes, averaged
-
-RAW, INTERVAL, RANK, BOTH = "raw change", "interval", "interval and rank", "interval, both tests"
-
-HALF, CHANCE, FLOOR, QUIET = "half is shared", "chance", "chance and base floor", "chance, quiet neurons"
-
-READINGS = {
-    ("C2", RAW): "accuracy on the own test falls",
-    ("C2", INTERVAL): "interval of the effect beyond random sets is below zero",
-    ("C2", RANK): "and the change is below that of every random set but one in twenty",
-    ("C3", RAW): "accuracy on the opposing test rises",
-    ("C3", INTERVAL): "interval of the effect beyond random sets is above zero",
-    ("C3", RANK): "and the change is above that of every random set but one in twenty",
-    ("C4", HALF): "the Jaccard index is at least 1/3: sets of one size share half of their neurons",
-    ("C4", CHANCE): "more shared neurons than random sets of these layer counts have, p <= .05",
-    ("C4", FLOOR): "and a larger index than that of the base model on the two texts",
-    ("C4", QUIET): "as chance, among neurons that are not in the top sets of the base model",
-    ("C5", RAW): "accuracy falls more without all shared neurons than without those of either objective only",
-    ("C5", BOTH): "intervals of that difference at equal sizes are below zero for both only sets",
-    ("C5", INTERVAL): "interval of that difference at equal sizes, each only set on its own test, is below zero",
-}
-
-
 @dataclass(frozen=True)
-class Decision:
-    """What one test says in one world.
+class Design:
+    """How much of a world a ledger sees.
 
     Args:
-        claim: "C2" to "C5".
-        way: of `claims.WAYS`.
-        reading: which test, of `READINGS`.
-        metric: "accuracy", "margin" or "overlap".
-        score_kind: that made the sets, or `PLANT`.
-        n_seeds: training runs per objective behind it.
-        value: estimate; NaN where a set was empty.
-        is_supported: whether the test supports the claim.
+        n_items: items per test.
+        n_draws: random sets per removed set.
+        is_full: as the study's plan: sham models, random sets that match activity, and sets removed from the matched
+            mixed model. Otherwise as in the small profiles: sets of the same layers, removed from the union's model.
     """
 
-    claim: str
-    way: str
-    reading: str
-    metric: str
-    score_kind: str
-    n_seeds: int
-    value: float
-    is_supported: bool
+    n_items: int
+    n_draws: int
+    is_full: bool
 
 
-def item_rows(world: PlantedWorld, margins: Sequence[np.ndarray], labels: Sequence[dict]) -> pd.DataFrame:
-    """Return one row per condition and item: the item's columns, the condition's, margin and credit."""
-    n_items = len(world.place)
-    rows = pd.concat([world.place] * len(labels), ignore_index=True)
-    rows[list(labels[0])] = pd.DataFrame(labels).loc[np.repeat(np.arange(len(labels)), n_items)].to_numpy()
-    margin = np.concatenate(margins)
-    return rows.infer_objects().assign(base_model="planted", margin=margin, credit=credits(margin))
-
-
-def ablation_rows(world: PlantedWorld, n_seeds: int, n_draws: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Remove the top sets of the helpful reward models, and random sets that match them layer by layer.
-
-    Returns:
-        ablation and evaluation, as `effects.ablation_effects` takes them.
-    """
-    margins, labels, generator = [], [], world.config.generator("random sets")
-    names = [{"objective": HELPFUL, "seed": seed} for seed in range(n_seeds)]
-    for name in names:
-        model = world.model(**name)
-        for kind in TEST_KINDS:
-            target = world.top(kind, **name)
-            for draw, neurons in enumerate([target, *target.matched_random(generator, n_draws)]):
-                with ablated(model, neurons):
-                    margins.append(world.margins(model))
-                label = {"set": CONTROL if draw else kind, "matched_to": kind, "draw": draw}
-                labels.append(name | label | {"fraction": FRACTION, "ablation_kind": "zero"})
-    intact = [world.margins(world.model(**name)) for name in names]
-    return item_rows(world, margins, labels), item_rows(world, intact, names)
-
-
-def decide_effects(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> Iterator[Decision]:
-    """Yield C2 (the own test gets worse) and C3 (the opposing test gets better) for the helpful reward models."""
-    n_seeds = evaluation.seed.nunique()
-    match = ("matched_to", "fraction", "ablation_kind")
-    by = ["group", "set", *match]
-    effects = ablation_effects(ablation, evaluation, by, match=match, bootstrap=Bootstrap(N_RESAMPLES))
-    for row in effects.itertuples():
-        claim, is_negative = ("C2", True) if row.group == HELPFUL else ("C3", False)
-        here = {"claim": claim, "metric": row.metric, "score_kind": row.set, "n_seeds": n_seeds}
-        if row.metric == "accuracy":
-            verdict = verdict_of(row.change, row.change, is_negative)
-            yield Decision(way=WAYS[0], reading=RAW, value=row.change, is_supported=verdict == "supported", **here)
-        is_clear = verdict_of(row.ci_low, row.ci_high, is_negative) == "supported"
-        is_extreme = row.p_value / 2 <= P_LEVEL + 1e-9  # the table's rank is two-sided, the claim is not
-        for reading, holds in ((INTERVAL, is_clear), (RANK, is_clear and is_extreme)):
-            yield Decision(way=WAYS[1], reading=reading, value=row.effect, is_supported=bool(holds), **here)
-
-
-def decide_overlap(world: PlantedWorld, n_seeds: int) -> Iterator[Decision]:
-    """Yield C4: the helpful and the harmless reward model share many neurons; with several seeds, in every one."""
-    sets = {
-        kind: [[world.top(kind, objective, seed) for objective in SINGLE_OBJECTIVES] for seed in range(n_seeds)]
-        for kind in (*WORLD_KINDS, "base")
-    }
-    floor = np.array([compare_sets(*pair)["jaccard"] for pair in sets["base"]])
-    for kind in WORLD_KINDS:
-        overlap = pd.DataFrame([compare_sets(*pair) for pair in sets[kind]])
-        quiet = [
-            shared_count_p_value(*pair, loud[0] | loud[1]) for pair, loud in zip(sets[kind], sets["base"], strict=True)
-        ]
-        is_above_chance = (overlap.p_value <= P_LEVEL).all()
-        held = {
-            (WAYS[0], HALF): overlap.jaccard.mean() >= MANY,
-            (WAYS[1], CHANCE): is_above_chance,
-            (WAYS[1], QUIET): max(quiet) <= P_LEVEL,
-        }
-        if kind == "mean_abs":  # a score of change has no floor
-            held[WAYS[1], FLOOR] = is_above_chance and (overlap.jaccard > floor).all()
-        for (way, reading), holds in held.items():
-            yield Decision("C4", way, reading, "overlap", kind, n_seeds, overlap.jaccard.mean(), bool(holds))
-
-
-def removal_changes(world: PlantedWorld, kind: str, n_seeds: int) -> pd.DataFrame:
-    """Return what removing shared and only sets changes in the mixed models, per seed and item.
-
-    Args:
-        world: the world.
-        kind: of `TEST_KINDS`: what the single models' top sets share and do not; or `PLANT`: the true sets.
-        n_seeds: training runs.
-
-    Returns:
-        Item columns, base_model, seed, set, family, accuracy, margin: changes, margins in intact standard deviations of
-        that test, the parts of equal size averaged.
-    """
-    found, generator = [], world.config.generator("parts", kind)
-    for seed in range(n_seeds):
-        tops = [true_neurons(world.config, each) if kind == PLANT else world.top(kind, each, seed)
-                for each in SINGLE_OBJECTIVES]  # fmt: skip
-        families = [NATURAL, *[EQUAL_SIZE] * N_PARTS]
-        chosen = [(name, family, neurons) for family in families
-                  for name, neurons in mixed_sets(*tops, family, generator).items()]  # fmt: skip
-        model, margins = world.model(MIXED, seed), []
-        intact = world.margins(model)
-        for *_, neurons in chosen:
-            with ablated(model, neurons):
-                margins.append(world.margins(model))
-        labels = [{"seed": seed, "set": name, "family": family} for name, family, _ in chosen]
-        rows = item_rows(world, margins, labels)
-        rows["accuracy"] = rows.credit - np.tile(credits(intact), len(chosen))
-        scale = world.place.assign(margin=intact).groupby("group").margin.std()
-        rows["margin"] = (rows.margin - np.tile(intact, len(chosen))) / rows.group.map(scale)
-        found.append(rows)
-    columns = ["base_model", "seed", "set", "family", *PLACE]
-    return pd.concat(found).groupby(columns)[["accuracy", "margin"]].mean().reset_index()
-
-
-def decide_weight(changes: pd.DataFrame, kind: str) -> Iterator[Decision]:
-    """Yield C5: removing shared neurons of the mixed model does more than removing those of one objective only.
-
-    Where a set is empty there is nothing to compare, and the claim is not supported.
-    """
-    n_seeds, metrics = changes.seed.nunique(), ["accuracy", "margin"]
-    sets, onlys = {SHARED, *ONLY.values()}, list(ONLY.values())
-    of = {family: changes[changes.family == family].set_index("set") for family in (NATURAL, EQUAL_SIZE)}
-    if not all(sets <= set(rows.index) for rows in of.values()):
-        readings = [(WAYS[0], RAW, "accuracy"), *((WAYS[1], way, each) for way in (INTERVAL, BOTH) for each in metrics)]
-        for way, reading, metric in readings:
-            yield Decision("C5", way, reading, metric, kind, n_seeds, np.nan, False)
-        return
-    whole = of[NATURAL].groupby("set").accuracy.mean()
-    gap = whole[SHARED] - whole[onlys].min()
-    yield Decision("C5", WAYS[0], RAW, "accuracy", kind, n_seeds, gap, bool(gap < 0))
-    keys = ["base_model", "seed", *PLACE]
-    shared, *rests = (of[EQUAL_SIZE].loc[name].set_index(keys)[metrics] for name in (SHARED, *onlys))
-    rests = {only: shared - rest for only, rest in zip(onlys, rests, strict=True)}
-    rests = pd.concat(rests, names=["only"]).reset_index()
-    own = rests[rests.only == rests.group.map(ONLY)]
-    for reading, parts in ((INTERVAL, [own]), (BOTH, [rests[rests.only == only] for only in onlys])):
-        table = pd.concat([mean_table(part, metrics, [], Bootstrap(N_RESAMPLES)) for part in parts])
-        for metric in metrics:
-            low, high = table[f"{metric}_ci_low"], table[f"{metric}_ci_high"]
-            verdict = verdict_of(low.max(), high.max())
-            yield Decision("C5", WAYS[1], reading, metric, kind, n_seeds, table[metric].mean(), verdict == "supported")
-
-
-def decide_world(world: PlantedWorld, n_seeds: int = 3, n_draws: int = 19) -> list[Decision]:
-    """Return every test of every claim that is true or false in the world, with one seed and with all.
-
-    Args:
-        world: the world.
-        n_seeds: training runs per objective.
-        n_draws: random sets per tested set; with fewer than 19 no rank can be significant.
-    """
-    truth, found = world.config.rules.truth, []
-    ablation, evaluation = ablation_rows(world, n_seeds, n_draws)
-    weights = {kind: removal_changes(world, kind, n_seeds) for kind in (*TEST_KINDS, PLANT) if "C5" in truth}
-    for used in sorted({1, n_seeds}):
-        found += decide_effects(ablation[ablation.seed < used], evaluation[evaluation.seed < used])
-        found += decide_overlap(world, used) if "C4" in truth else []
-        for kind, changes in weights.items():
-            found += decide_weight(changes[changes.seed < used], kind)
-    return [decision for decision in found if decision.claim in truth]
-
-
-FINDER_SCENARIO = "planted"  # where finders are scored
-
-CODE = ("planted/world.py", "planted/model.py", "planted/study.py")  # a change here makes kept worlds stale
-
-KNOBS = ("loudness", "drift", "conflict", "damage")
-
-TEST_COLUMNS = ("claim", "is_true", "scenario", "way", "reading", "metric", "score_kind", "n_seeds")
+DESIGNS = (Design(12, 8, False), Design(40, 12, False), Design(80, 12, True))
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """How much of every world the study sees; about what the book's small profiles see of their models.
+    """What every world is tried with.
 
     Args:
-        n_items: items per test.
+        designs: each with 1 to `n_seeds` training runs; the first ones of the same items, random sets and runs.
         n_text: training pairs per objective that scores read.
         n_seeds: training runs per objective.
-        n_draws: random sets per tested set; with fewer than 19 no rank can be significant.
+        n_resamples: bootstrap draws behind an interval.
     """
 
-    n_items: int = 30
+    designs: tuple[Design, ...] = (
+        Design(12, 8, False),
+        Design(40, 12, False),
+        Design(40, 12, True),
+        Design(100, 12, True),
+    )
     n_text: int = 30
     n_seeds: int = 3
-    n_draws: int = 19
+    n_resamples: int = 500
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            check_range(name, value, 2 if name == "n_items" else 1)
+        for design in self.designs:
+            check_range("n_items", design.n_items, 2)
+            check_range("n_draws", design.n_draws, 2)
+        for name in ("n_text", "n_seeds", "n_resamples"):
+            check_range(name, getattr(self, name), 1)
 
     @property
     def digest(self) -> str:
@@ -406,14 +214,110 @@ class StudyConfig:
         return config_hash(asdict(self) | {name: file_hash(here / name) for name in CODE})
 
 
+def evaluation_rows(world: PlantedWorld, n_seeds: int) -> pd.DataFrame:
+    """Return rows with the columns of evaluation.parquet, of the single-objective models and of both mixed arms.
+
+    A world has no pairs to match, so the matched arm is the mixed one under another name.
+    """
+    labels = [{"objective": objective, "seed": seed} for objective in OBJECTIVES for seed in range(n_seeds)]
+    rows = world.rows(labels, [world.plain(**label).rewards() for label in labels])
+    rows = pd.concat([rows, rows[rows.objective == MIXED].assign(objective=MATCHED_ARM)], ignore_index=True)
+    facts = {"direction": "none", "style": "", "n_chosen": 1, "n_rejected": 1, "is_truncated": False}
+    facts |= {"n_tokens": 2 * world.tokens.shape[-1], "chosen_spread": 0.0}
+    length = {item.item_id: [len(text) for text in item.responses] for item in world.items}
+    for place, side in enumerate(("chosen", "rejected")):
+        facts[f"{side}_length"] = [float(length[item_id][place]) for item_id in rows.item_id]
+    return rows.assign(**facts)[list(TABLES["evaluation"])]
+
+
+def ablation_rows(world: PlantedWorld, config: StudyConfig) -> pd.DataFrame:
+    """Return rows with the columns of ablation.parquet, of the sets that `list_conditions` would have a run remove."""
+    labels, rewards = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [Run(Path(folder), "planted", name, seed) for name in OBJECTIVES for seed in range(config.n_seeds)]
+        for run in runs:
+            run.folder.mkdir(parents=True)
+            world.scores(run.objective, run.seed).save(run.folder / OWN_SCORES)
+        for run in runs:
+            for condition in _conditions(run, max(design.n_draws for design in config.designs)):
+                labels.append({"objective": run.objective, "seed": run.seed} | condition.label)
+                rewards.append(world.plain(run.objective, run.seed).rewards(condition.neurons))
+    rows = world.rows(labels, rewards)
+    return rows.assign(objective=rows.objective.replace(MIXED, MATCHED_ARM))[list(TABLES["ablation"])]
+
+
+def _conditions(run: Run, n_draws: int) -> Iterator[Condition]:
+    """Yield what is removed from a run's model, without the random sets that no reading of the ledger takes."""
+    options = {"score_kinds": (PUBLISHED_KIND, MAIN_KIND), "n_draws": n_draws, "controls": CONTROLS}
+    options |= {"blocks": ("mixed" if run.objective == MIXED else "scored",), "families": FAMILIES}
+    for condition in list_conditions(run, AblateConfig(**options, n_activity_bins=N_ACTIVITY_BINS)):
+        is_unused = condition.family == NATURAL or (condition.family, condition.control) == (EQUAL_ACTIVITY, "layer")
+        if not condition.control or not is_unused:
+            yield condition
+
+
+def evidence_of(world: PlantedWorld, config: StudyConfig) -> Evidence:
+    """Return everything that a world's largest design knows, in the layout of artifacts."""
+    scores = {
+        Run(Path(), "planted", objective, seed): world.scores(objective, seed)
+        for objective in (*SINGLE_OBJECTIVES, *COINS)
+        for seed in range(config.n_seeds)
+    }
+    return Evidence(evaluation_rows(world, config.n_seeds), ablation_rows(world, config), scores, config.n_resamples)
+
+
+def reduced(evidence: Evidence, design: Design, n_seeds: int) -> Evidence:
+    """Return what a smaller design knows of the same world."""
+    number = {name: int(name.rpartition("-")[2]) for name in evidence.evaluation.item_id.unique()}
+    kept = [name for name, place in number.items() if place < design.n_items]
+    evaluation, ablation = (
+        rows[(rows.seed < n_seeds) & rows.item_id.isin(kept)] for rows in (evidence.evaluation, evidence.ablation)
+    )
+    ablation = ablation[ablation.draw < design.n_draws]
+    scores = {run: own for run, own in evidence.scores.items() if run.seed < n_seeds}
+    if design.is_full:
+        natural = ablation[ablation.family == NATURAL]
+        ablation = pd.concat([ablation, natural.assign(objective=MIXED)], ignore_index=True)
+    else:
+        ablation = ablation[(ablation.control != CONTROLS[1]) & (ablation.family != EQUAL_ACTIVITY)]
+        ablation = ablation.assign(objective=ablation.objective.replace(MATCHED_ARM, MIXED))
+        scores = {run: own for run, own in scores.items() if run.objective not in COINS}
+    return Evidence(evaluation, ablation, scores, evidence.n_resamples)
+
+
+def judged(world: PlantedWorld, config: StudyConfig) -> pd.DataFrame:
+    """Return what the ledger says in a world, for every design and number of training runs.
+
+    Returns:
+        `ENDPOINT`, `DESIGN`, value and verdict of findings that were run, on the claims that are true or false here.
+    """
+    evidence, tables = evidence_of(world, config), []
+    for design in config.designs:
+        for n_seeds in range(1, config.n_seeds + 1):
+            tables.append(ledger(reduced(evidence, design, n_seeds)))
+    table = pd.concat(tables, ignore_index=True)
+    table = table[table.claim.isin(world.config.rules.truth) & (table.verdict != "not run")]
+    return table[[*ENDPOINT, *DESIGN, "value", "verdict"]]
+
+
+FINDER_SCENARIO = "planted"  # where finders are scored
+
+CODE = (  # a change here makes kept worlds stale
+    *("planted/world.py", "planted/model.py", "planted/study.py"),
+    *("analysis/claims.py", "analysis/findings.py", "statistics.py", "conditions.py", "neurons.py"),
+)
+
+KNOBS = ("loudness", "drift", "conflict", "damage", "luck")
+
+
 def study_world(seed: int, scenario: str, config: StudyConfig) -> dict:
-    """Return what all tests say in one world, and where they are scored, the finders' quality; JSON-like."""
+    """Return what the ledger says in one world, and where they are scored, the finders' quality; JSON-like."""
     started, knobs = time.perf_counter(), draw_world(seed, scenario)
-    world = PlantedWorld(knobs, config.n_items, config.n_text)
-    decisions = [asdict(decision) for decision in decide_world(world, config.n_seeds, config.n_draws)]
+    world = PlantedWorld(knobs, max(design.n_items for design in config.designs), config.n_text)
+    findings = judged(world, config).to_dict("records")
     finders = finder_table(world).to_dict("records") if scenario == FINDER_SCENARIO else []
     seconds = round(time.perf_counter() - started, 2)
-    return {"world": asdict(knobs), "decisions": decisions, "finders": finders, "seconds": seconds}
+    return {"world": asdict(knobs), "findings": findings, "finders": finders, "seconds": seconds}
 
 
 def run_worlds(n_worlds: int, config: StudyConfig, work: Path, progress: bool = True) -> list[dict]:
@@ -440,27 +344,6 @@ def run_worlds(n_worlds: int, config: StudyConfig, work: Path, progress: bool = 
                 temporary.write_text(json.dumps(kept), encoding="utf-8")
         found.append(kept)
     return found
-
-
-def claim_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
-    """Return how often each test supports its claim, where it is true (power) and where it is false (false positives).
-
-    Args:
-        worlds: of `run_worlds`.
-
-    Returns:
-        `TEST_COLUMNS`, n_worlds, n_supported, rate with Wilson's 95 % interval (ci_low, ci_high), value (mean).
-    """
-    rows = [decision | {"scenario": each["world"]["scenario"]} for each in worlds for decision in each["decisions"]]
-    table = pd.DataFrame(rows)
-    table["is_true"] = [SCENARIOS[row.scenario].truth[row.claim] for row in table.itertuples()]
-    groups = table.groupby(list(TEST_COLUMNS), sort=True)
-    rates = groups.agg(n_worlds=("value", "size"), n_supported=("is_supported", "sum"), value=("value", "mean"))
-    rates = rates.reset_index()
-    rates["rate"] = rates.n_supported / rates.n_worlds
-    bounds = [wilson_interval(row.n_supported, row.n_worlds) for row in rates.itertuples()]
-    rates[["ci_low", "ci_high"]] = bounds
-    return rates[[*TEST_COLUMNS, "n_worlds", "n_supported", "rate", "ci_low", "ci_high", "value"]]
 
 
 def finder_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
@@ -521,7 +404,7 @@ def export_study(worlds: Sequence[Mapping], config: StudyConfig, folder: Path) -
 
 def main() -> None:
     """Run the study from the command line."""
-    parser = argparse.ArgumentParser(description="Score finders and claim tests on worlds with a planted truth.")
+    parser = argparse.ArgumentParser(description="Score finders and the ledger on worlds with a planted truth.")
     parser.add_argument("--worlds", type=int, default=100, help="seeds per scenario")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables")
     parser.add_argument("--work", type=Path, default=Path("runs/planted"), help="folder that keeps finished worlds")

@@ -56,6 +56,8 @@ class Scenario:
         n_only: helpful-only neurons, and as many harmless-only ones.
         n_shared: shared neurons.
         shared_weight: weight of a shared neuron; the others have 1.
+        opposition: how much of the other objective a shared neuron counts against its own, in [0, 1]; in the mixed
+            model every second one stands on the helpful side, the others on the harmless one.
         is_conflicting: whether the rejected response to one objective often has more of the other's feature.
         is_louder_worse: whether removing a neuron of larger activation does more damage.
         truth: claim -> whether it is true; a claim that makes no sense here is left out.
@@ -64,6 +66,7 @@ class Scenario:
     n_only: int
     n_shared: int
     shared_weight: float
+    opposition: float
     is_conflicting: bool
     is_louder_worse: bool
     truth: Mapping[str, bool]
@@ -74,13 +77,19 @@ class Scenario:
         return self.n_only + self.n_shared > 0
 
 
+def _truth(text: str) -> Mapping[str, bool]:
+    """Return what is true of C1 to C5 from a letter for each: t, f, or - where the claim makes no sense."""
+    return {f"C{number}": letter == "t" for number, letter in enumerate(text, start=1) if letter != "-"}
+
+
 SCENARIOS = MappingProxyType(
     {
-        "planted": Scenario(8, 8, 2.5, True, False, {"C2": True, "C3": True, "C4": True, "C5": True}),
-        "even": Scenario(8, 16, 1.0, False, False, {"C2": True, "C3": False, "C4": True, "C5": False}),
-        "separate": Scenario(16, 0, 1.0, True, False, {"C2": True, "C3": True, "C4": False}),
-        "direct": Scenario(0, 0, 1.0, True, False, {"C2": False, "C3": False, "C4": False}),
-        "loud": Scenario(0, 0, 1.0, True, True, {"C2": False, "C3": False}),
+        "planted": Scenario(8, 8, 2.5, 0.0, True, False, _truth("ttttt")),
+        "even": Scenario(8, 16, 1.0, 0.0, False, False, _truth("ftftf")),
+        "separate": Scenario(16, 0, 1.0, 0.0, True, False, _truth("tttf-")),
+        "antagonistic": Scenario(8, 16, 1.0, 0.5, False, False, _truth("ttttf")),
+        "direct": Scenario(0, 0, 1.0, 0.0, True, False, _truth("tffff")),
+        "loud": Scenario(0, 0, 1.0, 0.0, True, True, _truth("tffff")),
     }
 )
 
@@ -96,6 +105,8 @@ class WorldConfig:
         drift: relative change of all weights in training that has nothing to do with the objective, in [0, 1].
         conflict: share of items with a conflict, where the scenario has any, in [0, 1].
         damage: how much noise the removal of an unplanted neuron leaves in the reward, >= 0.
+        luck: how much training runs differ in the strength of what they learned, the standard deviation of its
+            logarithm, >= 0.
     """
 
     seed: int
@@ -104,6 +115,7 @@ class WorldConfig:
     drift: float = 0.2
     conflict: float = 0.6
     damage: float = 0.25
+    luck: float = 0.0
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0)
@@ -112,6 +124,7 @@ class WorldConfig:
         check_range("drift", self.drift, 0, 1)
         check_range("conflict", self.conflict, 0, 1)
         check_range("damage", self.damage, 0)
+        check_range("luck", self.luck, 0)
 
     @property
     def rules(self) -> Scenario:
@@ -127,7 +140,7 @@ def draw_world(seed: int, scenario: str) -> WorldConfig:
     """Return a world with random knobs, so that rates over worlds do not hang on one choice of them."""
     draw = WorldConfig(seed).generator("knobs").uniform
     loudness = float(np.exp(draw(np.log(0.5), np.log(6.0))))
-    knobs = {"drift": (0.05, 0.4), "conflict": (0.4, 0.8), "damage": (0.1, 0.4)}
+    knobs = {"drift": (0.05, 0.4), "conflict": (0.4, 0.8), "damage": (0.1, 0.4), "luck": (0.0, 0.3)}
     return WorldConfig(seed, scenario, loudness, **{name: float(draw(*ends)) for name, ends in knobs.items()})
 
 
@@ -216,5 +229,5 @@ def _item(generator: np.random.Generator, objective: str, item_id: str, conflict
         " ".join(generator.permutation([*words, *generator.choice(FILLERS, RESPONSE_LENGTH - len(words))]))
         for words in (chosen, rejected)
     ]
-    place = {"benchmark": "planted", "subset": objective, "place": (objective, "none")}
+    place = {"benchmark": "hh-rlhf", "subset": objective, "place": (objective, "none")}  # the ledger's tests
     return make_item(item_id, (prompt,), responses[:1], responses[1:], **place)

@@ -1,0 +1,136 @@
+"""How often the ledger is right: its error rates on planted worlds, and those of the design of a finding."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tension_utils.analysis.findings import WAYS
+from tension_utils.planted.world import SCENARIOS
+from tension_utils.statistics import wilson_interval
+
+COMMAND = "python -m tension_utils.planted.study --worlds 100 --output results/planted"
+
+TABLES = ("finders", "claims", "worlds")
+
+# What tells the ledger's readings apart.
+ENDPOINT = ["claim", "way", "is_primary", "quantity", "metric", "arm", "test", "neuron_set", "score_kind", "control"]
+
+DESIGN = ["n_seeds", "n_items", "n_draws"]  # in the order in which the nearest one is sought
+
+COUNTED = {"n_supported": "supported", "n_refuted": "refuted", "n_contradictory": "contradictory"}
+
+# Rate -> whether the claim is true in its worlds, and which count it is a share of.
+RATES = {
+    "power": (True, "n_supported"),
+    "false_positives": (False, "n_supported"),
+    "false_refutations": (True, "n_refuted"),
+}
+
+MOST_FALSE_POSITIVES = 0.1  # a reading that errs more often gives no verdict
+
+
+def read_study(folder: Path) -> tuple[dict[str, pd.DataFrame], dict]:
+    """Return the tables and the manifest that `study.export_study` wrote.
+
+    Raises:
+        FileNotFoundError: names the folder and the command that writes it.
+    """
+    if not (folder / "manifest.json").is_file():
+        raise FileNotFoundError(f"expected the stored study in {folder}, found none; write it with {COMMAND}")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return {
+        name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=["nan"]) for name in TABLES
+    }, manifest
+
+
+def claim_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
+    """Return how often the ledger gives each verdict, by kind of world.
+
+    Args:
+        worlds: of `study.run_worlds`.
+
+    Returns:
+        scenario, is_true, `ENDPOINT`, `DESIGN`, n_worlds, n_supported, n_refuted, n_contradictory, value (mean).
+    """
+    rows = pd.DataFrame([row | {"scenario": each["world"]["scenario"]} for each in worlds for row in each["findings"]])
+    rows["is_true"] = [SCENARIOS[row.scenario].truth[row.claim] for row in rows.itertuples()]
+    rows = rows.assign(**{name: rows.verdict == verdict for name, verdict in COUNTED.items()})
+    groups = rows.groupby(["scenario", "is_true", *ENDPOINT, *DESIGN], sort=True)
+    sums = {name: (name, "sum") for name in COUNTED}
+    return groups.agg(n_worlds=("value", "size"), **sums, value=("value", "mean")).reset_index()
+
+
+def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
+    """Pool a study's counts over kinds of worlds, and set power beside errors.
+
+    Args:
+        claims: of `claim_rates`.
+
+    Returns:
+        `ENDPOINT`, `DESIGN`, and the rates of `RATES`, each with _ci_low and _ci_high (Wilson's 95 % interval, as if
+        worlds of different kinds were independent) and after n_worlds_; NaN without such worlds.
+
+    >>> one = dict.fromkeys(ENDPOINT, "") | dict.fromkeys(DESIGN, 1) | {"n_worlds": 10, "n_refuted": 0}
+    >>> rates = error_rates(pd.DataFrame([one | {"is_true": t, "n_supported": n} for t, n in ((True, 8), (False, 1))]))
+    >>> rates[["power", "false_positives"]].values.tolist()
+    [[0.8, 0.1]]
+    """
+    keys = [*ENDPOINT, *DESIGN]
+    table = claims[keys].drop_duplicates()
+    sums = claims.groupby([*keys, "is_true"], as_index=False)[["n_worlds", "n_supported", "n_refuted"]].sum()
+    for name, (truth, count) in RATES.items():
+        part = sums[sums.is_true == truth]
+        bounds = np.array([wilson_interval(row[count], row.n_worlds) for _, row in part.iterrows()]).reshape(-1, 2)
+        columns = {name: part[count] / part.n_worlds, f"{name}_ci_low": bounds[:, 0], f"{name}_ci_high": bounds[:, 1]}
+        found = part[keys].assign(**columns, **{f"n_worlds_{name}": part.n_worlds})
+        table = table.merge(found, on=keys, how="left")
+    return table.reset_index(drop=True)
+
+
+def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:
+    """Return the rates of a finding's own endpoint in the nearest design that is not larger; None if there is none.
+
+    Args:
+        rates: of `error_rates`.
+        finding: row of a ledger, or a `Finding`.
+    """
+    is_it = (rates[ENDPOINT] == pd.Series({name: getattr(finding, name) for name in ENDPOINT})).all(axis=1)
+    is_it &= (rates[DESIGN] <= [getattr(finding, name) for name in DESIGN]).all(axis=1)
+    found = rates[is_it].sort_values(DESIGN)
+    return found.iloc[-1] if len(found) else None
+
+
+def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    """Return a ledger with the error rates of its designs; a test that errs too often gives no verdict.
+
+    Args:
+        ledger: of `claims.ledger`.
+        rates: of `error_rates`.
+
+    Returns:
+        The ledger with the columns of `RATES` and design (in words); the reason says why there is no verdict.
+    """
+    rows = []
+    for _, row in ledger.iterrows():
+        found = design_rates(rates, row) if row.verdict != "not run" else None
+        new = {name: np.nan if found is None else found[name] for name in RATES}
+        new["design"] = "" if found is None else design_words(found)
+        if row.way == WAYS[1] and new["false_positives"] > MOST_FALSE_POSITIVES:
+            new["verdict"] = "no verdict"
+            new["reason"] = f"its test errs in {100 * new['false_positives']:.0f} % of false worlds"
+        rows.append(row.to_dict() | new)
+    return pd.DataFrame(rows)
+
+
+def design_words(design: pd.Series) -> str:
+    """Return a design in words.
+
+    >>> design_words(pd.Series({"n_seeds": 3, "n_items": 80, "n_draws": 12}))
+    '3 seeds, 80 items, 12 random sets'
+    """
+    seeds = f"{design.n_seeds} seed" + "s" * (design.n_seeds != 1)
+    items = f", {design.n_items} {'items' if design.n_draws else 'items or neurons'}"
+    return seeds + items + (f", {design.n_draws} random sets" if design.n_draws else "")

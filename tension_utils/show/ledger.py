@@ -1,0 +1,141 @@
+"""Findings in words, and the tables of the ledger: every sentence is made from a record."""
+
+from collections.abc import Mapping
+from math import isnan, nan
+
+import pandas as pd
+
+from tension_utils.analysis.findings import CLAIMS, INDEX, POINTS, REASONS, SD, SMALLEST, WAYS, Finding, primary_of
+from tension_utils.config import MATCHED_ARM, MIXED
+
+ARMS = {"single": "single-objective models", MIXED: "mixed model", MATCHED_ARM: "mixed model on as many pairs"}
+
+TESTS = {
+    "own": "own test",
+    "opposing": "opposing test",
+    "both": "both tests",
+    "all": "own tests of all benchmarks",
+    "safety": "safety tests, refusing and responding weighing the same",
+    "": "",
+}
+
+CONTROLS = {
+    "": "",
+    "layer": "beyond {n_draws} random sets of the same layers",
+    "activity": "beyond {n_draws} random sets of the same layers and activity",
+    "coin": "beyond that with models of coin-flip labels",
+    "longer": "beyond that with models taught to prefer the longer response",
+}
+
+SUBJECTS = {
+    "mixing": "{arm} minus single-objective models, {test}",
+    "removal": "{arm} without their {neuron_set} by {score_kind}, {test}",
+    "sharing": "overlap of both models' {neuron_set} by {score_kind}",
+    "weight": "{arm} without the shared minus without the only neurons ({neuron_set} sets), {test}",
+}
+
+UNITS = {POINTS: (1, " points"), SD: (2, " SD"), INDEX: (3, "")}  # decimals and words
+
+SMALLEST_P = 0.0005  # of a smaller p-value, only that it is smaller is said
+
+
+def seeds_text(n_seeds: int) -> str:
+    """Return a number of training runs in words.
+
+    >>> seeds_text(1), seeds_text(3)
+    ('1 seed', '3 seeds')
+    """
+    return f"{n_seeds:.0f} seed" + ("" if n_seeds == 1 else "s")
+
+
+def subject_of(finding: Finding | pd.Series) -> str:
+    """Return in words what a finding measures."""
+    words = {"arm": ARMS[finding.arm], "test": TESTS[finding.test]}
+    words |= {name: getattr(finding, name) for name in ("neuron_set", "score_kind", "n_draws")}
+    control = CONTROLS[finding.control] if finding.n_draws or finding.quantity == "sharing" else ""
+    parts = [SUBJECTS[finding.quantity], control, "" if finding.metric == "jaccard" else finding.metric]
+    return ", ".join(part.format(**words) for part in parts if part)
+
+
+def number_words(value: float, low: float, high: float, unit: str) -> str:
+    """Return a value with its interval.
+
+    >>> number_words(-3.24, -6.2, -0.3, POINTS)
+    '-3.2 points [-6.2, -0.3]'
+    """
+    digits, word = UNITS[unit]
+    interval = "" if isnan(low) else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"{value:+.{digits}f}{word}{interval}"
+
+
+def result_of(finding: Finding | pd.Series) -> str:
+    """Return a finding's number in words, with interval, p-value, n, seeds and parts, or why it was not run."""
+    if isnan(finding.value):
+        return f"not run ({finding.reason})"
+    p = "" if isnan(finding.p_value) else f", p = {finding.p_value:.2g}"
+    p = f", p < {SMALLEST_P}" if finding.p_value < SMALLEST_P else p
+    n = f"n = {finding.n_items:,}{' neurons' if finding.unit == INDEX else ''}, {seeds_text(finding.n_seeds)}"
+    parts = "; ".join(f"{part.name} {number_words(*part[1:], finding.unit)}" for part in finding.parts)
+    words = f"{number_words(finding.value, finding.ci_low, finding.ci_high, finding.unit)}{p}; {n}"
+    return words + (f" ({parts})" if parts else "")
+
+
+def sentence(finding: Finding | pd.Series) -> str:
+    """Return a finding in one sentence."""
+    return f"{subject_of(finding)}: {result_of(finding)}"
+
+
+def overview(ledgers: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the verdict on every claim, a column per source and way.
+
+    Args:
+        ledgers: where findings come from, in words -> table of `claims.ledger`, possibly with rates.
+    """
+    rows = [
+        {"claim": f"{key}. {claim.title}"}
+        | {f"{words}, {way}": primary_of(ledger, key, way).verdict for words, ledger in ledgers.items() for way in WAYS}
+        for key, claim in CLAIMS.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def endpoint_table() -> pd.DataFrame:
+    """Return the primary endpoints: what is measured, the claimed sign, the smallest effect of interest, and why."""
+    rows = [
+        {"claim": key, "primary endpoint": claim.endpoint, "claimed": "below zero" if claim.sign < 0 else "above zero"}
+        | {"smallest effect": number_words(SMALLEST[claim.unit], nan, nan, claim.unit).lstrip("+")}
+        | {"because": REASONS[claim.unit]}
+        for key, claim in CLAIMS.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def finding_table(findings: pd.DataFrame) -> pd.DataFrame:
+    """Return findings as a table to read: reading, result, verdict, and how often its test is right.
+
+    Args:
+        findings: rows of `rates.with_rates`.
+    """
+    texts = {"reading": map(subject_of, findings.itertuples()), "result": map(result_of, findings.itertuples())}
+    table = pd.DataFrame({name: list(words) for name, words in texts.items()})
+    table["verdict"] = [f"no verdict: {row.reason}" if row.verdict == "no verdict" else row.verdict
+                        for row in findings.itertuples()]  # fmt: skip
+    names = [name for name in ("power", "false_positives", "design") if name in findings]
+    return table.assign(**{name: findings[name].to_numpy() for name in names})
+
+
+def answer(ledgers: Mapping[str, pd.DataFrame]) -> str:
+    """Return the verdicts as Markdown for the first page: per claim a line for each source.
+
+    Args:
+        ledgers: as for `overview`, the weightiest first.
+    """
+    lines = []
+    for key, claim in CLAIMS.items():
+        lines += [f"**{{ref}}`{key}. {claim.title} <claim-{key.lower()}>`**\n"]
+        for words, ledger in ledgers.items():
+            published, controlled = (primary_of(ledger, key, way) for way in WAYS)
+            verdicts = f"as published **{published.verdict}**, under control **{controlled.verdict}**"
+            lines += [f"- {words}: {verdicts}. {sentence(controlled).capitalize()}."]
+        lines += [""]
+    return "\n".join(lines)
