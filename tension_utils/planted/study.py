@@ -190,12 +190,7 @@ class StudyConfig:
         n_resamples: bootstrap draws behind an interval.
     """
 
-    designs: tuple[Design, ...] = (
-        Design(12, 8, False),
-        Design(40, 12, False),
-        Design(40, 12, True),
-        Design(100, 12, True),
-    )
+    designs: tuple[Design, ...] = DESIGNS
     n_text: int = 30
     n_seeds: int = 3
     n_resamples: int = 500
@@ -297,7 +292,7 @@ def judged(world: PlantedWorld, config: StudyConfig) -> pd.DataFrame:
             tables.append(ledger(reduced(evidence, design, n_seeds)))
     table = pd.concat(tables, ignore_index=True)
     table = table[table.claim.isin(world.config.rules.truth) & (table.verdict != "not run")]
-    return table[[*ENDPOINT, *DESIGN, "value", "verdict"]]
+    return table[[*ENDPOINT, *DESIGN, "value", "verdict"]].drop_duplicates([*ENDPOINT, *DESIGN])
 
 
 FINDER_SCENARIO = "planted"  # where finders are scored
