@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 from tension_utils.analysis.accuracy import benchmark_table, tension_table
-from tension_utils.analysis.claims import Evidence, ledger_table
 from tension_utils.analysis.overlap import (
     cross_design_table,
     floor_table,
@@ -63,14 +62,15 @@ def training_table(runs: list[Run]) -> pd.DataFrame:
 
 def result_tables(runs: list[Run], kinds: list[str], fraction: float) -> dict[str, pd.DataFrame]:
     """Return the tables named in `TABLES`, every number computed from the runs' artifacts."""
-    evidence = Evidence.of(runs)
-    ablated = (evidence.ablation, evidence.evaluation)
+    evaluation, ablation = (
+        read_table(runs, *made) for made in (("evaluation", "02_evaluate"), ("ablation", "04_ablate"))
+    )
+    ablated = (ablation, evaluation)
     related = ["score_kind", "relation"]
     return {
         "training": training_table(runs),
-        "tension": tension_table(evidence.evaluation),
-        "benchmarks": benchmark_table(evidence.evaluation),
-        "claims": ledger_table(evidence),
+        "tension": tension_table(evaluation),
+        "benchmarks": benchmark_table(evaluation),
         "overlap": reference_table(runs, kinds, fraction),
         "cross": summarize_overlaps(cross_design_table(runs, kinds, fraction), related),
         "halves": summarize_overlaps(half_table(runs, kinds, fraction), ["score_kind", "objective"]),

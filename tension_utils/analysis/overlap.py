@@ -264,8 +264,6 @@ RELATIONS = (SAME_MODEL, SAME_TEXT, BOTH_DIFFER)
 
 BASE = "base model"
 
-LOUD = "mean_abs"  # the score by which a neuron is loud before training
-
 
 def single_runs(runs: Sequence[Run]) -> list[tuple[dict[str, str | int], Run, Run]]:
     """Return the label and the helpful and the harmless run of every base model and seed that has both."""
@@ -308,30 +306,6 @@ def floor_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float) -> p
                 found = compare_sets(first, second) | {"not_run": ""}
             rows.append(label | {"score_kind": kind} | found)
     return comparison_table(rows, ["base_model", "seed", "score_kind", "not_run"])
-
-
-def quiet_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float) -> pd.DataFrame:
-    """Return the overlap of the objectives outside the base model's own top sets by `LOUD` on either text.
-
-    Neurons with large activations enter most sets, whatever a model was trained for: two models share more than chance
-    without sharing anything they learned. Source: ours; `planted_claims` measures its error rates.
-
-    Returns:
-        base_model, seed, score_kind, n_shared, n_expected by chance, p_value, n_neurons left of the helpful set.
-    """
-    rows = []
-    for label, helpful, harmless in single_runs(runs):
-        first, second = (
-            _view_set(load_view(run, f"base-text-{run.objective}"), LOUD, fraction) for run in (helpful, harmless)
-        )
-        loud = first | second
-        for kind in kinds:
-            a, b = (top_neurons(own_scores(run).get(kind), fraction) - loud for run in (helpful, harmless))
-            n_free = a.shape[1] - loud.counts_by_layer()
-            expected = (a.counts_by_layer() * b.counts_by_layer() / np.maximum(n_free, 1)).sum()
-            found = {"n_shared": len(a & b), "n_expected": expected, "p_value": shared_count_p_value(a, b, loud)}
-            rows.append(label | {"score_kind": kind} | found | {"n_neurons": len(a)})
-    return pd.DataFrame(rows)
 
 
 def seed_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
