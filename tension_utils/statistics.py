@@ -1,7 +1,6 @@
 """Intervals for items crossed with few seeds, paired tests, effects beyond a control, false discovery."""
 
 from collections.abc import Iterable, Sequence
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 

@@ -31,9 +31,9 @@ from tension_utils.neurons import NeuronSet, jaccard, top_neurons
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     MODEL_COLUMNS,
-    N_RESAMPLES,
+    TAILS,
+    Bootstrap,
     ablation_changes,
-    analysis_rng,
     contrast_draws,
     count_distinct,
     crossed_parts,
@@ -67,13 +67,13 @@ class Evidence:
         evaluation: rows of evaluation.parquet; None where nothing was evaluated.
         ablation: rows of ablation.parquet; None where no set was removed.
         scores: run -> its neuron scores on its own training pairs.
-        n_resamples: bootstrap draws behind every interval.
+        n_resamples: bootstrap draws behind every interval; each is drawn anew, whatever else is read.
     """
 
     evaluation: pd.DataFrame | None = None
     ablation: pd.DataFrame | None = None
     scores: Mapping[Run, NeuronScores] = field(default_factory=dict)
-    n_resamples: int = N_RESAMPLES
+    n_resamples: int = Bootstrap.n_resamples
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> "Evidence":
@@ -174,8 +174,8 @@ def estimated(
     sums, counts, cells = crossed_parts(rows, "value", ["part", *strata])
     names = sorted({cell[0] for cell in cells})
     own = np.array([[cell[0] == name for name in names] for cell in cells]) * _shares(cells)[:, None]
-    values, draws = contrast_draws(sums, counts, np.c_[own.mean(1), own], analysis_rng(), n_resamples)
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    values, draws = contrast_draws(sums, counts, np.c_[own.mean(1), own], Bootstrap(n_resamples))
+    low, high = np.quantile(draws, TAILS, axis=0)
     if what["unit"] == POINTS:  # few seeds may leave what is possible
         low, high = np.clip(low, -100, 100), np.clip(high, -100, 100)
     bounds = np.c_[values, low, high].tolist()
