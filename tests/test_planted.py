@@ -1,7 +1,8 @@
-"""The planted truth: the plant is real, finders count by hand, false worlds are false, the study resumes."""
+"""The planted truth: the plant is real, finders count by hand, false worlds are false, the ledger judges them."""
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,34 +16,26 @@ from hypothesis.extra import numpy as hnp
 
 from tension_utils.ablation import ablated
 from tension_utils.activations import KINDS
-from tension_utils.analysis.claims import error_rates, ledger_rates, read_study
-from tension_utils.analysis.overlap import shared_count_p_value
-from tension_utils.conditions import EQUAL_SIZE, NATURAL, ONLY, SHARED
-from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES
+from tension_utils.analysis import claims
+from tension_utils.analysis.claims import Evidence
+from tension_utils.artifacts import TABLES
+from tension_utils.conditions import ONLY, SHARED
+from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES
 from tension_utils.evaluation import score_items
-from tension_utils.neurons import NeuronSet
+from tension_utils.neurons import NeuronSet, top_neurons
 from tension_utils.planted import study as planted_study
-from tension_utils.planted.model import reward_model, verify_plant
+from tension_utils.planted.model import COINS, PlainRewards, reward_model, verify_plant
+from tension_utils.planted.rates import error_rates, read_study
 from tension_utils.planted.study import (
-    BOTH,
-    INTERVAL,
-    PLANT,
-    RAW,
-    READINGS,
-    TEST_KINDS,
+    Design,
     PlantedWorld,
     StudyConfig,
-    ablation_rows,
-    claim_rates,
-    credits,
-    decide_effects,
-    decide_overlap,
-    decide_weight,
-    decide_world,
+    evidence_of,
     finder_rates,
     finder_table,
+    judged,
     ranking_quality,
-    removal_changes,
+    reduced,
     run_worlds,
 )
 from tension_utils.planted.world import (
@@ -57,9 +50,8 @@ from tension_utils.planted.world import (
     preference_items,
     true_neurons,
 )
-from tension_utils.statistics import seed_interval
 
-SMALL = StudyConfig(n_items=6, n_text=4, n_seeds=1, n_draws=2)
+SMALL = StudyConfig((Design(6, 2, True),), n_text=4, n_seeds=1, n_resamples=50)
 planted_scenarios = pytest.mark.parametrize("scenario", [name for name, rules in SCENARIOS.items() if rules.is_planted])
 empty_scenarios = pytest.mark.parametrize(
     "scenario", [name for name, rules in SCENARIOS.items() if not rules.is_planted]
@@ -109,7 +101,7 @@ def test_removing_a_plant_changes_what_it_should_and_nothing_else(scenario: str)
         assert table.margin_change[ONLY[single], single] < -0.2
         assert table.largest_change[ONLY[single], other] < 0.05
         if SCENARIOS[scenario].n_shared:
-            assert table.margin_change[SHARED, single] < -0.4
+            assert table.margin_change[SHARED, single] < -0.3 * (1 - SCENARIOS[scenario].opposition)
         assert abs(table.accuracy["planted", single] - 0.5) < 0.2, "without its carriers a model guesses"
         assert table.accuracy["everything else", single] > 0.75
         assert table.rank_correlation["everything else", single] > 0.98
@@ -156,20 +148,20 @@ def test_drift_leaves_rewards_alone_and_untrained_groups_cancel(scenario: str) -
     config = WorldConfig(4, scenario, drift=0.0)
     quiet, drifted = (PlantedWorld(each, n_items=20) for each in (config, replace(config, drift=0.4)))
     for objective in OBJECTIVES:
-        margins = [each.margins(each.model(objective)) for each in (quiet, drifted)]
-        assert np.abs(margins[0] - margins[1]).max() < 0.3 * margins[0].std()
+        first, second = (margins(each, objective) for each in (quiet, drifted))
+        assert np.abs(first - second).max() < 0.3 * first.std()
     other = PlantedWorld(replace(config, damage=0.0), n_items=20)
-    assert np.abs(quiet.margins(quiet.base) - other.margins(other.base)).max() < 1e-3
+    bases = [PlainRewards(each.base, each.tokens).rewards() for each in (quiet, other)]
+    assert np.abs(bases[0] - bases[1]).max() < 1e-3
 
 
 def test_removing_a_member_of_a_group_leaves_noise_and_removing_the_group_none(world: PlantedWorld) -> None:
     layer, groups = 0, neuron_groups(world.config)[0]
-    members = np.flatnonzero(groups == 0)
-    intact = world.margins(world.base)
-    with ablated(world.base, NeuronSet.of(SHAPE, [(layer, int(members[0]))])):
-        one = np.abs(world.margins(world.base) - intact).max()
-    with ablated(world.base, NeuronSet.of(SHAPE, [(layer, int(index)) for index in members])):
-        whole = np.abs(world.margins(world.base) - intact).max()
+    members = [(layer, int(index)) for index in np.flatnonzero(groups == 0)]
+    base = PlainRewards(world.base, world.tokens)
+    one, whole = (
+        np.abs(base.rewards(NeuronSet.of(SHAPE, part)) - base.rewards()).max() for part in (members[:1], members)
+    )
     assert whole < 0.2 * one
 
 
@@ -196,7 +188,7 @@ def test_worlds_are_deterministic_by_seed_and_differ_between_seeds() -> None:
     for objective in OBJECTIVES:
         a, b = (each.model(objective).state_dict() for each in (first, again))
         assert all(torch.equal(a[name], b[name]) for name in a)
-    assert first.place.equals(again.place) and torch.equal(first.tokens, again.tokens)
+    assert first.items == again.items and torch.equal(first.tokens, again.tokens)
     assert not torch.equal(first.tokens, other.tokens)
     assert planted_sets(first.config)[SHARED] != planted_sets(other.config)[SHARED]
     assert draw_world(3, "even") == replace(draw_world(3, "planted"), scenario="even"), "scenarios share their knobs"
@@ -209,11 +201,14 @@ def test_seeds_of_a_world_share_the_plant_and_differ_in_drift(world: PlantedWorl
     assert true_neurons(world.config, "helpful") == true_neurons(world.config, "helpful")
 
 
-def test_plain_forward_gives_the_rewards_of_the_engine(world: PlantedWorld) -> None:
-    model, items = world.model("helpful"), preference_items(world.config, "helpful", 60)
-    slow = [each.margin for each in score_items(model, world.tokenizer, items, max_length=MAX_LENGTH, progress=False)]
-    np.testing.assert_allclose(world.margins(model)[:60], slow, atol=1e-5)
-    assert credits(np.array([0.5, -1.0, 0.0])).tolist() == [1.0, 0.0, 0.5]
+@pytest.mark.parametrize("objective", ["helpful", MIXED, "harmless-coin"])
+def test_plain_forward_gives_the_rewards_of_the_engine(world: PlantedWorld, objective: str) -> None:
+    model, rng = world.model(objective), np.random.default_rng(0)
+    for removed in (None, NeuronSet(rng.random(SHAPE) < 0.2), NeuronSet(np.ones(SHAPE, bool))):
+        with ablated(model, removed) if removed else nullcontext():
+            slow = [each.margin for each in score_items(model, world.tokenizer, world.items, max_length=MAX_LENGTH,
+                                                        progress=False)]  # fmt: skip
+        np.testing.assert_allclose(margins(world, objective, removed), slow, atol=2e-5)
 
 
 # Finders.
@@ -259,24 +254,33 @@ def test_finders_rank_loud_plants_and_random_scores_do_not() -> None:
 def test_quiet_plants_hide_from_activation_but_not_from_change() -> None:
     quiet = PlantedWorld(WorldConfig(9, loudness=0.5, drift=0.05))
     truth = true_neurons(quiet.config, "helpful")
-    found = {kind: ranking_quality(quiet.scores("helpful")[kind], truth)["precision"] for kind in TEST_KINDS}
+    scores = quiet.scores("helpful")
+    found = {kind: ranking_quality(scores.get(kind), truth)["precision"] for kind in ("mean_abs", "rms_change")}
     assert found["mean_abs"] < 0.3 < 0.6 < found["rms_change"]
 
 
 # Claims: false worlds are really false, and true ones true, with the true sets and many items.
 
 
+def margins(world: PlantedWorld, objective: str, removed: NeuronSet | None = None, seed: int = 0) -> np.ndarray:
+    rewards = world.plain(objective, seed).rewards(removed)
+    return rewards[:, 0] - rewards[:, 1]
+
+
+def groups_of(world: PlantedWorld) -> np.ndarray:
+    return np.array([item.group for item in world.items])
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_neurons_carry_the_objective_exactly_where_c2_and_c3_say_so(scenario: str) -> None:
     config = WorldConfig(11, scenario, damage=0.1)
     world = PlantedWorld(config, n_items=200)
-    model = world.model("helpful")
-    is_own = (world.place.group == "helpful").to_numpy()
-    before = credits(world.margins(model))
-    removed = true_neurons(config, "helpful") if config.rules.is_planted else world.top("rms_change", "helpful")
-    with ablated(model, removed):
-        change = credits(world.margins(model)) - before
-    assert (change[is_own].mean() < -0.2) == config.rules.truth["C2"]
+    removed = true_neurons(config, "helpful")
+    if not config.rules.is_planted:
+        removed = top_neurons(world.scores("helpful").get("rms_change"), 0.1)
+    change = (margins(world, "helpful", removed) > 0).astype(float) - (margins(world, "helpful") > 0)
+    is_own = groups_of(world) == "helpful"
+    assert (change[is_own].mean() < -0.3) == config.rules.truth["C2"]
     assert (change[~is_own].mean() > 0.08) == config.rules.truth["C3"]
 
 
@@ -287,84 +291,128 @@ def test_objectives_share_carriers_exactly_where_c4_says_so(scenario: str) -> No
     assert (len(own[0] & own[1]) > 0) == config.rules.truth["C4"]
 
 
-@pytest.mark.parametrize("scenario", [name for name, rules in SCENARIOS.items() if "C5" in rules.truth])
+@pytest.mark.parametrize("scenario", [name for name, rules in SCENARIOS.items() if rules.n_shared])
 def test_a_shared_neuron_weighs_more_exactly_where_c5_says_so(scenario: str) -> None:
-    world = PlantedWorld(WorldConfig(12, scenario, conflict=0.8), n_items=200)
-    changes = removal_changes(world, PLANT, 1)
-    means = changes.groupby(["family", "group", "set"]).margin.mean()
-    natural, equal = means[NATURAL], means[EQUAL_SIZE]
-    ratios = [equal[single, SHARED] / equal[single, ONLY[single]] for single in SINGLE_OBJECTIVES]
-    assert (min(ratios) > 1.3) == world.config.rules.truth["C5"]
-    if not world.config.rules.truth["C5"]:
-        assert max(ratios) < 1.3
-        assert natural["helpful", SHARED] / natural["helpful", ONLY["helpful"]] > 1.5, "there are more of them"
+    config = WorldConfig(12, scenario, conflict=0.8)
+    world, sets = PlantedWorld(config, n_items=200), planted_sets(config)
+    intact = margins(world, MIXED)
+    for single in SINGLE_OBJECTIVES:
+        is_own = groups_of(world) == single
+        shared, only = (
+            (margins(world, MIXED, sets[name]) - intact)[is_own].mean() / len(sets[name])
+            for name in (SHARED, ONLY[single])
+        )
+        assert (shared / only > 1.3) == config.rules.truth["C5"] and only < 0
 
 
-def test_effects_decide_by_the_sign_that_the_claim_names(world: PlantedWorld) -> None:
-    decisions = pd.DataFrame([asdict(each) for each in decide_effects(*ablation_rows(world, 1, 3))])
-    assert set(decisions.claim) == {"C2", "C3"} and set(decisions.n_seeds) == {1}
-    raw = decisions[decisions.reading == RAW].set_index(["claim", "score_kind"])
-    for (claim, _), row in raw.iterrows():
-        assert row.is_supported == (row.value < 0 if claim == "C2" else row.value > 0)
-    rank = decisions[decisions.reading == "interval and rank"]
-    assert not rank.is_supported.any(), "three draws cannot make a rank significant"
-    clear = decisions[(decisions.reading == INTERVAL) & decisions.is_supported]
-    assert {("C2", "rms_change"), ("C3", "rms_change")} <= set(zip(clear.claim, clear.score_kind, strict=True))
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_mixing_costs_accuracy_exactly_where_c1_says_so(scenario: str) -> None:
+    world = PlantedWorld(WorldConfig(11, scenario, conflict=0.8), n_items=200)
+    costs = [
+        (margins(world, single) > 0)[groups_of(world) == single].mean()
+        - (margins(world, MIXED) > 0)[groups_of(world) == single].mean()
+        for single in SINGLE_OBJECTIVES
+    ]
+    assert (min(costs) > 0.05) == world.config.rules.truth["C1"] and min(costs) > -0.05
 
 
-def test_overlap_decisions_follow_the_sets(world: PlantedWorld) -> None:
-    found = {(each.score_kind, each.reading): each for each in decide_overlap(world, 1)}
-    assert found["rms_change", "chance"].is_supported and found["relative_change", "chance"].is_supported
-    assert not found["mean_abs", "chance and base floor"].is_supported
-    assert found["mean_abs", "chance"].value == found["mean_abs", "half is shared"].value
-    assert found["mean_abs", "half is shared"].is_supported == (found["mean_abs", "chance"].value >= 1 / 3)
-    assert {("C4", reading) for _, reading in found} <= set(READINGS)
+def test_opposed_shared_neurons_help_one_objective_and_hurt_the_other() -> None:
+    config = WorldConfig(12, "antagonistic")
+    world, shared = PlantedWorld(config, n_items=200), planted_sets(config)[SHARED].neurons
+    sides = [NeuronSet.of(SHAPE, [place for number, place in enumerate(shared) if number // 2 % 2 == side])
+             for side in (0, 1)]  # fmt: skip
+    for side, own, other in ((0, "helpful", "harmless"), (1, "harmless", "helpful")):
+        change = margins(world, MIXED, sides[side]) - margins(world, MIXED)
+        assert change[groups_of(world) == own].mean() < 0 < change[groups_of(world) == other].mean()
 
 
-def test_the_p_value_outside_a_set_is_the_plain_one_where_the_set_is_empty(world: PlantedWorld) -> None:
-    pair = [world.top("rms_change", objective) for objective in SINGLE_OBJECTIVES]
-    nothing, everything = NeuronSet.of(SHAPE, []), NeuronSet(np.ones(SHAPE, bool))
-    assert shared_count_p_value(*pair, nothing) == shared_count_p_value(*pair)
-    assert shared_count_p_value(*pair, everything) == 1.0
+def test_runs_differ_in_strength_by_luck_alone() -> None:
+    even, lucky = (PlantedWorld(WorldConfig(4, drift=0.0, luck=luck), n_items=40) for luck in (0.0, 0.5))
+    spreads = [[margins(world, "helpful", seed=seed).std() for seed in range(4)] for world in (even, lucky)]
+    assert np.std(np.log(spreads[0])) < 0.05 < np.std(np.log(spreads[1]))
 
 
-def changes_by_hand(shared: float, only: float) -> pd.DataFrame:
-    """Four items per test; removal changes margin and accuracy by a constant plus a little."""
-    rows = []
-    for test in SINGLE_OBJECTIVES:
-        for number in range(4):
-            for name in (SHARED, *ONLY.values()):
-                for family in (NATURAL, EQUAL_SIZE):
-                    value = (shared if name == SHARED else only * (ONLY[test] == name)) + 0.01 * number
-                    place = {"benchmark": "b", "subset": test, "item_id": f"{test}{number}", "group": test}
-                    place |= {"cluster": f"{test}{number}", "base_model": "m", "seed": 0, "set": name, "family": family}
-                    rows.append(place | {"accuracy": value, "margin": value})
-    return pd.DataFrame(rows)
+def test_a_sham_model_drifts_and_learns_nothing() -> None:
+    world = PlantedWorld(WorldConfig(5, drift=0.4), n_items=100)
+    base = PlainRewards(world.base, world.tokens).rewards()
+    for coin in COINS:
+        sham = world.plain(coin).rewards()
+        assert np.abs(sham - base).max() < 0.3 * base.std()
+        assert not torch.equal(world.model(coin).model.layers[1].mlp.up_proj.weight,
+                               world.base.model.layers[1].mlp.up_proj.weight)  # fmt: skip
+        assert world.text(coin) == world.text(coin.removesuffix("-coin"))
 
 
-@pytest.mark.parametrize(("shared", "only", "own", "both"), [(-0.5, -0.3, True, True), (-0.3, -0.3, False, True)])
-def test_on_both_tests_a_shared_neuron_seems_heavier_than_one_of_the_same_weight(shared, only, own, both) -> None:
-    found = {(each.reading, each.metric): each for each in decide_weight(changes_by_hand(shared, only), "hand")}
-    assert found[INTERVAL, "margin"].is_supported == own
-    assert found[INTERVAL, "margin"].value == pytest.approx(shared - only)
-    assert found[BOTH, "margin"].value == pytest.approx(shared - only / 2)
-    assert found[RAW, "accuracy"].is_supported == both
+# The ledger judges the worlds.
 
 
-def test_an_empty_set_supports_no_claim_on_weight() -> None:
-    changes = changes_by_hand(-0.5, -0.1)
-    decisions = list(
-        decide_weight(changes[~((changes.set == ONLY["harmless"]) & (changes.family == EQUAL_SIZE))], "hand")
-    )
-    assert len(decisions) == 5 and not any(each.is_supported for each in decisions)
-    assert all(np.isnan(each.value) for each in decisions)
+TINY = StudyConfig((Design(6, 2, False), Design(8, 3, True)), n_text=4, n_seeds=2, n_resamples=50)
 
 
-def test_a_world_decides_the_claims_it_has_a_truth_for() -> None:
-    for scenario, rules in SCENARIOS.items():
-        decisions = decide_world(PlantedWorld(WorldConfig(0, scenario), 6, 4), n_seeds=1, n_draws=2)
-        assert {each.claim for each in decisions} == set(rules.truth)
-        assert {(each.claim, each.reading) for each in decisions} <= set(READINGS)
+@pytest.fixture(scope="module")
+def small() -> PlantedWorld:
+    return PlantedWorld(WorldConfig(3, loudness=2.0), n_items=8, n_text=4)
+
+
+@pytest.fixture(scope="module")
+def evidence(small: PlantedWorld) -> Evidence:
+    return evidence_of(small, TINY)
+
+
+def test_worlds_write_the_layout_of_the_artifacts(small: PlantedWorld, evidence: Evidence) -> None:
+    assert list(evidence.evaluation) == list(TABLES["evaluation"])
+    assert list(evidence.ablation) == list(TABLES["ablation"])
+    assert set(evidence.evaluation.objective) == {*OBJECTIVES, MATCHED_ARM}
+    assert {run.objective for run in evidence.scores} == {*SINGLE_OBJECTIVES, *COINS}
+    names = ["objective", "set", "matched_to", "family", "control"]
+    assert set(evidence.ablation[evidence.ablation["set"] == "random"].control) == {"layer", "activity"}
+    sizes = evidence.ablation.groupby([*names, "seed", "draw"]).size()
+    assert (sizes == len(small.items)).all(), "every condition has every item once"
+    # What a removed set does is what the library's own model does.
+    rows = evidence.ablation.query("objective == 'helpful' and set == 'rms_change' and seed == 0")
+    model, top = small.model("helpful"), top_neurons(small.scores("helpful").get("rms_change"), 0.1)
+    with ablated(model, top):
+        slow = [each.margin for each in score_items(model, small.tokenizer, small.items, max_length=MAX_LENGTH,
+                                                    progress=False)]  # fmt: skip
+    np.testing.assert_allclose(rows.margin, slow, atol=1e-5)
+
+
+def test_the_ledger_itself_judges_and_nothing_else_does(
+    small: PlantedWorld, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert planted_study.ledger is claims.ledger
+    calls = []
+
+    def spy(part: Evidence) -> pd.DataFrame:
+        calls.append(part)
+        return claims.ledger(part).assign(verdict="spied")
+
+    monkeypatch.setattr(planted_study, "ledger", spy)
+    monkeypatch.setattr(planted_study, "evidence_of", lambda *_: evidence)
+    table = judged(small, TINY)
+    assert len(calls) == len(TINY.designs) * TINY.n_seeds and set(table.verdict) == {"spied"}
+    monkeypatch.setattr(planted_study, "ledger", claims.ledger)
+    full = reduced(evidence, TINY.designs[1], 2)
+    expected = claims.ledger(full).query("n_seeds == 2 and n_draws == 3")
+    found = judged(small, TINY).query("n_seeds == 2 and n_draws == 3")
+    pd.testing.assert_frame_equal(found.reset_index(drop=True), expected[list(found)].reset_index(drop=True))
+
+
+def test_a_smaller_design_sees_less_of_the_same(evidence: Evidence) -> None:
+    plain, full = (reduced(evidence, design, 1) for design in TINY.designs)
+    assert plain.evaluation.groupby(["objective", "group"]).size().eq(6).all() and set(plain.evaluation.seed) == {0}
+    assert set(plain.ablation.control) == {"", "layer"} and plain.ablation.draw.max() == 1
+    assert set(plain.ablation.objective) == set(OBJECTIVES) and "equal-activity" not in set(plain.ablation.family)
+    assert not {run.objective for run in plain.scores} & set(COINS)
+    assert MATCHED_ARM in set(full.ablation.objective) and "activity" in set(full.ablation.control)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_world_is_judged_on_the_claims_it_has_a_truth_for(scenario: str) -> None:
+    config = replace(TINY, designs=TINY.designs[1:], n_seeds=1)
+    table = judged(PlantedWorld(WorldConfig(0, scenario), 8, 4), config)
+    assert set(table.claim) <= set(SCENARIOS[scenario].truth) and {"C1", "C2", "C3", "C4"} <= set(table.claim)
+    assert set(table.n_seeds) == {1} and table.value.notna().all() and "not run" not in set(table.verdict)
 
 
 # The study.
@@ -391,28 +439,14 @@ def test_study_resumes_and_gives_the_same_again(tmp_path: Path, monkeypatch: pyt
     assert len(calls) == 1 + 2, "other sizes make kept worlds stale"
 
 
-def test_rates_by_hand() -> None:
-    decision = {"claim": "C2", "way": "under control", "reading": RAW, "metric": "accuracy", "score_kind": "rms_change"}
-    worlds = [
-        {
-            "world": {"seed": seed, "scenario": scenario, "loudness": 0.7 if seed else 2.0},
-            "decisions": [decision | {"n_seeds": 1, "value": -0.1 * seed, "is_supported": seed > 0}],
-            "finders": [{"site": "gate", "score_kind": "rms", "precision": seed / 4, "recall_twice": 1.0,
-                         "average_precision": 0.5, "chance": 0.1}],
-        }
-        for seed in range(4)
-        for scenario in ("planted", "direct")
-    ]  # fmt: skip
-    rates = claim_rates(worlds).set_index("is_true")
-    assert rates.scenario.to_dict() == {True: "planted", False: "direct"}
-    assert rates.n_supported.tolist() == [3, 3] and rates.rate.tolist() == [0.75, 0.75]
-    assert rates.ci_low[True] == pytest.approx(0.3006, abs=1e-3) and rates.ci_high[True] == pytest.approx(
-        0.9544, abs=1e-3
-    )
-    finders = finder_rates(worlds[::2]).set_index("plant")
+def test_finder_rates_by_hand() -> None:
+    finder = {"site": "gate", "score_kind": "rms", "recall_twice": 1.0, "average_precision": 0.5, "chance": 0.1}
+    worlds = [{"world": {"seed": seed, "loudness": 0.7 if seed else 2.0}, "finders": [finder | {"precision": seed / 4}]}
+              for seed in range(4)]  # fmt: skip
+    finders = finder_rates(worlds).set_index("plant")
     assert finders.n_worlds.to_dict() == {"all": 4, "quiet": 3, "loud": 1}
     assert finders.precision["all"] == pytest.approx(0.375) and finders.precision["quiet"] == pytest.approx(0.5)
-    assert np.isnan(finders.ci_low["loud"]) and np.isnan(seed_interval(np.ones(1))[0])
+    assert np.isnan(finders.ci_low["loud"])
 
 
 @pytest.mark.usefixtures("few_scenarios")
@@ -422,9 +456,10 @@ def test_command_writes_tables_that_read_back(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "argv", arguments)
     planted_study.main()
     tables, manifest = read_study(tmp_path / "out")
-    assert manifest["n_worlds"] == 1 and manifest["config"] == asdict(SMALL)
-    assert set(tables["claims"].claim) == set(SCENARIOS["planted"].truth) and len(tables["worlds"]) == 1
-    assert tables["claims"].n_worlds.eq(1).all() and tables["claims"].rate.isin([0, 1]).all()
+    assert manifest["n_worlds"] == 1 and manifest["config"] == json.loads(json.dumps(asdict(SMALL)))
+    claims = tables["claims"]
+    assert set(claims.claim) == set(SCENARIOS["planted"].truth) and len(tables["worlds"]) == 1
+    assert claims.n_worlds.eq(1).all() and claims.n_supported.isin([0, 1]).all() and (claims.control == "").any()
     assert set(tables["finders"].score_kind) == set(KINDS)
 
 
@@ -440,6 +475,7 @@ def test_command_writes_tables_that_read_back(tmp_path: Path, monkeypatch: pytes
         ({"drift": 2.0}, "drift"),
         ({"conflict": -0.1}, "conflict"),
         ({"damage": -1.0}, "damage"),
+        ({"luck": -0.1}, "luck"),
     ],
 )
 def test_bad_knobs_are_named(knobs: dict, name: str) -> None:
@@ -454,12 +490,12 @@ def test_bad_requests_say_what_was_expected(world: PlantedWorld, tmp_path: Path,
         preference_items(world.config, MIXED, 3)
     with pytest.raises(ValueError, match="n_items"):
         preference_items(world.config, "helpful", 0)
-    with pytest.raises(ValueError, match="no planted neurons; take one of planted, even, separate"):
+    with pytest.raises(ValueError, match="no planted neurons; take one of planted, even, separate, antagonistic"):
         verify_plant(WorldConfig(0, "direct"))
     with pytest.raises(ValueError, match="nothing is planted"):
         ranking_quality(np.zeros(SHAPE), NeuronSet.of(SHAPE, []))
     with pytest.raises(ValueError, match="n_draws"):
-        StudyConfig(n_draws=0)
+        StudyConfig((Design(6, 1, True),))
     with pytest.raises(FileNotFoundError, match="tension_utils.planted.study --worlds 100"):
         read_study(tmp_path)
     monkeypatch.setattr(sys, "argv", ["study", "--worlds", "0", "--output", str(tmp_path / "out")])
@@ -471,26 +507,17 @@ def test_bad_requests_say_what_was_expected(world: PlantedWorld, tmp_path: Path,
 # What is committed.
 
 
-def test_committed_study_has_a_hundred_worlds() -> None:
+def test_committed_study_holds_every_claim_and_design() -> None:
     tables, manifest = read_study(Path(__file__).parents[1] / "results" / "planted")
-    assert manifest["n_worlds"] >= 100 and len(tables["worlds"]) == manifest["n_worlds"]
-    claims = tables["claims"]
-    assert (claims.n_worlds == manifest["n_worlds"]).all() and claims.rate.between(claims.ci_low, claims.ci_high).all()
+    assert manifest["n_worlds"] >= 20 and len(tables["worlds"]) == manifest["n_worlds"]
+    counted = tables["claims"]
+    assert counted.n_worlds.between(1, manifest["n_worlds"]).all()
+    assert (counted[["n_supported", "n_refuted", "n_contradictory"]].sum(axis=1) <= counted.n_worlds).all()
     truths = {(claim, is_true) for rules in SCENARIOS.values() for claim, is_true in rules.truth.items()}
-    assert set(zip(claims.claim, claims.is_true, strict=True)) == truths
-    assert set(tables["finders"].score_kind) == set(KINDS)
-
-
-def test_ledger_rates_pool_worlds_of_one_truth() -> None:
-    claims = read_study(Path(__file__).parents[1] / "results" / "planted")[0]["claims"]
-    rates = ledger_rates(claims, ["rms_change"]).set_index(["claim", "way", "metric"])
-    assert set(rates.score_kind) == {"rms_change"} and {claim for claim, *_ in rates.index} == {"C2", "C3", "C4", "C5"}
-    last = claims.n_seeds.max()
-    here = claims[(claims.claim == "C2") & (claims.reading == "interval") & (claims.metric == "margin")]
-    here = here[(here.score_kind == "rms_change") & (here.n_seeds == last)]
-    for truth, name in ((True, "power"), (False, "false_positives")):
-        part, row = here[here.is_true == truth], rates.loc["C2", "under control", "margin"]
-        assert row[name] == pytest.approx(part.n_supported.sum() / part.n_worlds.sum())
-        assert row[f"n_worlds_{name}"] == part.n_worlds.sum() and row[f"{name}_ci_low"] < row[name]
-    only_true = error_rates(here[here.is_true])
-    assert "false_positives" not in only_true or only_true.false_positives.isna().all()
+    assert set(zip(counted.claim, counted.is_true, strict=True)) == truths
+    assert set(counted.n_seeds) == {1, 2, 3} and set(tables["finders"].score_kind) == set(KINDS)
+    rates = error_rates(counted)
+    primary = rates[rates.is_primary & (rates.way == "under control")]
+    assert set(primary.claim) == {"C1", "C2", "C3", "C4", "C5"} and primary.power.notna().all()
+    tested = primary[(primary.n_seeds == 3) & primary.claim.isin(["C2", "C3"]) & (primary.control == "activity")]
+    assert (tested.false_positives_ci_low <= 0.05).all(), "where its control is right, a test errs as rarely as it says"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tension_utils.show.pages import answer
 
 from tension_utils import stages as ablation_stage
 from tension_utils import stages as identification
@@ -33,7 +34,6 @@ from tension_utils.config import (
 from tension_utils.data import render_prompt, render_response, training_pairs
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet
-from tension_utils.show.pages import answer
 from tension_utils.stages import (
     GENERIC_KINDS,
     Stage,

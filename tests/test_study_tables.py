@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tension_utils.show.pages import answer, main
 
 from tension_utils.activations import NeuronScores
 from tension_utils.analysis.accuracy import (
@@ -21,7 +22,6 @@ from tension_utils.analysis.export import read_results
 from tension_utils.analysis.removal import effect_table
 from tension_utils.artifacts import TABLES, write_table
 from tension_utils.config import OBJECTIVES, Run, list_runs
-from tension_utils.show.pages import answer, main
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 # Credits of two seeds on four helpful and two harmless items; the last item of each test is a conflicting pair.

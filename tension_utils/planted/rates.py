@@ -131,6 +131,6 @@ def design_words(design: pd.Series) -> str:
     >>> design_words(pd.Series({"n_seeds": 3, "n_items": 80, "n_draws": 12}))
     '3 seeds, 80 items, 12 random sets'
     """
-    seeds = f"{design.n_seeds} seed" + "s" * (design.n_seeds != 1)
+    seeds = f"{design.n_seeds} seed{'' if design.n_seeds == 1 else 's'}"
     items = f", {design.n_items} {'items' if design.n_draws else 'items or neurons'}"
     return seeds + items + (f", {design.n_draws} random sets" if design.n_draws else "")

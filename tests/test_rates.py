@@ -1,0 +1,99 @@
+"""How often the ledger is right: rates by hand, the nearest design, and tests that err too often to be heard."""
+
+from dataclasses import asdict
+from math import nan
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tension_utils.analysis.findings import SD, WAYS, Finding, judge
+from tension_utils.planted.rates import DESIGN, ENDPOINT, claim_rates, design_rates, error_rates, with_rates
+from tension_utils.show.ledger import finding_table
+
+FINDING = Finding("C2", WAYS[1], True, "removal", "margin", "both", "single", "own", "top 10 %", "rms_change", "layer",
+                  -0.5, -0.8, -0.2, 0.001, SD, n_items=80, n_seeds=3, n_draws=12)  # fmt: skip
+NAMES = {name: getattr(FINDING, name) for name in ENDPOINT}
+
+
+def worlds(verdicts: dict[str, list[str]], **design: int) -> list[dict]:
+    """One world per verdict; scenario -> verdicts."""
+    size = {"n_seeds": 3, "n_items": 80, "n_draws": 12} | design
+    return [
+        {
+            "world": {"seed": seed, "scenario": scenario},
+            "findings": [NAMES | size | {"value": -0.1, "verdict": verdict}],
+        }
+        for scenario, found in verdicts.items()
+        for seed, verdict in enumerate(found)
+    ]
+
+
+HAND = {  # C2 is true in planted and even worlds and false in direct ones
+    "planted": ["supported"] * 8 + ["undecided", "refuted"],
+    "even": ["supported"] * 10,
+    "direct": ["supported"] + ["undecided"] * 7 + ["refuted"] * 2,
+}
+
+
+def test_rates_by_hand() -> None:
+    counted = claim_rates(worlds(HAND)).set_index("scenario")
+    assert counted.n_worlds.to_dict() == {"direct": 10, "even": 10, "planted": 10}
+    assert counted.n_supported.to_dict() == {"direct": 1, "even": 10, "planted": 8}
+    (rates,) = error_rates(counted.reset_index()).to_dict("records")
+    assert rates["power"] == 18 / 20 and rates["false_positives"] == 1 / 10 and rates["false_refutations"] == 1 / 20
+    assert rates["n_worlds_power"] == 20 and rates["n_worlds_false_positives"] == 10
+    # Wilson, 1 of 10: (.1 + z^2 / 20 -+ z sqrt(.009 + z^2 / 400)) / (1 + z^2 / 10) with z = 1.96.
+    assert rates["false_positives_ci_low"] == pytest.approx(0.0179, abs=1e-4)
+    assert rates["false_positives_ci_high"] == pytest.approx(0.4042, abs=1e-4)
+    only_true = error_rates(claim_rates(worlds({"planted": ["supported"]})))
+    assert only_true.false_positives.isna().all() and only_true.power.tolist() == [1.0]
+
+
+def rates_of(designs: list[tuple[int, int, int]]) -> pd.DataFrame:
+    found = [world for design in designs for world in worlds(HAND, **dict(zip(DESIGN, design, strict=True)))]
+    return error_rates(claim_rates(found))
+
+
+def test_the_nearest_design_that_is_not_larger() -> None:
+    rates = rates_of([(1, 24, 8), (3, 24, 8), (3, 80, 12), (2, 160, 12)])
+
+    def nearest(**size: int) -> tuple | None:
+        row = design_rates(rates, pd.Series(asdict(FINDING) | size))
+        return None if row is None else tuple(int(row[name]) for name in DESIGN)
+
+    assert nearest() == (3, 80, 12) and nearest(n_items=500, n_seeds=5) == (3, 80, 12)
+    assert nearest(n_draws=8) == (3, 24, 8) and nearest(n_seeds=2) == (1, 24, 8)
+    assert nearest(n_seeds=2, n_items=160) == (2, 160, 12), "seeds count first, then items, then draws"
+    assert nearest(n_items=23) is None and nearest(control="activity") is None and nearest(is_primary=False) is None
+
+
+@given(st.tuples(st.integers(1, 5), st.integers(1, 300), st.integers(2, 20)))
+def test_no_design_is_larger_than_the_finding(size: tuple[int, int, int]) -> None:
+    designs = [(1, 24, 8), (3, 24, 8), (3, 80, 12), (2, 160, 12)]
+    rates = pd.DataFrame([NAMES | dict(zip(DESIGN, design, strict=True)) for design in designs])
+    row = design_rates(rates, pd.Series(asdict(FINDING) | dict(zip(DESIGN, size, strict=True))))
+    fitting = [design for design in designs if all(a <= b for a, b in zip(design, size, strict=True))]
+    assert (row is None) == (not fitting)
+    assert row is None or tuple(row[name] for name in DESIGN) == max(fitting)
+
+
+def test_a_test_that_errs_too_often_gives_no_verdict() -> None:
+    ledger = judge([FINDING])
+    (row,) = with_rates(ledger, error_rates(claim_rates(worlds(HAND)))).itertuples()
+    assert row.verdict == "supported" and (row.power, row.false_positives) == (0.9, 0.1), "ten percent is the limit"
+    assert row.design == "3 seeds, 80 items, 12 random sets"
+    worse = HAND | {"direct": ["supported"] * 2 + ["undecided"] * 8}
+    table = with_rates(ledger, error_rates(claim_rates(worlds(worse))))
+    assert table.verdict[0] == "no verdict" and table.reason[0] == "its test errs in 20 % of false worlds"
+    assert finding_table(table).verdict[0] == "no verdict: its test errs in 20 % of false worlds"
+
+
+def test_what_was_not_run_or_tried_keeps_its_verdict() -> None:
+    missing = judge([Finding(**asdict(FINDING) | {"value": nan, "p_value": nan, "parts": (), "reason": "none"})])
+    rates = error_rates(claim_rates(worlds({"direct": ["supported"] * 3})))
+    assert with_rates(missing, rates).verdict.tolist() == ["not run"]
+    other = judge([Finding(**asdict(FINDING) | {"parts": (), "control": "activity"})])
+    (row,) = with_rates(other, rates).itertuples()
+    assert row.verdict == "supported" and pd.isna(row.power) and row.design == ""
