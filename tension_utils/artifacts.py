@@ -21,7 +21,7 @@ import pandas as pd
 import psutil
 from safetensors import SafetensorError
 
-from tension_utils.config import Run, SinglePair
+from tension_utils.config import ARMS, Run, SinglePair
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "pandas", "scipy")
 
@@ -144,6 +144,15 @@ def read_table(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> pd.
     return pd.concat(
         [pd.read_parquet(require(run.folder / f"{name}.parquet", made_by)) for run in runs], ignore_index=True
     )
+
+
+def find_runs(root: Path) -> list[Run]:
+    """Return the runs with a folder below ``root``, of every base model, arm and seed; none without any."""
+    return [
+        Run(root, folder.parts[-3], folder.parts[-2], int(folder.name.removeprefix("seed")))
+        for folder in sorted(root.glob("*/*/seed*"))
+        if folder.parts[-2] in ARMS and folder.name.removeprefix("seed").isdigit()
+    ]
 
 
 def enter_project() -> Path:

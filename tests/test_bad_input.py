@@ -30,7 +30,6 @@ from tension_utils.config import (
     check_fields,
     list_runs,
 )
-from tension_utils.show import pages
 from tension_utils.toy import model
 
 pytestmark = pytest.mark.xdist_group("bad input")
@@ -169,11 +168,6 @@ PROFILE = {"profile": "tiny", "base_models": ["toy"], "objectives": ["helpful", 
 
 
 @pytest.mark.parametrize(
-    "module, extra",
-    [(pages, ["--folder", "output"]), (export, ["--about", "a test", "--output", "output"])],
-    ids=["pages", "results"],
-)
-@pytest.mark.parametrize(
     "values, said",
     [
         (
@@ -189,8 +183,6 @@ PROFILE = {"profile": "tiny", "base_models": ["toy"], "objectives": ["helpful", 
     ],
 )
 def test_tables_without_their_runs_are_refused_and_nothing_is_written(
-    module: object,
-    extra: list[str],
     values: object,
     said: str,
     tmp_path: Path,
@@ -198,6 +190,7 @@ def test_tables_without_their_runs_are_refused_and_nothing_is_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command(module, monkeypatch, *extra, "--parameters", json.dumps(values)) == 2
+    extra = ["--about", "a test", "--output", "output"]
+    assert command(export, monkeypatch, *extra, "--parameters", json.dumps(values)) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

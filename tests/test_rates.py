@@ -90,6 +90,15 @@ def test_a_test_that_errs_too_often_gives_no_verdict() -> None:
     assert finding_table(table).verdict[0] == "no verdict: its test errs in 20 % of false worlds"
 
 
+def test_a_refutation_is_not_heard_where_true_claims_are_refuted_too_often() -> None:
+    doubtful = HAND | {"planted": ["refuted"] * 4 + ["supported"] * 6}
+    rates = error_rates(claim_rates(worlds(doubtful)))
+    refuted = Finding(**asdict(FINDING) | {"parts": (), "ci_low": -0.05, "ci_high": 0.05})
+    table = with_rates(judge([FINDING, refuted]), rates)
+    assert table.verdict.tolist() == ["supported", "no verdict"]
+    assert table.reason[1] == "its test refutes in 20 % of true worlds"
+
+
 def test_what_was_not_run_or_tried_keeps_its_verdict() -> None:
     missing = judge([Finding(**asdict(FINDING) | {"value": nan, "p_value": nan, "parts": (), "reason": "none"})])
     rates = error_rates(claim_rates(worlds({"direct": ["supported"] * 3})))

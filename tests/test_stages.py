@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tension_utils.show.pages import answer
 
 from tension_utils import stages as ablation_stage
 from tension_utils import stages as identification
 from tension_utils.activations import NeuronScores, load_view, neuron_scores, own_scores, text_scores
-from tension_utils.analysis.claims import CLAIMS, Evidence
+from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.export import export_results, read_results
+from tension_utils.analysis.findings import CLAIMS, WAYS, primary_of
 from tension_utils.analysis.overlap import overlap_table
 from tension_utils.analysis.removal import cost_table, effect_table, per_neuron, per_neuron_differences
 from tension_utils.artifacts import read_manifest
@@ -459,15 +459,16 @@ def evaluation_cells(run: Run) -> int:
 def test_tables_and_the_answer_come_from_the_artifacts(runs: list[Run], tmp_path: Path) -> None:
     overlaps = overlap_table(runs, ["mean_abs"], 0.1)
     assert list(overlaps.pair) == ["helpful / harmless", "helpful / helpful-harmless", "harmless / helpful-harmless"]
-    text = answer(Evidence.of(runs))
-    assert f"{overlap_table(runs, ['rms_change'], 0.1).jaccard[0]:.3f}" in text
+    found = ledger(Evidence.of(runs))
+    assert set(found.claim) == set(CLAIMS)
+    published = found[(found.claim == "C4") & (found.score_kind == "rms_change") & (found.way == WAYS[0])]
+    assert published.value.tolist() == pytest.approx([overlap_table(runs, ["rms_change"], 0.1).jaccard[0]])
+    assert primary_of(found, "C2").n_draws == ABLATE.n_draws and "coin" in primary_of(found, "C4").reason
     export_results(runs, tmp_path / "results", "a test", ["mean_abs"])
     tables, manifest = read_results(tmp_path / "results")
     assert manifest["about"] == "a test" and len(manifest["runs"]) == 3
-    names = (
-        "benchmarks claims cost cross differences effects halves moves overlap per_neuron slopes tension total training"
-    )
-    assert set(tables) == set(names.split()) and set(tables["claims"].claim) == set(CLAIMS)
+    names = "benchmarks cost cross differences effects halves moves overlap per_neuron slopes tension total training"
+    assert set(tables) == set(names.split())
     assert len(tables["benchmarks"]) == 3 * evaluation_cells(runs[0]) and (tables["cost"].ratio > 0).all()
     evaluation = pd.concat([pd.read_parquet(run.folder / "evaluation.parquet") for run in runs])
     ablation = pd.concat([pd.read_parquet(run.folder / "ablation.parquet") for run in runs])

@@ -1,14 +1,10 @@
 """The tables behind the claims, on evaluations, scores and ablations small enough to count by hand."""
 
-import json
-import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from tension_utils.show.pages import answer, main
 
 from tension_utils.activations import NeuronScores
 from tension_utils.analysis.accuracy import (
@@ -17,8 +13,9 @@ from tension_utils.analysis.accuracy import (
     interval,
     tension_table,
 )
-from tension_utils.analysis.claims import Evidence
+from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.export import read_results
+from tension_utils.analysis.findings import WAYS, primary_of
 from tension_utils.analysis.removal import effect_table
 from tension_utils.artifacts import TABLES, write_table
 from tension_utils.config import OBJECTIVES, Run, list_runs
@@ -188,34 +185,18 @@ def test_effect_is_the_change_minus_that_of_random_sets(evaluation: pd.DataFrame
     assert [row.change, row.control, row.effect] == pytest.approx([3 / 4, 0, 3 / 4])
 
 
-def test_the_answer_quotes_numbers_computed_from_the_artifacts(
-    runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_ledger_reads_the_artifacts(runs: list[Run]) -> None:
     for run in runs:
         write_table(run.folder / "evaluation.parquet", evaluation_of(run.objective, run.seed))
         write_table(run.folder / "ablation.parquet", ablation_of(run.objective, run.seed))
-    text = " ".join(answer(Evidence.of(runs)).split())
-    for accuracy, n, pairs in (("87.5", 4, "helpful"), ("25.0", 2, "harmless"), ("100.0", 2, "harmless")):
-        assert re.search(rf" {accuracy} % \[[^]]+\], n = {n} of {pairs} (pairs|ones)", text), (accuracy, text)
-    assert re.search(
-        r"Trained on both: 62.5 % \[[^]]+\], n = 4 of helpful and 75.0 % \[[^]]+\], n = 2 of harmless", text
-    )
-    assert "The 25.0 % of neurons" in text
-    assert "Jaccard index of 0.333 between" in text and "overlap by 0.179" in text
-    assert re.search(r"on the own test by -75.0 points \[[^]]+\] \(helpful model\)", text)
-    assert re.search(r"on the opposing test by \+75.0 points \[[^]]+\] \(helpful model\)", text)
-    values = {"profile": "hand", "base_models": ["toy"], "objectives": list(OBJECTIVES), "seeds": [0, 1]}
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pages", "--folder", "generated", "--parameters", json.dumps(values)])
-    main()
-    written = Path("generated/answer.md").read_text()
-    assert "Profile hand, 6 reward models" in written and "87.5 % [" in written and "synthetic" not in written
-    ledger = Path("generated/claims.md").read_text().replace("\xa0", " ")
+    found = ledger(Evidence.of(runs))
     # Mixed minus helpful: 5/8 - 7/8 on HH-RLHF, 0 on the toy benchmark; both weigh the same. Minus harmless: 3/4 - 1.
-    assert "minus helpful model | -12.5 points; n = 7, 2 seeds | supported |" in ledger
-    assert "minus harmless model | -25.0 points; n = 2, 2 seeds | supported |" in ledger
-    assert "not run (no model was trained as helpful-harmless-matched)" in ledger
-    assert "as published **supported**, under control **" in written
+    mixing = primary_of(found, "C1", WAYS[0])
+    assert [part.value for part in mixing.parts] == pytest.approx([-12.5, -25.0]) and mixing.verdict == "supported"
+    assert primary_of(found, "C1").reason == "no model was trained as helpful-harmless-matched"
+    effect = found[(found.claim == "C2") & (found.metric == "accuracy") & (found.way == WAYS[1])].iloc[0]
+    assert {part.name: part.value for part in effect.parts}["helpful"] == pytest.approx(-75), "as the table above says"
+    assert effect.neuron_set == "top 25 %" and effect.n_draws == 2 and effect.n_seeds == 2
 
 
 def test_interval_shows_share_bounds_and_items() -> None:

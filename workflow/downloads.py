@@ -41,7 +41,11 @@ INPUTS = {
     "04b_masked_training": (*ROWS, "*/*/*/train_log.parquet", "*/*/*/neuron_scores.safetensors"),
     "05_overlap": SCORES,
     "08_explorer": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
+    "09_ledger": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
+    "10_runs": (),
 }
+# What these read besides, below the project's folder.
+FURTHER = {"09_ledger": ("results/**/*",), "10_runs": ("results/**/manifest.json", "executed/*.ipynb")}
 WEIGHTS = {
     "04b_masked_training": ("toy-world/base_model/*.safetensors", "*/matched-without-*/*/reward_model/*.safetensors"),
     "08_explorer": tuple(f"*/{name}/seed0/reward_model/*.safetensors" for name in OBJECTIVES),
@@ -119,7 +123,7 @@ def input_files(root: Path, chapter: str, profile: str) -> list[Path]:
     facts = matching(runs, () if is_trained_here else MODEL_FACTS)
     light = [path for path in facts if path.suffix != ".safetensors" or path.name == "neuron_mask.safetensors"]
     loaded = matching(runs, WEIGHTS.get(chapter, ()))
-    return sorted({*light, *loaded, *matching(runs, INPUTS[chapter])})
+    return sorted({*light, *loaded, *matching(runs, INPUTS[chapter]), *matching(root, FURTHER.get(chapter, ()))})
 
 
 def clean_notebook(path: Path) -> str:

@@ -393,10 +393,11 @@ def weight(evidence: Evidence) -> Iterator[Finding]:
     """
     yield _weight(evidence, MIXED, NATURAL, "accuracy", way=PUBLISHED, is_primary=True)
     for arm in reversed(MIXED_ARMS):
-        families = [f for f in (EQUAL_ACTIVITY, EQUAL_SIZE) if evidence.controls([arm], SHARED, f)] or [EQUAL_SIZE]
-        yield _weight(evidence, arm, families[0], "margin", is_primary=arm == MATCHED_ARM)
-        yield _weight(evidence, arm, families[0], "accuracy")
-        yield from (_weight(evidence, arm, family, "margin") for family in families[1:])
+        best, *others = [f for f in (EQUAL_ACTIVITY, EQUAL_SIZE) if evidence.controls([arm], SHARED, f)] or [EQUAL_SIZE]
+        yield _weight(evidence, arm, best, "margin", is_primary=arm == MATCHED_ARM)
+        if (arm, SHARED, best) in evidence.removed:
+            yield _weight(evidence, arm, best, "accuracy")
+            yield from (_weight(evidence, arm, family, "margin") for family in others)
 
 
 def _weight(evidence: Evidence, arm: str, family: str, metric: str, way: str = CONTROLLED, **names: Any) -> Finding:

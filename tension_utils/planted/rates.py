@@ -29,7 +29,7 @@ RATES = {
     "false_refutations": (True, "n_refuted"),
 }
 
-MOST_FALSE_POSITIVES = 0.1  # a reading that errs more often gives no verdict
+MOST_ERRORS = 0.1  # a reading that errs more often gives no verdict
 
 
 def read_study(folder: Path) -> tuple[dict[str, pd.DataFrame], dict]:
@@ -106,6 +106,9 @@ def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:
 def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     """Return a ledger with the error rates of its designs; a test that errs too often gives no verdict.
 
+    One that supports false claims too often is not heard at all, one that refutes true ones too often not when it
+    refutes.
+
     Args:
         ledger: of `claims.ledger`.
         rates: of `error_rates`.
@@ -118,11 +121,19 @@ def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
         found = design_rates(rates, row) if row.verdict != "not run" else None
         new = {name: np.nan if found is None else found[name] for name in RATES}
         new["design"] = "" if found is None else design_words(found)
-        if row.way == WAYS[1] and new["false_positives"] > MOST_FALSE_POSITIVES:
-            new["verdict"] = "no verdict"
-            new["reason"] = f"its test errs in {100 * new['false_positives']:.0f} % of false worlds"
+        if row.way == WAYS[1] and (reason := _objection(row.verdict, new)):
+            new |= {"verdict": "no verdict", "reason": reason}
         rows.append(row.to_dict() | new)
     return pd.DataFrame(rows)
+
+
+def _objection(verdict: str, rates: Mapping[str, float]) -> str:
+    """Return why a verdict cannot be trusted, else nothing."""
+    if rates["false_positives"] > MOST_ERRORS:
+        return f"its test errs in {100 * rates['false_positives']:.0f} % of false worlds"
+    if verdict == "refuted" and rates["false_refutations"] > MOST_ERRORS:
+        return f"its test refutes in {100 * rates['false_refutations']:.0f} % of true worlds"
+    return ""
 
 
 def design_words(design: pd.Series) -> str:

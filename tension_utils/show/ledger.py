@@ -74,6 +74,8 @@ def result_of(finding: Finding | pd.Series) -> str:
         return f"not run ({finding.reason})"
     p = "" if isnan(finding.p_value) else f", p = {finding.p_value:.2g}"
     p = f", p < {SMALLEST_P}" if finding.p_value < SMALLEST_P else p
+    adjusted = getattr(finding, "p_adjusted", finding.p_value)
+    p += f" ({adjusted:.2g} after Holm)" if adjusted > max(finding.p_value, SMALLEST_P) else ""
     n = f"n = {finding.n_items:,}{' neurons' if finding.unit == INDEX else ''}, {seeds_text(finding.n_seeds)}"
     parts = "; ".join(f"{part.name} {number_words(*part[1:], finding.unit)}" for part in finding.parts)
     words = f"{number_words(finding.value, finding.ci_low, finding.ci_high, finding.unit)}{p}; {n}"
@@ -111,17 +113,26 @@ def endpoint_table() -> pd.DataFrame:
 
 
 def finding_table(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return findings as a table to read: reading, result, verdict, and how often its test is right.
+    """Return findings as a table to read, the one that decides first and those as published last.
 
     Args:
         findings: rows of `rates.with_rates`.
+
+    Returns:
+        role, reading, result, verdict and, where the rows have them, power, false_positives and design.
     """
-    texts = {"reading": map(subject_of, findings.itertuples()), "result": map(result_of, findings.itertuples())}
-    table = pd.DataFrame({name: list(words) for name, words in texts.items()})
-    table["verdict"] = [f"no verdict: {row.reason}" if row.verdict == "no verdict" else row.verdict
-                        for row in findings.itertuples()]  # fmt: skip
-    names = [name for name in ("power", "false_positives", "design") if name in findings]
-    return table.assign(**{name: findings[name].to_numpy() for name in names})
+    is_published = findings.way == WAYS[0]
+    findings = findings.assign(role="secondary").assign(is_published=is_published)
+    findings.loc[findings.is_primary, "role"] = "primary"
+    findings.loc[is_published, "role"] = WAYS[0]
+    rows = findings.sort_values(["is_published", "is_primary"], ascending=[True, False], kind="stable")
+    table = pd.DataFrame({"role": rows.role.to_list(), "reading": [subject_of(row) for row in rows.itertuples()]})
+    table["result"] = [result_of(row) for row in rows.itertuples()]
+    table["verdict"] = [
+        f"no verdict: {row.reason}" if row.verdict == "no verdict" else row.verdict for row in rows.itertuples()
+    ]
+    names = [name for name in ("power", "false_positives", "design") if name in rows]
+    return table.assign(**{name: rows[name].to_numpy() for name in names})
 
 
 def answer(ledgers: Mapping[str, pd.DataFrame]) -> str:
@@ -136,6 +147,11 @@ def answer(ledgers: Mapping[str, pd.DataFrame]) -> str:
         for words, ledger in ledgers.items():
             published, controlled = (primary_of(ledger, key, way) for way in WAYS)
             verdicts = f"as published **{published.verdict}**, under control **{controlled.verdict}**"
-            lines += [f"- {words}: {verdicts}. {sentence(controlled).capitalize()}."]
+            lines += [f"- {words}: {verdicts}. {_capitalized(sentence(controlled))}."]
         lines += [""]
     return "\n".join(lines)
+
+
+def _capitalized(text: str) -> str:
+    """Return a text with a capital first letter; `str.capitalize` makes the others small."""
+    return text[0].upper() + text[1:]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tension_utils.analysis.accuracy import OPPOSING, percent, points
+from tension_utils.analysis.findings import WAYS
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
@@ -35,21 +36,17 @@ def tension_answer(by_group: pd.DataFrame) -> str:
 
 
 def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:
-    """Say which scores find a plant, and how often a test is right, in the stored study's tables."""
+    """Say which scores find a plant, and how often a reading of C2 is right, in the stored study's tables."""
     found = finders.set_index(["site", "score_kind", "plant"]).precision["down_input"]
-    tests = rates[rates.score_kind == "rms_change"].set_index(["claim", "reading", "metric"])
-    margins = tests.loc["C2", "interval", "margin"]
+    primary = rates[rates.is_primary & (rates.claim == "C2") & (rates.n_seeds == rates.n_seeds.max())]
+    raw, ours = (primary[primary.way == way].iloc[0] for way in WAYS)
     parts = [
         f"{kind} finds {100 * found[kind, 'loud']:.0f} % of a loud plant and {100 * found[kind, 'quiet']:.0f} % of a "
         "quiet one"
         for kind in ("mean_abs", "rms_change")
     ]
-    raw = tests.false_positives["C2", "raw change", "accuracy"]
-    parts += [f"a raw drop in accuracy supports C2 in {100 * raw:.0f} % of the worlds where it is false"]
-    parts += [
-        f"the margin beyond random sets does so in {100 * margins.false_positives:.0f} %, and in "
-        f"{100 * margins.power:.0f} % where it is true"
-    ]
+    parts += [f"a raw drop supports C2 in {100 * raw.false_positives:.0f} % of the worlds where it is false"]
+    parts += [f"the ledger does so in {100 * ours.false_positives:.0f} %, and in {100 * ours.power:.0f} % where it is true"]
     return "; ".join(parts) + "."
 
 
