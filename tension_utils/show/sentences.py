@@ -46,7 +46,9 @@ def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:
         for kind in ("mean_abs", "rms_change")
     ]
     parts += [f"a raw drop supports C2 in {100 * raw.false_positives:.0f} % of the worlds where it is false"]
-    parts += [f"the ledger does so in {100 * ours.false_positives:.0f} %, and in {100 * ours.power:.0f} % where it is true"]
+    parts += [
+        f"the ledger does so in {100 * ours.false_positives:.0f} %, and in {100 * ours.power:.0f} % where it is true"
+    ]
     return "; ".join(parts) + "."
 
 
