@@ -1,12 +1,29 @@
 """Choices of a run, checked when they are made; the arms; a run, which is one reward model, and its folder."""
 
 import dataclasses
+import difflib
+import functools
 import hashlib
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import field
 from numbers import Real
 from pathlib import Path
+from typing import Annotated, Any, Literal, dataclass_transform, get_args, get_type_hints
+
+from pydantic import AfterValidator, ConfigDict, Field, Strict, ValidationError, WrapValidator
+from pydantic.dataclasses import dataclass as validated_dataclass
+
+
+def nearest(name: object, names: Collection[str]) -> str:
+    """Return ``; did you mean 'x'?`` for a name that is close to one of ``names``, else nothing.
+
+    >>> nearest("objectivs", ("objectives", "seeds"))
+    "; did you mean 'objectives'?"
+    """
+    close = difflib.get_close_matches(str(name), [str(other) for other in names], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> str:
@@ -19,7 +36,8 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     'helpful'
     """
     if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}; got {value!r}")
+        known = ", ".join(map(str, choices))
+        raise ValueError(f"{name}: expected one of {known}; got {value!r}{nearest(value, choices)}")
     return value
 
 
@@ -30,7 +48,7 @@ def check_choices(name: str, values: Collection[str], choices: Collection[str]) 
         ValueError: names the parameter and what is wrong with it.
     """
     if isinstance(values, str):
-        raise ValueError(f"{name}: expected a list of values; got the text {values!r}")
+        raise ValueError(f"{name}: expected a list; got {values!r}")
     if not values or len(set(values)) != len(values):
         raise ValueError(f"{name}: expected at least one value and none twice; got {list(values)!r}")
     for value in values:
@@ -45,18 +63,6 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
         raise ValueError(f"{name}: expected a number from {low} to {high}; got {value!r}")
-
-
-def check_values(name: str, values: Collection[float], low: float, high: float = float("inf")) -> None:
-    """Check a non-empty collection of numbers without repeats, each from ``low`` to ``high``.
-
-    Raises:
-        ValueError: names the parameter and what is wrong with it.
-    """
-    if not values or len(set(values)) != len(values):
-        raise ValueError(f"{name}: expected at least one value and none twice; got {list(values)!r}")
-    for value in values:
-        check_range(name, value, low, high)
 
 
 def check_fields(name: str, values: Mapping[str, object], config_class: type) -> Mapping[str, object]:
@@ -76,6 +82,103 @@ def check_fields(name: str, values: Mapping[str, object], config_class: type) ->
     return values
 
 
+EXPECTED = {  # pydantic's name of a fault -> what was expected; others are told in pydantic's words
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "string_too_short": "a text that is not empty",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "missing": "a value",
+}
+
+
+def faults_of(error: ValidationError, kind: type) -> Iterator[str]:
+    """Yield one line per fault that pydantic found: where, what was expected, what came and the nearest valid name.
+
+    Args:
+        error: of a value that was to become a ``kind``.
+        kind: a dataclass or a typed dictionary.
+    """
+    for fault in error.errors():
+        path, came = list(fault["loc"]), fault["input"]
+        if path and isinstance(path[0], int):  # the place of an argument
+            path[0] = [*get_type_hints(kind), path[0]][path[0]]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = fields_at(kind, path[:-1])
+            yield f"{where}: unknown{nearest(path[-1], known)} Known: {', '.join(known)}"
+            continue
+        if fault["type"] == "literal_error":
+            known = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+            text = f"expected one of {', '.join(known)}; got {came!r}{nearest(came, known)}"
+        elif fault["type"] == "value_error":
+            text = str(fault["ctx"]["error"])
+        else:
+            wanted = EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be "))
+            text = f"expected {wanted.format(**fault.get('ctx', {}))}"
+        came = "" if "; got " in text else f"; got {'nothing' if fault['type'] == 'missing' else repr(came)}"
+        yield f"{where}: {text}{came}".removeprefix(": ")
+
+
+def fields_at(kind: type, path: list[str | int]) -> list[str]:
+    """Return the names that a dataclass or typed dictionary has at a place inside it."""
+    for part in path:
+        kind = get_args(kind)[0] if isinstance(part, int) else get_type_hints(kind)[part]
+    return list(get_type_hints(kind))
+
+
+@dataclass_transform(frozen_default=True)
+def checked(cls: type) -> type:
+    """Make a frozen dataclass whose values are checked when it is made: faults are a ValueError of one line each."""
+    cls = validated_dataclass(frozen=True, config=ConfigDict(extra="forbid"))(cls)
+    make = cls.__init__
+
+    @functools.wraps(make)
+    def __init__(self: object, *values: object, **named: object) -> None:
+        try:
+            make(self, *values, **named)
+        except ValidationError as error:
+            raise ValueError("\n".join(faults_of(error, cls))) from None
+
+    cls.__init__ = __init__
+    return cls
+
+
+def whole(low: int) -> Any:
+    """Return the type of whole numbers from ``low``; neither true nor 1.0 nor "1" is one."""
+    return Annotated[int, Strict(), Field(ge=low)]
+
+
+def number(low: float, high: float | None = None) -> Any:
+    """Return the type of numbers from ``low`` to ``high``, kept as given: 1 and 1.0 have different hashes."""
+    return Annotated[
+        float, Strict(), Field(ge=low, le=high), WrapValidator(lambda value, check: (check(value), value)[1])
+    ]
+
+
+def _some(values: tuple) -> tuple:
+    if not values or len(set(values)) != len(values):
+        raise ValueError("expected at least one value and none twice")
+    return values
+
+
+def some(kind: Any) -> Any:
+    """Return the type of lists that hold at least one of a kind, and none twice."""
+    return Annotated[tuple[kind, ...], AfterValidator(_some)]
+
+
+Text = Annotated[str, Strict(), Field(min_length=1)]
+Flag = Annotated[bool, Strict()]
+
+Share = number(1e-9, 1)  # of all neurons; no share is no set
+
 OBJECTIVES = ("helpful", "harmless", "helpful-harmless")
 
 SINGLE_OBJECTIVES = OBJECTIVES[:2]
@@ -93,7 +196,7 @@ MASKED_ARMS = (SHARED_MASK_ARM, *RANDOM_MASK_ARMS)
 LABELS = ("given", "coin", "longer")
 
 
-@dataclass(frozen=True)
+@checked
 class Arm:
     """What a reward model is trained on.
 
@@ -104,9 +207,9 @@ class Arm:
             ``"longer"``, the response with more characters is chosen (as given where both have as many).
     """
 
-    helpful: float = 0.0
-    harmless: float = 0.0
-    labels: str = LABELS[0]
+    helpful: number(0, 1) = 0.0
+    harmless: number(0, 1) = 0.0
+    labels: Literal[LABELS] = LABELS[0]
 
 
 # Sham arms learn labels that carry no objective: what they share with a reward model needs none.
@@ -169,7 +272,16 @@ def config_hash(config: object, **upstream: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+def _for_both(subsets: Mapping) -> dict:
+    if set(subsets) != set(SINGLE_OBJECTIVES) or not all(subsets.values()):
+        raise ValueError("expected a list of folders for each of helpful, harmless")
+    return dict(sorted(subsets.items()))
+
+
+Subsets = Annotated[Mapping[str, tuple[Text, ...]], AfterValidator(_for_both)]
+
+
+@checked
 class DataConfig:
     """Where preference pairs come from and how many are used.
 
@@ -183,29 +295,16 @@ class DataConfig:
         bad_pairs: what to do with a row that is no usable pair (empty, identical, different prompts, missing field).
     """
 
-    source: str = TOY
-    subsets: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: {"helpful": ("helpful-base",), "harmless": ("harmless-base",)}
-    )
-    n_train_pairs: int = 0
-    n_validation_pairs: int = 50
-    max_length: int = 1024
-    long_pairs: str = "error"
-    bad_pairs: str = "error"
-
-    def __post_init__(self) -> None:
-        lists = [value for value in self.subsets.values() if isinstance(value, list | tuple) and value]
-        if set(self.subsets) != set(SINGLE_OBJECTIVES) or len(lists) < len(SINGLE_OBJECTIVES):
-            raise ValueError(f"subsets: expected a list of folders for each of helpful, harmless; got {self.subsets!r}")
-        object.__setattr__(self, "subsets", {key: tuple(value) for key, value in sorted(self.subsets.items())})
-        check_range("n_train_pairs", self.n_train_pairs, 0)
-        check_range("n_validation_pairs", self.n_validation_pairs, 1)
-        check_range("max_length", self.max_length, 8)
-        check_choice("long_pairs", self.long_pairs, LONG_PAIRS)
-        check_choice("bad_pairs", self.bad_pairs, BAD_PAIRS)
+    source: Text = TOY
+    subsets: Subsets = field(default_factory=lambda: {"helpful": ("helpful-base",), "harmless": ("harmless-base",)})
+    n_train_pairs: whole(0) = 0
+    n_validation_pairs: whole(1) = 50
+    max_length: whole(8) = 1024
+    long_pairs: Literal[LONG_PAIRS] = "error"
+    bad_pairs: Literal[BAD_PAIRS] = "error"
 
 
-@dataclass(frozen=True)
+@checked
 class TrainConfig:
     """How one reward model is trained (Bradley-Terry).
 
@@ -218,26 +317,17 @@ class TrainConfig:
         pad_with_eos: pad with EOS where the tokenizer has no padding token (GPT-2).
     """
 
-    n_epochs: float = 1.0
-    batch_size: int = 16
-    tokens_per_batch: int = 2048
-    learning_rate: float = 1e-4
-    warmup_share: float = 0.1
-    n_evaluations: int = 4
-    precision: str = "auto"
-    pad_with_eos: bool = False
-
-    def __post_init__(self) -> None:
-        check_range("n_epochs", self.n_epochs, 1e-6)
-        check_range("batch_size", self.batch_size, 1)
-        check_range("tokens_per_batch", self.tokens_per_batch, 1)
-        check_range("learning_rate", self.learning_rate, 0.0, 1.0)
-        check_range("warmup_share", self.warmup_share, 0.0, 1.0)
-        check_range("n_evaluations", self.n_evaluations, 1)
-        check_choice("precision", self.precision, PRECISIONS)
+    n_epochs: number(1e-6) = 1.0
+    batch_size: whole(1) = 16
+    tokens_per_batch: whole(1) = 2048
+    learning_rate: number(0, 1) = 1e-4
+    warmup_share: number(0, 1) = 0.1
+    n_evaluations: whole(1) = 4
+    precision: Literal[PRECISIONS] = "auto"
+    pad_with_eos: Flag = False
 
 
-@dataclass(frozen=True)
+@checked
 class EngineConfig:
     """How items go through a model without training it.
 
@@ -247,25 +337,12 @@ class EngineConfig:
         precision: of the backbone; ``"auto"`` is bf16 where the hardware multiplies bf16 matrices. Rewards are float32.
     """
 
-    n_items: int = 0
-    tokens_per_batch: int = 4096
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_range("n_items", self.n_items, 0)
-        check_range("tokens_per_batch", self.tokens_per_batch, 1)
-        check_choice("precision", self.precision, PRECISIONS)
+    n_items: whole(0) = 0
+    tokens_per_batch: whole(1) = 4096
+    precision: Literal[PRECISIONS] = "auto"
 
 
-def check_sources(sources: Mapping[str, str], benchmarks: tuple[str, ...]) -> None:
-    """Check that every source belongs to a benchmark that is used, and is a name."""
-    for name, source in sources.items():
-        check_choice("benchmark_sources", name, benchmarks)
-        if not isinstance(source, str) or not source:
-            raise ValueError(f"benchmark_sources: expected a public name or a folder for {name}; got {source!r}")
-
-
-@dataclass(frozen=True)
+@checked
 class EvaluateConfig:
     """Which benchmarks are evaluated.
 
@@ -279,23 +356,20 @@ class EvaluateConfig:
         items_of: benchmark -> prompts per subset, where it differs from ``engine.n_items``.
     """
 
-    benchmarks: tuple[str, ...] = ("hh-rlhf",)
+    benchmarks: some(Text) = ("hh-rlhf",)
     engine: EngineConfig = EngineConfig()
-    sources: Mapping[str, str] = field(default_factory=dict)
-    max_length: int = 0
-    n_template_check: int = 0
-    items_of: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, Text] = field(default_factory=dict)
+    max_length: whole(0) = 0
+    n_template_check: whole(0) = 0
+    items_of: Mapping[str, whole(0)] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_range("max_length", self.max_length, 0)
-        check_range("n_template_check", self.n_template_check, 0)
-        check_sources(self.sources, self.benchmarks)
-        for name, n_items in self.items_of.items():
-            check_choice("benchmark_items", name, self.benchmarks)
-            check_range(f"benchmark_items: {name}", n_items, 0)
+        for name, values in (("benchmark_sources", self.sources), ("benchmark_items", self.items_of)):
+            for benchmark in values:
+                check_choice(name, benchmark, self.benchmarks)
 
 
-@dataclass(frozen=True)
+@checked
 class IdentifyConfig:
     """Which neuron statistics are taken on the reward model's own training pairs, and which views of them.
 
@@ -308,23 +382,15 @@ class IdentifyConfig:
         n_generic: its passages for the views on generic text; 0 takes no such views.
     """
 
-    score_kinds: tuple[str, ...] = SCORE_KINDS
-    scopes: tuple[str, ...] = SCOPES
-    n_view_items: int = 0
+    score_kinds: some(Literal[SCORE_KINDS]) = SCORE_KINDS
+    scopes: some(Literal[SCOPES]) = SCOPES
+    n_view_items: whole(0) = 0
     engine: EngineConfig = EngineConfig()
-    generic_text: str = "pydoc"
-    n_generic: int = 0
-
-    def __post_init__(self) -> None:
-        check_choices("score_kinds", self.score_kinds, SCORE_KINDS)
-        check_choices("scopes", self.scopes, SCOPES)
-        check_range("n_view_items", self.n_view_items, 0)
-        check_range("n_generic", self.n_generic, 0)
-        if not isinstance(self.generic_text, str) or not self.generic_text:
-            raise ValueError(f"generic_text: expected 'pydoc' or the path of a text file; got {self.generic_text!r}")
+    generic_text: Text = "pydoc"
+    n_generic: whole(0) = 0
 
 
-@dataclass(frozen=True)
+@checked
 class AblateConfig:
     """Which neuron sets are removed, and on which items the effect is measured.
 
@@ -349,46 +415,64 @@ class AblateConfig:
             that are scaled by anything else use the kind "zero", which alone scales the activation itself.
     """
 
-    score_kinds: tuple[str, ...] = ("signed_mean", "rms_change")
-    scope: str = "all"
-    fraction: float = 0.1
-    fractions: tuple[float, ...] = (0.1,)
-    ablation_kinds: tuple[str, ...] = ("zero",)
-    main_kind: str = "rms_change"
-    n_draws: int = 8
-    benchmarks: tuple[str, ...] = ("hh-rlhf",)
+    score_kinds: some(Literal[SCORE_KINDS]) = ("signed_mean", "rms_change")
+    scope: Literal[SCOPES] = "all"
+    fraction: Share = 0.1
+    fractions: some(Share) = (0.1,)
+    ablation_kinds: some(Literal[ABLATION_KINDS]) = ("zero",)
+    main_kind: Literal[SCORE_KINDS] = "rms_change"
+    n_draws: whole(1) = 8
+    benchmarks: some(Text) = ("hh-rlhf",)
     engine: EngineConfig = EngineConfig()
-    sources: Mapping[str, str] = field(default_factory=dict)
-    max_length: int = 0
-    blocks: tuple[str, ...] = BLOCKS
-    families: tuple[str, ...] = FAMILIES[:2]
-    controls: tuple[str, ...] = CONTROLS[:1]
-    n_activity_bins: int = 20
-    scales: tuple[float, ...] = (REMOVAL,)
+    sources: Mapping[str, Text] = field(default_factory=dict)
+    max_length: whole(0) = 0
+    blocks: some(Literal[BLOCKS]) = BLOCKS
+    families: some(Literal[FAMILIES]) = FAMILIES[:2]
+    controls: some(Literal[CONTROLS]) = CONTROLS[:1]
+    n_activity_bins: whole(1) = 20
+    scales: some(number(REMOVAL, MOST_SCALE)) = (REMOVAL,)
 
     def __post_init__(self) -> None:
-        check_range("max_length", self.max_length, 0)
-        check_choices("blocks", self.blocks, BLOCKS)
-        check_choices("families", self.families, FAMILIES)
-        check_choices("controls", self.controls, CONTROLS)
-        check_range("n_activity_bins", self.n_activity_bins, 1)
-        check_values("scales", self.scales, REMOVAL, MOST_SCALE)
+        for benchmark in self.sources:
+            check_choice("benchmark_sources", benchmark, self.benchmarks)
         if 1 in self.scales:
             raise ValueError(f"scales: expected no 1, which changes nothing; got {list(self.scales)!r}")
-        check_choices("score_kinds", self.score_kinds, SCORE_KINDS)
-        check_choice("scope", self.scope, SCOPES)
-        check_choices("ablation_kinds", self.ablation_kinds, ABLATION_KINDS)
-        check_choice("main_kind", self.main_kind, SCORE_KINDS)
-        check_range("n_draws", self.n_draws, 1)
-        check_sources(self.sources, self.benchmarks)
-        check_values("fractions", self.fractions, 1e-9, 1)
-        check_range("fraction", self.fraction, 1e-9, 1)
 
 
 SINGLE_PAIR = "single-pair"  # folder of what belongs to both single-objective reward models of a seed
 
 
-@dataclass(frozen=True)
+def check_name(name: str) -> str:
+    """Return a name that becomes a folder and part of a command: of a profile, or a base model's short name.
+
+    Raises:
+        ValueError: for anything but letters, digits, ``.``, ``_`` and ``-``, the first a letter or digit.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(f"expected letters, digits, '.', '_' or '-', the first a letter or digit; got {name!r}")
+    return name
+
+
+def short_name(base_model: str) -> str:
+    """Return the last part of a base model's name or path, in lower case.
+
+    >>> short_name("HuggingFaceTB/SmolLM2-135M")
+    'smollm2-135m'
+    """
+    return base_model.rstrip("/").split("/")[-1].lower()
+
+
+def _with_short_name(base_model: str) -> str:
+    if not short_name(base_model):
+        raise ValueError("expected a public name, a folder or 'toy'")
+    check_name(short_name(base_model))
+    return base_model
+
+
+BaseModelName = Annotated[Text, AfterValidator(_with_short_name)]
+
+
+@checked
 class Run:
     """The unit of work: one reward model, named by base model, objective and seed, and the folder it fills.
 
@@ -398,23 +482,14 @@ class Run:
     """
 
     root: Path
-    base_model: str
-    objective: str
-    seed: int
-
-    def __post_init__(self) -> None:
-        check_choice("objective", self.objective, ARMS)
-        check_range("seed", self.seed, 0)
-        if not isinstance(self.seed, int):
-            raise ValueError(f"seed: expected a whole number; got {self.seed!r}")
-        if not isinstance(self.base_model, str) or not self.base_model_name:
-            raise ValueError(f"base_model: expected a public name, a folder or 'toy'; got {self.base_model!r}")
-        object.__setattr__(self, "root", Path(self.root))
+    base_model: BaseModelName
+    objective: Literal[tuple(ARMS)]
+    seed: whole(0)
 
     @property
     def base_model_name(self) -> str:
-        """Short name of the base model: the last part of its name or path, in lower case."""
-        return self.base_model.rstrip("/").split("/")[-1].lower()
+        """Short name of the base model."""
+        return short_name(self.base_model)
 
     @property
     def folder(self) -> Path:
@@ -427,7 +502,7 @@ class Run:
         return {"base_model": self.base_model_name, "objective": self.objective, "seed": self.seed}
 
 
-@dataclass(frozen=True)
+@checked
 class SinglePair:
     """The helpful and the harmless reward model of one base model and seed, and the folder of what belongs to both.
 
@@ -437,11 +512,8 @@ class SinglePair:
     """
 
     root: Path
-    base_model: str
-    seed: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", self.helpful.root)  # a run checks all three values
+    base_model: BaseModelName
+    seed: whole(0)
 
     @property
     def helpful(self) -> Run:

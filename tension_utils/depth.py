@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.architectures import architecture_of, reward_head
 from tension_utils.artifacts import write_table
-from tension_utils.config import EngineConfig, Run
+from tension_utils.config import EngineConfig, Run, checked
 from tension_utils.data import Item
 from tension_utils.engine.packing import PackedBatch, PreparedItem
 from tension_utils.evaluation import (
@@ -25,7 +24,7 @@ from tension_utils.evaluation import (
 from tension_utils.stages import ItemsConfig, Stage, load_items
 
 
-@dataclass(frozen=True)
+@checked
 class DepthConfig:
     """On which test items the reward is read at every depth.
 

@@ -4,8 +4,8 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,9 @@ from tension_utils.config import (
     Run,
     SinglePair,
     check_choices,
+    checked,
     config_hash,
+    some,
 )
 from tension_utils.data import training_pairs
 from tension_utils.engine.packing import PreparedItem
@@ -163,7 +165,7 @@ HALVES = ("a", "b")
 GRADIENTS = tuple(f"{objective}-{half}" for objective in SINGLE_OBJECTIVES for half in HALVES)
 
 
-@dataclass(frozen=True)
+@checked
 class GradientConfig:
     """From how many pairs the gradients are taken.
 
@@ -293,7 +295,7 @@ def objective_cosines(dots: pd.DataFrame, by: Sequence[str] = PLACE) -> pd.DataF
     return table[[*keys, *(column for column in table if column not in ("_", *keys, "n_parameters")), "n_parameters"]]
 
 
-@dataclass(frozen=True)
+@checked
 class WeightChangeConfig:
     """Whose weight changes are compared.
 
@@ -301,10 +303,7 @@ class WeightChangeConfig:
         arms: of `config.ARMS`; those without a reward model are left out.
     """
 
-    arms: tuple[str, ...] = (*OBJECTIVES, MATCHED_ARM)
-
-    def __post_init__(self) -> None:
-        check_choices("arms", self.arms, ARMS)
+    arms: some(Literal[tuple(ARMS)]) = (*OBJECTIVES, MATCHED_ARM)
 
 
 def weight_change_run(pair: SinglePair, config: WeightChangeConfig) -> bool:

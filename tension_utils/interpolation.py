@@ -1,13 +1,14 @@
 """Interpolate the weights of the helpful and the harmless reward model, and score the tests at every point."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field, Strict
 from tqdm import tqdm
 
 from tension_utils.artifacts import atomic_path, read_manifest, remove_any, require, write_table
-from tension_utils.config import SINGLE_OBJECTIVES, EngineConfig, SinglePair, check_range
+from tension_utils.config import SINGLE_OBJECTIVES, EngineConfig, SinglePair, checked, some
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.masking import NEURON_MASK_FILE
 from tension_utils.models import open_checkpoint, set_interpolated
@@ -16,7 +17,7 @@ from tension_utils.stages import ItemsConfig, Stage, load_items
 PARTS = "interpolation_parts"  # folder of finished weights while the stage is under way
 
 
-@dataclass(frozen=True)
+@checked
 class InterpolateConfig:
     """At which points between the helpful and the harmless reward model the tests are scored.
 
@@ -25,15 +26,8 @@ class InterpolateConfig:
         items: which; those of the evaluate stage, so that both ends repeat its rows.
     """
 
-    weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    weights: some(Annotated[float, Strict(), Field(ge=0, le=1)]) = (0.0, 0.25, 0.5, 0.75, 1.0)
     items: ItemsConfig = ItemsConfig()
-
-    def __post_init__(self) -> None:
-        if not self.weights or len(set(self.weights)) != len(self.weights):
-            raise ValueError(f"weights: expected at least one value and none twice; got {list(self.weights)!r}")
-        for weight in self.weights:
-            check_range("weights", weight, 0, 1)
-        object.__setattr__(self, "weights", tuple(map(float, self.weights)))
 
     @property
     def engine(self) -> EngineConfig:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -59,12 +60,15 @@ from tension_utils.config import (
     EvaluateConfig,
     IdentifyConfig,
     Run,
+    Share,
     SinglePair,
+    Text,
     TrainConfig,
     check_choice,
-    check_range,
-    check_sources,
+    checked,
     config_hash,
+    some,
+    whole,
 )
 from tension_utils.data import Item, training_pairs
 from tension_utils.engine.packing import prepare_items
@@ -83,7 +87,7 @@ from tension_utils.training import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@checked
 class ItemsConfig:
     """Which test items go through a model, and how; the fields mean what they mean in `EvaluateConfig`.
 
@@ -95,18 +99,16 @@ class ItemsConfig:
         items_of: benchmark -> prompts per subset, where it differs from ``engine.n_items``.
     """
 
-    benchmarks: tuple[str, ...] = ("hh-rlhf",)
+    benchmarks: some(Text) = ("hh-rlhf",)
     engine: EngineConfig = EngineConfig()
-    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    max_length: int = 0
-    items_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    sources: Mapping[str, Text] = dataclasses.field(default_factory=dict)
+    max_length: whole(0) = 0
+    items_of: Mapping[str, whole(0)] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_range("max_length", self.max_length, 0)
-        check_sources(self.sources, self.benchmarks)
-        for name, n_items in self.items_of.items():
-            check_choice("items_of", name, self.benchmarks)
-            check_range(f"items_of: {name}", n_items, 0)
+        for name, values in (("benchmark_sources", self.sources), ("items_of", self.items_of)):
+            for benchmark in values:
+                check_choice(name, benchmark, self.benchmarks)
 
     @classmethod
     def of(cls, config: EvaluateConfig) -> "ItemsConfig":
@@ -686,7 +688,7 @@ def _items_of(stage: Stage, configs: Sequence[AblateConfig], max_length: int) ->
     return [_Items(found[key], c.engine.tokens_per_batch) for key, c in zip(keys, configs, strict=True)]
 
 
-@dataclass(frozen=True)
+@checked
 class MaskConfig:
     """Which neurons the mixed reward model is trained without.
 
@@ -697,16 +699,10 @@ class MaskConfig:
         mode: of `MASK_MODES`.
     """
 
-    score_kind: str = "rms_change"
-    fraction: float = 0.1
-    scope: str = "all"
-    mode: str = MASK_MODES[0]
-
-    def __post_init__(self) -> None:
-        check_choice("score_kind", self.score_kind, SCORE_KINDS)
-        check_range("fraction", self.fraction, 1e-9, 1)
-        check_choice("scope", self.scope, SCOPES)
-        check_choice("mode", self.mode, MASK_MODES)
+    score_kind: Literal[SCORE_KINDS] = "rms_change"
+    fraction: Share = 0.1
+    scope: Literal[SCOPES] = "all"
+    mode: Literal[MASK_MODES] = MASK_MODES[0]
 
 
 def sibling(run: Run, objective: str) -> Run:

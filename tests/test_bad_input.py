@@ -96,11 +96,11 @@ def test_values_of_every_profile_are_parameters_of_their_notebook() -> None:
 
 CHOICES: dict[str, tuple[Callable[[str], object], str, tuple[str, ...]]] = {
     "objective": (lambda bad: list_runs(Path("runs"), ["toy"], ["helpful", bad], [0]), "objectives", ARMS),
-    "identified score kind": (lambda bad: IdentifyConfig(score_kinds=("rms", bad)), "score_kinds", SCORE_KINDS),
-    "ablated score kind": (lambda bad: AblateConfig(score_kinds=(bad,)), "score_kinds", SCORE_KINDS),
-    "ablation kind": (lambda bad: AblateConfig(ablation_kinds=("zero", bad)), "ablation_kinds", ABLATION_KINDS),
+    "identified score kind": (lambda bad: IdentifyConfig(score_kinds=("rms", bad)), "score_kinds[1]", SCORE_KINDS),
+    "ablated score kind": (lambda bad: AblateConfig(score_kinds=(bad,)), "score_kinds[0]", SCORE_KINDS),
+    "ablation kind": (lambda bad: AblateConfig(ablation_kinds=("zero", bad)), "ablation_kinds[1]", ABLATION_KINDS),
     "main score kind": (lambda bad: AblateConfig(main_kind=bad), "main_kind", SCORE_KINDS),
-    "identified scope": (lambda bad: IdentifyConfig(scopes=("all", bad)), "scopes", SCOPES),
+    "identified scope": (lambda bad: IdentifyConfig(scopes=("all", bad)), "scopes[1]", SCOPES),
     "ablated scope": (lambda bad: AblateConfig(scope=bad), "scope", SCOPES),
     "training precision": (lambda bad: TrainConfig(precision=bad), "precision", PRECISIONS),
     "engine precision": (lambda bad: EngineConfig(precision=bad), "precision", PRECISIONS),
@@ -149,11 +149,11 @@ def command(module: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
 @pytest.mark.parametrize(
     "config, said",
     [
-        ('{"conflict": 2}', "conflict: expected a number from 0 to 1; got 2"),
-        ('{"n_train": "many"}', "n_train: expected a number from 10 to inf; got 'many'"),
-        ('{"conflicts": 0.4}', "'conflicts'; known fields: conflict, noise, n_train, n_test"),
+        ('{"conflict": 2}', "--config: expected fields of ToyConfig: conflict: expected at most 1; got 2"),
+        ('{"n_train": "many"}', "n_train: expected a whole number; got 'many'"),
+        ('{"conflicts": 0.4}', "conflicts: unknown; did you mean 'conflict'? Known: conflict, noise, n_train, n_test"),
         ('{"conflict": 0.4', "--config: "),
-        ("[0.4]", "known fields: conflict, noise, n_train"),
+        ("[0.4]", "--config: expected fields of ToyConfig: "),
     ],
 )
 def test_wrong_knob_of_the_embedded_world_is_named_and_nothing_is_made(

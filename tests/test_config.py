@@ -1,6 +1,7 @@
 """Choices are checked when they are made, and their hash changes with every one of them."""
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,11 @@ from tension_utils.config import (
     check_range,
     config_hash,
 )
+from tension_utils.depth import DepthConfig
+from tension_utils.geometry import GradientConfig, WeightChangeConfig
+from tension_utils.interpolation import InterpolateConfig
+from tension_utils.stages import ItemsConfig, MaskConfig
+from tension_utils.toy.world import ToyConfig
 
 CONFIGS = (DataConfig, TrainConfig, EngineConfig, EvaluateConfig, IdentifyConfig, AblateConfig)
 
@@ -34,6 +40,31 @@ def test_a_choice_passes_and_another_lists_them_all() -> None:
 def test_collections_are_not_empty_and_hold_nothing_twice(values: list[str]) -> None:
     with pytest.raises(ValueError, match="objectives: expected at least one value and none twice"):
         check_choices("objectives", values, OBJECTIVES)
+
+
+PINNED = {
+    DataConfig: "76e7dc41d6e61926",
+    TrainConfig: "8c5c0197c7831db8",
+    EngineConfig: "9499062703d6c288",
+    EvaluateConfig: "b6271a5771fbaebb",
+    IdentifyConfig: "65ddc4597756b475",
+    AblateConfig: "15e7c1ae4f8c9f17",
+    ItemsConfig: "f4cf61aeabaa69b0",
+    MaskConfig: "e810e8bb6aec306e",
+    InterpolateConfig: "9bfd355da1c683de",
+    GradientConfig: "bcb03c9d2ad52fc4",
+    WeightChangeConfig: "4b61b09747c2d4ea",
+    DepthConfig: "4345c79c6ed81bba",
+    ToyConfig: "06796e4d0ef57f3c",
+}
+
+
+def test_stored_runs_are_found_again() -> None:
+    """The hashes under which finished stages are recorded; a changed one trains and measures everything anew."""
+    assert {kind: config_hash(kind()) for kind in PINNED} == PINNED
+    assert config_hash(TrainConfig(n_epochs=1)) != config_hash(TrainConfig(n_epochs=1.0)), "values are kept as given"
+    written = json.loads(json.dumps(dataclasses.asdict(AblateConfig())))
+    assert config_hash(AblateConfig(**written)) == PINNED[AblateConfig], "lists of a manifest are the same choices"
 
 
 @settings(deadline=None)
@@ -111,61 +142,68 @@ def test_different_values_have_different_hashes(a: dict, b: dict) -> None:
 @pytest.mark.parametrize(
     "config_class, values, message",
     [
-        (DataConfig, {"subsets": {"helpful": ["helpful-base"]}}, "subsets: expected a list of folders for each of"),
-        (DataConfig, {"subsets": {"helpful": ["helpful-base"], "harmless": []}}, "subsets: expected a list"),
-        (DataConfig, {"subsets": {"helpful": "helpful-base", "harmless": "harmless-base"}}, "subsets: expected a list"),
-        (DataConfig, {"n_train_pairs": "40"}, "n_train_pairs: expected a number from 0 to inf; got '40'"),
-        (DataConfig, {"max_length": None}, "max_length: expected a number from 8 to inf; got None"),
-        (TrainConfig, {"n_evaluations": True}, "n_evaluations: expected a number from 1 to inf; got True"),
-        (DataConfig, {"n_train_pairs": -1}, "n_train_pairs: expected a number from 0"),
-        (DataConfig, {"n_validation_pairs": 0}, "n_validation_pairs: expected a number from 1"),
-        (DataConfig, {"max_length": 7}, "max_length: expected a number from 8"),
+        (DataConfig, {"subsets": {"helpful": ["helpful-base"]}}, "^subsets: expected a list of folders for each of"),
+        (DataConfig, {"subsets": {"helpful": ["helpful-base"], "harmless": []}}, "subsets: expected a list of folders"),
+        (DataConfig, {"subsets": {"helpful": "helpful-base", "harmless": ["a"]}}, "subsets.helpful: expected a list"),
+        (DataConfig, {"sorce": "toy"}, "^sorce: unknown; did you mean 'source'. Known: source, subsets"),
+        (DataConfig, {"source": ""}, "^source: expected a text that is not empty; got ''$"),
+        (TrainConfig, {"batch_size": 16.0}, "^batch_size: expected a whole number; got 16.0$"),
+        (TrainConfig, {"pad_with_eos": "yes"}, "^pad_with_eos: expected true or false; got 'yes'$"),
+        (TrainConfig, {"learning_rate": float("nan")}, "^learning_rate: expected at most 1; got nan$"),
+        (TrainConfig, {"precision": "bfloat"}, "; got 'bfloat'; did you mean 'bfloat16'"),
+        (TrainConfig, {"n_epochs": 0, "batch_size": 0}, "^n_epochs: .*\n.*batch_size: "),
+        (DataConfig, {"n_train_pairs": "40"}, "^n_train_pairs: expected a whole number; got '40'$"),
+        (DataConfig, {"max_length": None}, "max_length: expected a whole number; got None"),
+        (TrainConfig, {"n_evaluations": True}, "n_evaluations: expected a whole number; got True"),
+        (DataConfig, {"n_train_pairs": -1}, "^n_train_pairs: expected at least 0; got -1$"),
+        (DataConfig, {"n_validation_pairs": 0}, "n_validation_pairs: expected at least 1"),
+        (DataConfig, {"max_length": 7}, "max_length: expected at least 8; got 7"),
         (DataConfig, {"long_pairs": "cut"}, "long_pairs: expected one of error, drop, truncate; got 'cut'"),
         (DataConfig, {"bad_pairs": "skip"}, "bad_pairs: expected one of error, drop; got 'skip'"),
-        (TrainConfig, {"n_epochs": 0}, "n_epochs: expected a number from"),
-        (TrainConfig, {"batch_size": 0}, "batch_size: expected a number from 1"),
-        (TrainConfig, {"tokens_per_batch": 0}, "tokens_per_batch: expected a number from 1"),
-        (TrainConfig, {"learning_rate": -1e-4}, "learning_rate: expected a number from 0.0 to 1.0"),
-        (TrainConfig, {"warmup_share": 1.5}, "warmup_share: expected a number from 0.0 to 1.0; got 1.5"),
-        (TrainConfig, {"n_evaluations": 0}, "n_evaluations: expected a number from 1"),
+        (TrainConfig, {"n_epochs": 0}, "n_epochs: expected at least 1e-06; got 0"),
+        (TrainConfig, {"batch_size": 0}, "batch_size: expected at least 1"),
+        (TrainConfig, {"tokens_per_batch": 0}, "tokens_per_batch: expected at least 1"),
+        (TrainConfig, {"learning_rate": -1e-4}, "learning_rate: expected at least 0; got -0.0001"),
+        (TrainConfig, {"warmup_share": 1.5}, "warmup_share: expected at most 1; got 1.5"),
+        (TrainConfig, {"n_evaluations": 0}, "n_evaluations: expected at least 1"),
         (TrainConfig, {"precision": "fp8"}, "precision: expected one of auto, float32, bfloat16; got 'fp8'"),
         (EngineConfig, {"precision": "half"}, "precision: expected one of auto, float32, bfloat16; got 'half'"),
-        (EngineConfig, {"tokens_per_batch": 0}, "tokens_per_batch: expected a number from 1"),
-        (EngineConfig, {"n_items": -1}, "n_items: expected a number from 0"),
-        (IdentifyConfig, {"score_kinds": ("rms", "entropy")}, "score_kinds: expected one of signed_mean, .*'entropy'"),
+        (EngineConfig, {"tokens_per_batch": 0}, "tokens_per_batch: expected at least 1"),
+        (EngineConfig, {"n_items": -1}, "n_items: expected at least 0"),
+        (IdentifyConfig, {"score_kinds": ("rms", "entropy")}, "score_kinds.1.: expected one of .*'entropy'"),
         (IdentifyConfig, {"score_kinds": ()}, "score_kinds: expected at least one value"),
         (EvaluateConfig, {"items_of": {"toy": 3}}, "benchmark_items: expected one of hh-rlhf; got 'toy'"),
-        (EvaluateConfig, {"items_of": {"hh-rlhf": -1}}, "benchmark_items: hh-rlhf: expected a number from 0"),
-        (IdentifyConfig, {"n_view_items": -1}, "n_view_items: expected a number from 0"),
-        (IdentifyConfig, {"n_generic": -1}, "n_generic: expected a number from 0"),
-        (IdentifyConfig, {"generic_text": ""}, "generic_text: expected 'pydoc' or the path of a text file; got ''"),
-        (IdentifyConfig, {"scopes": ("prompt",)}, "scopes: expected one of all, response, last; got 'prompt'"),
-        (AblateConfig, {"score_kinds": ("probability",)}, "score_kinds: expected one of .*'probability'"),
+        (EvaluateConfig, {"items_of": {"hh-rlhf": -1}}, "items_of.hh-rlhf: expected at least 0"),
+        (IdentifyConfig, {"n_view_items": -1}, "n_view_items: expected at least 0"),
+        (IdentifyConfig, {"n_generic": -1}, "n_generic: expected at least 0"),
+        (IdentifyConfig, {"generic_text": ""}, "generic_text: expected a text that is not empty; got ''"),
+        (IdentifyConfig, {"scopes": ("prompt",)}, "scopes.0.: expected one of all, response, last; got 'prompt'"),
+        (AblateConfig, {"score_kinds": ("probability",)}, "score_kinds.0.: expected one of .*'probability'"),
         (AblateConfig, {"scope": "first"}, "scope: expected one of all, response, last; got 'first'"),
         (
             AblateConfig,
             {"ablation_kinds": ("noise",)},
-            "ablation_kinds: expected one of zero, .*'noise'",
+            "ablation_kinds.0.: expected one of zero, .*'noise'",
         ),
-        (AblateConfig, {"fractions": (0.1, 1.5)}, "fractions: expected a number from .* to 1; got 1.5"),
-        (AblateConfig, {"fractions": (0.0,)}, "fractions: expected a number from"),
+        (AblateConfig, {"fractions": (0.1, 1.5)}, "fractions.1.: expected at most 1; got 1.5"),
+        (AblateConfig, {"fractions": (0.0,)}, "fractions.0.: expected at least 1e-09; got 0.0"),
         (AblateConfig, {"fractions": ()}, "fractions: expected at least one value and none twice"),
         (AblateConfig, {"fractions": (0.1, 0.1)}, "fractions: expected at least one value and none twice"),
-        (AblateConfig, {"fraction": 0.0}, "fraction: expected a number from"),
+        (AblateConfig, {"fraction": 0.0}, "fraction: expected at least 1e-09"),
         (AblateConfig, {"main_kind": "size"}, "main_kind: expected one of"),
         (AblateConfig, {"sources": {"toy": "x"}}, "benchmark_sources: expected one of hh-rlhf; got 'toy'"),
-        (AblateConfig, {"n_draws": 0}, "n_draws: expected a number from 1"),
+        (AblateConfig, {"n_draws": 0}, "n_draws: expected at least 1"),
         (AblateConfig, {"blocks": ()}, "blocks: expected at least one value"),
-        (AblateConfig, {"blocks": "mixed"}, "blocks: expected a list of values; got the text 'mixed'"),
-        (AblateConfig, {"blocks": ("shared",)}, "blocks: expected one of scored, mixed; got 'shared'"),
-        (AblateConfig, {"families": ("equal",)}, "families: expected one of natural, equal-size, equal-activity"),
-        (AblateConfig, {"controls": ("none",)}, "controls: expected one of layer, activity; got 'none'"),
+        (AblateConfig, {"blocks": "mixed"}, "blocks: expected a list; got 'mixed'"),
+        (AblateConfig, {"blocks": ("shared",)}, "blocks.0.: expected one of scored, mixed; got 'shared'"),
+        (AblateConfig, {"families": ("equal",)}, "families.0.: expected one of natural, equal-size, equal-activity"),
+        (AblateConfig, {"controls": ("none",)}, "controls.0.: expected one of layer, activity; got 'none'"),
         (AblateConfig, {"controls": ("layer", "layer")}, "controls: expected at least one value and none twice"),
-        (AblateConfig, {"n_activity_bins": 0}, "n_activity_bins: expected a number from 1"),
+        (AblateConfig, {"n_activity_bins": 0}, "n_activity_bins: expected at least 1"),
         (AblateConfig, {"scales": ()}, "scales: expected at least one value and none twice"),
         (AblateConfig, {"scales": (0.0, 1.0)}, "scales: expected no 1, which changes nothing; got .0.0, 1.0."),
-        (AblateConfig, {"scales": (-0.5,)}, "scales: expected a number from 0.0 to 10.0; got -0.5"),
-        (AblateConfig, {"scales": (float("nan"),)}, "scales: expected a number from 0.0"),
+        (AblateConfig, {"scales": (-0.5,)}, "scales.0.: expected at least 0; got -0.5"),
+        (AblateConfig, {"scales": (float("nan"),)}, "scales.0.: expected at most 10; got nan"),
     ],
 )
 def test_impossible_values_are_named_with_the_possible_ones(config_class: type, values: dict, message: str) -> None:

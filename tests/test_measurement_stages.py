@@ -205,11 +205,11 @@ def test_choices_are_checked_when_they_are_made() -> None:
     for weights in ((), (0.5, 0.5)):
         with pytest.raises(ValueError, match="weights: expected at least one value and none twice"):
             InterpolateConfig(weights)
-    with pytest.raises(ValueError, match="weights: expected a number from 0 to 1; got 1.5"):
+    with pytest.raises(ValueError, match="weights.0.: expected at most 1; got 1.5"):
         InterpolateConfig((1.5,))
     with pytest.raises(ValueError, match="items_of: expected one of hh-rlhf; got 'rmb'"):
         ItemsConfig(items_of={"rmb": 3})
-    with pytest.raises(ValueError, match="arms: expected one of helpful, .*; got 'polite'"):
+    with pytest.raises(ValueError, match="arms.0.: expected one of helpful, .*; got 'polite'"):
         WeightChangeConfig(("polite",))
     with pytest.raises(ValueError, match="seed: expected a whole number"):
         SinglePair(Path("runs"), "toy", 0.5)

@@ -181,7 +181,7 @@ def test_what_is_missing_is_named(matched: Run, tmp_path: Path) -> None:
     "values, message",
     [
         ({"score_kind": "best"}, "score_kind: expected one of signed_mean, "),
-        ({"fraction": 0}, "fraction: expected a number from 1e-09 to 1; got 0"),
+        ({"fraction": 0}, "fraction: expected at least 1e-09; got 0"),
         ({"scope": "first"}, "scope: expected one of all, response, last; got 'first'"),
         ({"mode": "frozen"}, "mode: expected one of masked, pruned; got 'frozen'"),
     ],

@@ -146,7 +146,7 @@ def main() -> None:
     try:
         config = ToyConfig(**arguments.config)
     except (TypeError, ValueError) as error:
-        parser.error(f"--config: {error}; known fields: {', '.join(asdict(ToyConfig()))}")
+        parser.error(f"--config: expected fields of ToyConfig: {error}")
     ensure_toy_world(arguments.folder, config)
 
 

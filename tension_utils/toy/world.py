@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tension_utils.config import check_range
+from tension_utils.config import checked, number, whole
 from tension_utils.toy import sentences as text
 
 PROMPT_CLASSES = ("benign", "borderline", "harmful")
@@ -23,7 +23,7 @@ CLASS_SHARES = {"helpful-base": (0.5, 0.25, 0.25), "harmless-base": (0.15, 0.25,
 Rng = np.random.Generator
 
 
-@dataclass(frozen=True)
+@checked
 class ToyConfig:
     """Knobs of the world.
 
@@ -37,21 +37,14 @@ class ToyConfig:
         n_epochs: passes over them.
     """
 
-    conflict: float = 0.4
-    noise: float = 0.05
-    n_train: int = 520
-    n_test: int = 200
-    n_bench: int = 60
-    n_corpus: int = 2500
-    n_epochs: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_range("conflict", self.conflict, 0, 1)
-        check_range("noise", self.noise, 0, 0.5)
-        for name in ("n_train", "n_test", "n_bench", "n_corpus"):
-            check_range(name, getattr(self, name), 10)
-        check_range("n_epochs", self.n_epochs, 1)
+    conflict: number(0, 1) = 0.4
+    noise: number(0, 0.5) = 0.05
+    n_train: whole(10) = 520
+    n_test: whole(10) = 200
+    n_bench: whole(10) = 60
+    n_corpus: whole(10) = 2500
+    n_epochs: whole(1) = 1
+    seed: whole(0) = 0
 
 
 @dataclass(frozen=True)
