@@ -9,6 +9,12 @@ SNAKEMAKE_ARGS ?=
 PYTEST_ARGS ?=
 LAB_ARGS ?=
 
+# A profile is a file in config/: no other name reaches a shell.
+PROFILES := $(sort $(basename $(notdir $(wildcard config/*.yaml))))
+ifneq ($(words $(PROFILE)) $(filter $(PROFILES),$(PROFILE)),1 $(PROFILE))
+  $(error PROFILE=$(PROFILE): expected one of $(PROFILES))
+endif
+
 VENV := .venv
 BIN  := $(VENV)/bin
 # Keep freed memory instead of asking for fresh pages: several times faster where page faults are slow (virtual machines).
@@ -54,7 +60,6 @@ clean:
 	@echo "kept: runs/ and results/ (computed), .venv and .cache (downloaded)"
 
 clean-runs:
-	@test -f "config/$(PROFILE).yaml" || { echo "error: PROFILE=$(PROFILE): expected a file in config/" >&2; exit 2; }
 	rm -rf "runs/$(PROFILE)"
 
 $(STAMP):

@@ -93,9 +93,11 @@ EXPECTED = {  # pydantic's name of a fault -> what was expected; others are told
     "dict_type": "a mapping",
     "mapping_type": "a mapping",
     "dataclass_type": "a mapping",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than_equal": "at least {ge:.10g}",
+    "less_than_equal": "at most {le:.10g}",
     "missing": "a value",
+    "invalid_key": "a text as the name",
+    "too_short": "at least {min_length}",
 }
 
 
@@ -108,12 +110,12 @@ def faults_of(error: ValidationError, kind: type) -> Iterator[str]:
     """
     for fault in error.errors():
         path, came = list(fault["loc"]), fault["input"]
-        if path and isinstance(path[0], int):  # the place of an argument
+        if path and isinstance(path[0], int) and dataclasses.is_dataclass(kind):  # the place of an argument
             path[0] = [*get_type_hints(kind), path[0]][path[0]]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = fields_at(kind, path[:-1])
-            yield f"{where}: unknown{nearest(path[-1], known)} Known: {', '.join(known)}"
+            yield f"{where}: unknown name{nearest(path[-1], known) or '.'} Known: {', '.join(known)}"
             continue
         if fault["type"] == "literal_error":
             known = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
@@ -123,8 +125,14 @@ def faults_of(error: ValidationError, kind: type) -> Iterator[str]:
         else:
             wanted = EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be "))
             text = f"expected {wanted.format(**fault.get('ctx', {}))}"
-        came = "" if "; got " in text else f"; got {'nothing' if fault['type'] == 'missing' else repr(came)}"
-        yield f"{where}: {text}{came}".removeprefix(": ")
+        came = "" if "; got " in text else "; got nothing" if fault["type"] == "missing" else f"; got {came!r}"
+        yield f"{where}: {text}{came}{exponent_hint(fault['input'])}".removeprefix(": ")
+
+
+def exponent_hint(value: object) -> str:
+    """Explain the one trap of YAML 1.1 that people meet: 1e-4 is text there."""
+    is_exponent = isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, flags=re.IGNORECASE)
+    return "; in YAML write 1.0e-4, not 1e-4" if is_exponent else ""
 
 
 def fields_at(kind: type, path: list[str | int]) -> list[str]:
@@ -151,9 +159,9 @@ def checked(cls: type) -> type:
     return cls
 
 
-def whole(low: int) -> Any:
-    """Return the type of whole numbers from ``low``; neither true nor 1.0 nor "1" is one."""
-    return Annotated[int, Strict(), Field(ge=low)]
+def whole(low: int, high: int | None = None) -> Any:
+    """Return the type of whole numbers from ``low`` to ``high``; neither true nor 1.0 nor "1" is one."""
+    return Annotated[int, Strict(), Field(ge=low, le=high)]
 
 
 def number(low: float, high: float | None = None) -> Any:
@@ -259,6 +267,10 @@ MOST_SCALE = 10.0
 
 TOY = "toy"
 
+BENCHMARKS = ("hh-rlhf", "reward-bench", "reward-bench-2", "rm-bench", "rmb", TOY)  # see `benchmarks.load`
+
+MAX_SEED = 2**32 - 1  # the largest that NumPy's global generator takes
+
 
 def config_hash(config: object, **upstream: str) -> str:
     """Return 16 hex digits that change with any field of ``config`` or any upstream hash.
@@ -347,7 +359,7 @@ class EvaluateConfig:
     """Which benchmarks are evaluated.
 
     Args:
-        benchmarks: keys of `benchmarks.BENCHMARKS`.
+        benchmarks: of `BENCHMARKS`.
         engine: how; ``n_items`` counts prompts per (benchmark, subset).
         sources: benchmark -> public name or folder; one that is absent is loaded by its public name, HH-RLHF from the
             source of the training pairs.
@@ -356,7 +368,7 @@ class EvaluateConfig:
         items_of: benchmark -> prompts per subset, where it differs from ``engine.n_items``.
     """
 
-    benchmarks: some(Text) = ("hh-rlhf",)
+    benchmarks: some(Literal[BENCHMARKS]) = ("hh-rlhf",)
     engine: EngineConfig = EngineConfig()
     sources: Mapping[str, Text] = field(default_factory=dict)
     max_length: whole(0) = 0
@@ -402,7 +414,7 @@ class AblateConfig:
         ablation_kinds: of `ABLATION_KINDS`; the first is used everywhere, the others for ``main_kind`` at ``fraction``.
         main_kind: score kind of the shared and only sets.
         n_draws: random sets per targeted set and kind of control.
-        benchmarks: keys of `benchmarks.BENCHMARKS`.
+        benchmarks: of `BENCHMARKS`.
         engine: how; ``n_items`` counts prompts per (benchmark, subset).
         sources: benchmark -> public name or folder, as in `EvaluateConfig`.
         max_length: tokens per sequence; 0 is that of training.
@@ -422,7 +434,7 @@ class AblateConfig:
     ablation_kinds: some(Literal[ABLATION_KINDS]) = ("zero",)
     main_kind: Literal[SCORE_KINDS] = "rms_change"
     n_draws: whole(1) = 8
-    benchmarks: some(Text) = ("hh-rlhf",)
+    benchmarks: some(Literal[BENCHMARKS]) = ("hh-rlhf",)
     engine: EngineConfig = EngineConfig()
     sources: Mapping[str, Text] = field(default_factory=dict)
     max_length: whole(0) = 0
@@ -484,7 +496,7 @@ class Run:
     root: Path
     base_model: BaseModelName
     objective: Literal[tuple(ARMS)]
-    seed: whole(0)
+    seed: whole(0, MAX_SEED)
 
     @property
     def base_model_name(self) -> str:
@@ -513,7 +525,7 @@ class SinglePair:
 
     root: Path
     base_model: BaseModelName
-    seed: whole(0)
+    seed: whole(0, MAX_SEED)
 
     @property
     def helpful(self) -> Run:

@@ -47,6 +47,7 @@ from tension_utils.artifacts import (
 from tension_utils.benchmarks.load import LoadedBenchmarks, first_prompts, load_benchmarks
 from tension_utils.conditions import Condition, list_conditions, score_sources, set_generator
 from tension_utils.config import (
+    BENCHMARKS,
     MASK_MODES,
     MASKED_ARMS,
     MATCHED_ARM,
@@ -99,7 +100,7 @@ class ItemsConfig:
         items_of: benchmark -> prompts per subset, where it differs from ``engine.n_items``.
     """
 
-    benchmarks: some(Text) = ("hh-rlhf",)
+    benchmarks: some(Literal[BENCHMARKS]) = ("hh-rlhf",)
     engine: EngineConfig = EngineConfig()
     sources: Mapping[str, Text] = dataclasses.field(default_factory=dict)
     max_length: whole(0) = 0

@@ -17,7 +17,6 @@ settings.load_profile("book")
 ROOT = Path(__file__).parents[1]
 MICRO_TOY = {"n_train": 60, "n_test": 24, "n_bench": 10, "n_corpus": 150, "n_epochs": 1}
 MICRO = {
-    "profile": "micro",
     "base_models": ["toy"],
     "objectives": ["helpful", "harmless", "helpful-harmless"],
     "arms": ["helpful-harmless-matched"],

@@ -52,7 +52,8 @@ def test_the_five_stages_are_there() -> None:
 def test_unknown_profile_lists_the_files_there_are(capsys: pytest.CaptureFixture) -> None:
     assert pipeline.main(["--profile", "tinny", "--root", str(ROOT)]) == 2
     known = ", ".join(sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
-    assert capsys.readouterr().err == f"error: profile: expected one of {known} (files in config/); got 'tinny'\n"
+    message = f"error: profile: expected one of {known}; got 'tinny'; did you mean 'tiny'?\n"
+    assert capsys.readouterr().err == message
 
 
 @every_stage
@@ -90,8 +91,8 @@ def test_values_of_every_profile_are_parameters_of_their_notebook() -> None:
         profile = yaml.safe_load(file.read_text())
         for stage, notebook in zip(("train", "evaluate", "identify", "ablate", "overlap"), STAGES, strict=True):
             declared = declared_parameters(nbformat.read(notebook, as_version=4))
-            common = {name: profile[name] for name in ("profile", "base_models", "objectives", "seeds")}
-            check_parameters(declared, common | profile.get(stage, {}))
+            common = {name: profile[name] for name in ("base_models", "objectives", "seeds")}
+            check_parameters(declared, common | {"profile": file.stem} | profile.get(stage, {}))
 
 
 CHOICES: dict[str, tuple[Callable[[str], object], str, tuple[str, ...]]] = {

@@ -17,7 +17,7 @@ def root(tmp_path: Path) -> Path:
     for name in (*MADE, *KEPT):
         (folder / name).mkdir(parents=True)
         (folder / name / "file").write_text("x")
-    (folder / "config" / "tiny.yaml").write_text("profile: tiny\n")
+    (folder / "config" / "tiny.yaml").write_text("")
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     return folder
@@ -34,8 +34,9 @@ def test_clean_removes_what_was_made_and_keeps_results(root: Path) -> None:
 
 
 def test_clean_runs_removes_one_profile_and_refuses_an_unknown_one(root: Path) -> None:
-    refused = make(root, "clean-runs", "PROFILE=tinny")
-    assert refused.returncode != 0 and "PROFILE=tinny: expected a file in config/" in refused.stderr
+    for name in ("tinny", "tiny paper", "%", "../runs", "tiny;false", '$(shell touch "made")'):
+        refused = make(root, "clean-runs", f"PROFILE={name}")
+        assert refused.returncode == 2 and ": expected one of tiny" in refused.stderr
     assert (root / "runs" / "tiny").exists()
     assert make(root, "clean-runs", "PROFILE=tiny").returncode == 0
     assert not (root / "runs" / "tiny").exists() and (root / "results" / "file").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from conftest import interruptible
 
 import pipeline
@@ -22,13 +23,28 @@ rule a:
 rule b:
     input: "a.txt"
     output: "b.txt"
-    params: seconds=config["seconds"]
+    params: seconds=config["seeds"][0]
     shell: "echo b >> ran.log; echo half > {output:q}; sleep {params.seconds}; echo whole > {output:q}"
 rule c:
     input: "b.txt"
     output: "c.txt"
     shell: "echo c >> ran.log; cp {input:q} {output:q}"
 """
+
+
+PROFILE = {
+    "base_models": ["owner/model"],
+    "objectives": ["helpful"],
+    "seeds": [0],
+    "job": "seed",
+    "threads": 1,
+    "train": {"data_source": "owner/data", "n_train_pairs": 4, "n_validation_pairs": 2, "max_length": 64},
+}
+
+
+def write_profile(root: Path, name: str, seconds: int) -> None:
+    """Write a profile whose seed is the time that the slow job sleeps."""
+    (root / "config" / f"{name}.yaml").write_text(yaml.safe_dump(PROFILE | {"seeds": [seconds]}))
 
 
 @pytest.fixture
@@ -38,7 +54,7 @@ def root(tmp_path: Path) -> Path:
         (folder / name).mkdir(parents=True)
     (folder / "workflow" / "Snakefile").write_text(WORKFLOW)
     for name, seconds in (("tiny", 0), ("slow", 300)):
-        (folder / "config" / f"{name}.yaml").write_text(f"seconds: {seconds}\n")
+        write_profile(folder, name, seconds)
     return folder
 
 
@@ -87,7 +103,8 @@ def test_further_arguments_may_name_a_target(root: Path) -> None:
 
 def test_unknown_profile_lists_the_known_ones(root: Path, capsys: pytest.CaptureFixture) -> None:
     assert pipeline.main(["--profile", "tinny", "--root", str(root)]) == 2
-    assert capsys.readouterr().err == "error: profile: expected one of slow, tiny (files in config/); got 'tinny'\n"
+    message = "error: profile: expected one of slow, tiny; got 'tinny'; did you mean 'tiny'?\n"
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("with_snakemake", [False, True], ids=["alone", "with its Snakemake, which leaves a lock"])
@@ -102,7 +119,7 @@ def test_killed_run_leaves_orphans_and_the_next_run_goes_on(root: Path, with_sna
     if with_snakemake:
         snakemake[0].kill()
     assert sleepers(root), "expected the killed run's jobs to live on"
-    (root / "config" / "slow.yaml").write_text("seconds: 0\n")
+    write_profile(root, "slow", 0)
     third = start(root, "slow")
     output = third.communicate(timeout=120)[0]
     assert "an earlier run was cut off" in output
@@ -120,7 +137,7 @@ def test_interrupt_ends_every_job_and_keeps_no_half_file(root: Path, number: int
     assert "run the same command again" in process.communicate(timeout=60)[0]
     assert process.returncode == 130
     assert not sleepers(root)
-    (root / "config" / "slow.yaml").write_text("seconds: 0\n")
+    write_profile(root, "slow", 0)
     assert pipeline.run(root, "slow", "1") == 0
     assert (root / "c.txt").read_text() == "whole\n"
 

@@ -17,9 +17,11 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("study")
 ARMS = ("helpful", "harmless", "helpful-harmless-matched", "helpful-harmless")
 MICRO = {
-    "profile": "micro",
     "base_models": ["owner/unreachable"],
+    "objectives": ["helpful", "harmless", "helpful-harmless"],
     "seeds": [0],
+    "job": "reward_model",
+    "threads": 1,
     "train": {
         "data_source": "owner/unreachable",
         "subsets": {"helpful": ["helpful-base"], "harmless": ["harmless-base"]},
@@ -124,14 +126,18 @@ def test_the_list_names_the_parts_in_order(project: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("nothing",), "PROFILE: expected one of ['micro'"),
+        (("nothing",), "profile: expected one of micro, "),
+        (("typo",), "config/typo.yaml: study.candidates[0].learning_rat: unknown name; did you mean 'learning_rate'?"),
         (("micro", "--until", "seed 9: train"), "--until: expected one of"),
         (("micro", "--sources", "hh-rlhf"), "--sources: expected BENCHMARK=SOURCE"),
-        (("plain",), "expected a section 'study'"),
+        (("plain",), "config/plain.yaml: expected the sections study, as in config/smollm2-135m.yaml; got nothing"),
     ],
 )
 def test_bad_options_stop_with_two(project: Path, arguments: tuple[str, ...], message: str) -> None:
-    (project / "config" / "plain.yaml").write_text("profile: plain\n")
+    plain = {name: section for name, section in MICRO.items() if name != "study"}
+    typo = MICRO | {"study": MICRO["study"] | {"candidates": [{"learning_rat": 1e-4}]}}
+    for name, values in (("plain", plain), ("typo", typo)):
+        (project / "config" / f"{name}.yaml").write_text(yaml.safe_dump(values))
     done = study(project, *arguments)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 

@@ -19,20 +19,10 @@ from pathlib import Path
 
 import psutil
 
+from schema import check_cluster, read_profile
+
 RECORD = Path(".cache", "pipeline.json")
 GRACE_SECONDS = 20  # between asking processes to end and ending them
-
-
-def profile_file(root: Path, profile: str) -> Path:
-    """Return a profile's configuration file.
-
-    Raises:
-        ValueError: names the profiles that exist.
-    """
-    known = sorted(path.stem for path in (root / "config").glob("*.yaml"))
-    if profile not in known:
-        raise ValueError(f"profile: expected one of {', '.join(known)} (files in config/); got {profile!r}")
-    return Path("config", f"{profile}.yaml")
 
 
 def processes_of(group: int, since: float) -> list[psutil.Process]:
@@ -116,6 +106,13 @@ def local_limits(extra: Sequence[str]) -> list[str]:
     return [] if any(argument.split("=")[0] in own for argument in extra) else ["--resources", "gpu=1"]
 
 
+def cluster_profile(extra: Sequence[str]) -> str | None:
+    """Return the folder that ``--workflow-profile`` names among the arguments for Snakemake."""
+    name = "--workflow-profile"
+    after = [value for option, value in zip(extra, extra[1:], strict=False) if option == name]
+    return next(iter([*after, *(option.split("=", 1)[1] for option in extra if option.startswith(f"{name}="))]), None)
+
+
 def run(root: Path, profile: str, cores: str, extra: Sequence[str] = ()) -> int:
     """Run the workflow of one profile to its end.
 
@@ -129,10 +126,13 @@ def run(root: Path, profile: str, cores: str, extra: Sequence[str] = ()) -> int:
         Snakemake's exit status; 130 after Ctrl-C.
 
     Raises:
-        ValueError: for an unknown profile.
+        ValueError: for an unknown profile, and for one with a fault.
         RuntimeError: if another run is at work in this folder.
     """
-    config = profile_file(root, profile)
+    read_profile(root, profile)
+    if cluster := cluster_profile(extra):
+        check_cluster(root, cluster)
+    config = Path("config", f"{profile}.yaml")
     recover(root, config)
     # Options that take several values come last, so that they do not swallow a target among the further arguments.
     arguments = [*extra, "--cores", cores, "--rerun-incomplete", "--keep-going", "--configfile", str(config)]

@@ -8,7 +8,6 @@ Exit status: 0 published, 1 the run failed, 2 the input is wrong (no kernel was 
 
 import argparse
 import ast
-import difflib
 import hashlib
 import json
 import os
@@ -37,6 +36,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from accelerators import own_accelerator
 from tension_utils.artifacts import atomic_path, git_commit, package_versions
+from tension_utils.config import exponent_hint, nearest
 
 TYPES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict)} | {"Any": Any, "Optional": Optional}
 KERNEL_NAME = "python3"
@@ -153,24 +153,14 @@ def check_parameters(declared: dict[str, Parameter], passed: dict[str, Any]) -> 
     faults = []
     for name, value in passed.items():
         if name not in declared:
-            close = difflib.get_close_matches(name, declared, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = nearest(name, declared) or "."
             faults.append(f"unknown parameter {name!r}{hint} Known: {', '.join(declared) or 'none'}")
         elif not matches(value, declared[name].annotation):
-            came = f"got {value!r} ({type(value).__name__}){_hint(value)}"
+            came = f"got {value!r} ({type(value).__name__}){exponent_hint(value)}"
             faults.append(f"parameter {name!r}: expected {declared[name].annotation}, {came}")
     if faults:
         raise InputError("\n".join(faults))
     return {name: parameter.default for name, parameter in declared.items()} | passed
-
-
-def _hint(value: Any) -> str:
-    """Explain the one trap of YAML 1.1 that people meet: 1e-4 is text there."""
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return ""
-    return "; in YAML write 1.0e-4, not 1e-4" if isinstance(value, str) and "e" in value.lower() else ""
 
 
 def read_parameters(text: str | None, path: Path | None) -> dict[str, Any]:

@@ -21,9 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import yaml
-
 from accelerators import own_accelerator
+from schema import read_profile
 from tension_utils.config import (
     ARMS,
     MATCHED_ARM,
@@ -74,6 +73,7 @@ class Step:
 class Study:
     """A profile's choices with the sources of this machine."""
 
+    profile: str
     values: dict
     base_model: str
     sources: dict[str, str]
@@ -81,20 +81,19 @@ class Study:
     @property
     def root(self) -> Path:
         """Folder of the runs."""
-        return Path("runs") / self.values["profile"]
+        return Path("runs") / self.profile
 
     @property
     def data(self) -> DataConfig:
         """Training pairs."""
         train = self.values["train"]
+        names = ("subsets", "n_train_pairs", "n_validation_pairs", "max_length")
+        unusable = train.get("unusable_pairs", "error")
         return DataConfig(
             source=self.sources.get("hh-rlhf", train["data_source"]),
-            subsets=train["subsets"],
-            n_train_pairs=train["n_train_pairs"],
-            n_validation_pairs=train["n_validation_pairs"],
-            max_length=train["max_length"],
-            long_pairs=train["unusable_pairs"],
-            bad_pairs=train["unusable_pairs"],
+            **{name: train[name] for name in names if name in train},
+            long_pairs=unusable,
+            bad_pairs=unusable,
         )
 
     @property
@@ -102,7 +101,7 @@ class Study:
         """How reward models are trained."""
         train = self.values["train"]
         names = ("n_epochs", "batch_size", "learning_rate")
-        return TrainConfig(**{name: train[name] for name in names}, **train["train_options"])
+        return TrainConfig(**{name: train[name] for name in names if name in train} | train.get("train_options", {}))
 
     def evaluation(self, *benchmarks: str) -> EvaluateConfig:
         """Return which items are scored: all of the given benchmarks."""
@@ -110,9 +109,9 @@ class Study:
         sources = {name: self.sources[name] for name in benchmarks if name in self.sources and name != "hh-rlhf"}
         return EvaluateConfig(
             benchmarks=benchmarks,
-            engine=EngineConfig(precision=section["precision"]),
+            engine=EngineConfig(precision=section.get("precision", "auto")),
             sources=sources,
-            max_length=section["max_length"],
+            max_length=section.get("max_length", 0),
             items_of={name: n for name, n in section.get("benchmark_items", {}).items() if name in benchmarks},
         )
 
@@ -120,21 +119,21 @@ class Study:
     def identification(self) -> IdentifyConfig:
         """Which neuron statistics are taken."""
         section = self.values["identify"] | self.values["study"].get("identify", {})
-        engine = EngineConfig(n_items=section.pop("n_items"), precision=section.pop("precision"))
+        engine = EngineConfig(n_items=section.pop("n_items", 0), precision=section.pop("precision", "auto"))
         return IdentifyConfig(engine=engine, **section)
 
     def ablations(self, arm: str) -> list[AblateConfig]:
         """Return what is ablated in an arm, the most telling first."""
         section = self.values["study"]["ablate_mixed" if arm in MIXED_ARMS else "ablate_single"]
         block = "mixed" if arm in MIXED_ARMS else "scored"
-        common = {"blocks": (block,), "max_length": self.values["evaluate"]["max_length"]}
-        configs = []
+        common = {"blocks": (block,), "max_length": self.values["evaluate"].get("max_length", 0)}
+        precision, configs = self.values["evaluate"].get("precision", "auto"), []
         for entry in section:
-            entry = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-            engine = EngineConfig(n_items=entry.pop("n_items"), precision=self.values["evaluate"]["precision"])
+            entry = dict(entry)
+            common["engine"] = EngineConfig(n_items=entry.pop("n_items", 0), precision=precision)
             names = entry.get("benchmarks", ())
             sources = {name: self.sources[name] for name in names if name in self.sources and name != "hh-rlhf"}
-            configs.append(AblateConfig(engine=engine, sources=sources, **common | entry))
+            configs.append(AblateConfig(**common | {"sources": sources} | entry))
         return configs
 
     @property
@@ -439,16 +438,17 @@ def fail(message: str) -> NoReturn:
 
 def read_study(options: argparse.Namespace) -> Study:
     """Return the profile's study; exit with 2 where an option is wrong."""
-    path = ROOT / "config" / f"{options.profile}.yaml"
-    if not path.is_file():
-        fail(f"PROFILE: expected one of {sorted(p.stem for p in path.parent.glob('*.yaml'))}; got {options.profile!r}")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if "study" not in values:
-        fail(f"{path}: expected a section 'study'; copy that of config/smollm2-135m.yaml")
+    try:
+        values = read_profile(ROOT, options.profile)
+    except ValueError as error:
+        fail(str(error))
+    if lacking := {"evaluate", "identify", "study"} - set(values):
+        there = "as in config/smollm2-135m.yaml"
+        fail(f"config/{options.profile}.yaml: expected the sections {', '.join(sorted(lacking))}, {there}; got nothing")
     if bad := [pair for pair in options.sources if "=" not in pair]:
         fail(f"--sources: expected BENCHMARK=SOURCE; got {bad}")
     sources = dict(pair.split("=", 1) for pair in options.sources)
-    return Study(values, options.base_model or values["base_models"][0], sources)
+    return Study(options.profile, values, options.base_model or values["base_models"][0], sources)
 
 
 def export(study: Study, target: Path) -> int:

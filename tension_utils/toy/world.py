@@ -35,6 +35,7 @@ class ToyConfig:
         n_bench: items per subset of the toy benchmark, whose labels carry no noise.
         n_corpus: texts that the base language model is trained on.
         n_epochs: passes over them.
+        seed: of everything random in the world.
     """
 
     conflict: number(0, 1) = 0.4
