@@ -25,7 +25,7 @@ STAMP := $(VENV)/.ready-$(shell { cat requirements.txt pyproject.toml; pwd; } | 
 # $(call step,what,command): say what is done, do it, say how long it took.
 step = @echo "==> $(1)"; start=$$(date +%s); $(2) && echo "    $$(( $$(date +%s) - start )) s"
 
-.PHONY: help book pipeline site test serve lab clean clean-runs
+.PHONY: help book pipeline site test serve lab lock clean clean-runs
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make test  [PYTEST_ARGS=...]            run the tests"
 	@echo "make serve [PORT=8000]                  show the built book on this machine only"
 	@echo "make lab   [LAB_ARGS=--no-browser]      open the notebooks in JupyterLab: sliders and forms compute anew"
+	@echo "make lock                               write requirements.lock anew, after a change of requirements.txt"
 	@echo "make clean                              remove pages, executed notebooks and logs; keep runs/ and results/"
 	@echo "make clean-runs PROFILE=tiny            remove the models and tables of one profile"
 
@@ -53,6 +54,15 @@ serve: $(STAMP)
 
 lab: $(STAMP)
 	@$(BIN)/python -m jupyterlab $(LAB_ARGS)
+
+# What is installed here, with hashes, for every system. PyTorch has other files for other devices, so it is not in it.
+lock: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@mkdir -p .cache && echo "torch ; sys_platform == 'never'" > .cache/no-torch.txt
+	@$(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch==\|^uv==' > .cache/installed.txt
+	$(call step,lock,$(BIN)/python -m uv pip compile requirements.txt --quiet --universal --python-version 3.11.5 --generate-hashes \
+	  --no-annotate --no-header --override .cache/no-torch.txt --constraint .cache/installed.txt > .cache/lock.txt)
+	@sed "/sys_platform == 'never'/,/[^\\\\]\$$/d" .cache/lock.txt > requirements.lock
 
 clean:
 	rm -rf _build executed work logs vendor_site book/generated .cache/book.new

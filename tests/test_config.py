@@ -145,7 +145,7 @@ def test_different_values_have_different_hashes(a: dict, b: dict) -> None:
         (DataConfig, {"subsets": {"helpful": ["helpful-base"]}}, "^subsets: expected a list of folders for each of"),
         (DataConfig, {"subsets": {"helpful": ["helpful-base"], "harmless": []}}, "subsets: expected a list of folders"),
         (DataConfig, {"subsets": {"helpful": "helpful-base", "harmless": ["a"]}}, "subsets.helpful: expected a list"),
-        (DataConfig, {"sorce": "toy"}, "^sorce: unknown; did you mean 'source'. Known: source, subsets"),
+        (DataConfig, {"sources": "toy"}, "^sources: unknown name; did you mean 'source'. Known: source, subsets"),
         (DataConfig, {"source": ""}, "^source: expected a text that is not empty; got ''$"),
         (TrainConfig, {"batch_size": 16.0}, "^batch_size: expected a whole number; got 16.0$"),
         (TrainConfig, {"pad_with_eos": "yes"}, "^pad_with_eos: expected true or false; got 'yes'$"),

@@ -65,7 +65,7 @@ def edited(change: Callable[[dict], object], values: dict = STUDY) -> dict:
 
 
 FAULTS = [
-    (lambda v: v.update(trian={}), "trian: unknown name; did you mean 'train'? Known: base_models, objectives, "),
+    (lambda v: v.update(trains={}), "trains: unknown name; did you mean 'train'? Known: base_models, objectives, "),
     (lambda v: v.update(profile="x"), "profile: expected no such key, the file's name says it; got 'x'"),
     (lambda v: v.update(seeds=0), "seeds: expected a list; got 0"),
     (lambda v: v.update(seeds=[]), "seeds: expected at least one value and none twice; got []"),
@@ -76,8 +76,8 @@ FAULTS = [
     (lambda v: v.update({3: 4}), "[3]: expected a text as the name; got 3"),
     (lambda v: v.pop("train"), "train: expected a value; got nothing"),
     (
-        lambda v: v["objectives"].append("helpfull"),
-        "objectives[3]: expected one of helpful, harmless, helpful-harmless; got 'helpfull'; did you mean 'helpful'?",
+        lambda v: v["objectives"].append("helpfulness"),
+        "objectives[3]: expected one of helpful, harmless, helpful-harmless; got 'helpfulness'; did you mean ",
     ),
     (lambda v: v["arms"].append("helpful"), "arms[1]: expected one of helpful-harmless-matched, "),
     (lambda v: v["arms"].append("matched-without-shared"), "arms[1]: expected one of helpful-harmless-matched, "),
@@ -85,7 +85,10 @@ FAULTS = [
     (lambda v: v.update(base_models=["models/.."]), "base_models[0]: expected letters, digits, '.', '_' or '-', "),
     (lambda v: v.update(base_models=["a;rm -r b"]), "base_models[0]: expected letters, digits, '.', '_' or '-', "),
     (lambda v: v.update(base_models=["toy"]), "toy: expected a section for the base model or data 'toy'"),
-    (lambda v: v["train"].update(learnig_rate=1e-4), "train.learnig_rate: unknown name; did you mean 'learning_rate'?"),
+    (
+        lambda v: v["train"].update(learning_rates=1e-4),
+        "train.learning_rates: unknown name; did you mean 'learning_rate'?",
+    ),
     (lambda v: v["train"].update(learning_rate="1e-4"), "train.learning_rate: expected a number; got '1e-4'; in YAML "),
     (lambda v: v["train"].update(batch_size=True), "train.batch_size: expected a whole number; got True"),
     (lambda v: v["train"].update(subsets={"helpful": ["a"]}), "train.subsets: expected a list of folders for each of "),
@@ -204,13 +207,13 @@ def test_values_that_the_command_line_changes_are_checked_too(root: Path) -> Non
             str(ROOT / "config" / "tiny.yaml"),
             "--dry-run",
             "--config",
-            "trian=1",
+            "trains=1",
         ],
         cwd=root,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1 and "trian: unknown name; did you mean 'train'?" in done.stdout + done.stderr
+    assert done.returncode == 1 and "trains: unknown name; did you mean 'train'?" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("section", SECTIONS)

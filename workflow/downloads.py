@@ -60,7 +60,7 @@ README = """# {chapter}
 One chapter of *Helpful, Harmless, or Both?* with the package and what the chapter reads. Python 3.11 or newer.
 
     python -m venv .venv
-    .venv/bin/pip install .
+    .venv/bin/pip install -r requirements.txt .
     .venv/bin/jupyter lab notebooks/{chapter}.ipynb
 
 Or without a browser:

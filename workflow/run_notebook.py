@@ -44,7 +44,7 @@ KERNEL_TITLE = "Python 3 (ipykernel)"
 START_SECONDS = 180  # for a kernel to answer; generous, as every core may be training
 OUTPUT_SECONDS = 60  # for a cell's last output to arrive after its reply; nbclient's 4 s fail on a busy machine
 RUNNER_TAGS = {"injected-parameters", "papermill-error-cell-tag"}  # cells that the source notebook does not have
-RUNNER_PACKAGES = ("trl", "safetensors", "matplotlib", "papermill", "nbclient", "ipykernel")
+RUNNER_PACKAGES = ("safetensors", "matplotlib", "papermill", "nbclient", "ipykernel")
 
 
 class InputError(ValueError):
