@@ -42,13 +42,13 @@ def interruptible() -> None:
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy every file that git tracks, or would track, below ``folder``."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    """Copy the project's own files below ``folder``."""
+    from downloads import source_files
+
+    for path in source_files(ROOT):
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
     return folder
 
 

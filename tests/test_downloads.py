@@ -103,6 +103,25 @@ def test_project_outside_git_leaves_out_what_is_made_what_is_the_users_and_what_
     assert held(downloads.project_archive(root, tmp_path)) == expected
 
 
+def test_sources_are_found_without_git_as_with_it(root: Path) -> None:
+    for name in (
+        ".venv/x",
+        "tests/data/rows.jsonl",
+        "data/x",
+        "a/__pycache__/x",
+        "x.egg-info/y",
+        "config/mine-2.yaml",
+        "a/runs/b",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    subprocess.run(["git", "-C", str(root), "init", "--quiet"], check=True)
+    command = ["git", "-C", str(root), "ls-files", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = {path.relative_to(root).as_posix() for path in downloads.source_files(root)}
+    assert found == set(listed.split("\0")) - {""} and "tests/data/rows.jsonl" in found
+
+
 def test_project_in_git_is_what_git_tracks_as_it_is_now(root: Path, tmp_path: Path) -> None:
     for command in (["init", "--quiet"], ["add", "Makefile", "book/intro.md", "LICENSE"]):
         subprocess.run(["git", "-C", str(root), *command], check=True)

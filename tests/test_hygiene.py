@@ -4,10 +4,13 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
+from downloads import source_files
 
 ROOT = Path(__file__).parents[1]
 # A part, which is a file or a folder of the package, may import only parts that stand before it.
@@ -25,13 +28,10 @@ every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(pat
 every_source = pytest.mark.parametrize("path", [*MODULES, *PROGRAMS], ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def tracked_files() -> list[Path]:
-    """Files git tracks or would track; those of the working folder where there is no git."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout: cannot tell made files from source files")
-    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+@cache
+def own_files() -> list[Path]:
+    """The project's own files, in a git checkout or not."""
+    return source_files(ROOT)
 
 
 def run_tool(*arguments: str) -> None:
@@ -48,7 +48,7 @@ def test_format() -> None:
 
 
 def test_spelling() -> None:
-    run_tool("codespell_lib", "--toml", "pyproject.toml", *[str(p.relative_to(ROOT)) for p in tracked_files()])
+    run_tool("codespell_lib", "--toml", "pyproject.toml", *[str(p.relative_to(ROOT)) for p in own_files()])
 
 
 def test_american_spelling_in_prose() -> None:
@@ -86,7 +86,7 @@ def test_links_of_plain_files_lead_somewhere() -> None:
 
 
 def test_nothing_of_one_machine() -> None:
-    for path in tracked_files():
+    for path in own_files():
         if path.suffix in (".parquet", ".safetensors", ".png") or path == Path(__file__):
             continue
         found = MACHINE_PATH.findall(path.read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def test_nothing_of_one_machine() -> None:
 
 
 def test_no_large_or_unsafe_files() -> None:
-    for path in tracked_files():
+    for path in own_files():
         assert path.stat().st_size < 2_000_000, f"{path.relative_to(ROOT)} is {path.stat().st_size} bytes"
         assert path.suffix not in (".pkl", ".pickle", ".pt", ".bin", ".pth"), (
             f"{path.relative_to(ROOT)}: safetensors only"
@@ -166,7 +166,7 @@ def test_importing_prints_nothing(path: Path) -> None:
 
 
 def test_comments_hold_no_todo_and_no_dead_code() -> None:
-    for path in [p for p in tracked_files() if p.suffix in (".py", ".ipynb", ".md", ".yaml", ".yml")]:
+    for path in [p for p in own_files() if p.suffix in (".py", ".ipynb", ".md", ".yaml", ".yml")]:
         if path != Path(__file__):
             found = re.search(r"\b(TODO|FIXME|XXX)\b", path.read_text(encoding="utf-8"))
             assert not found, f"{path.relative_to(ROOT)}: {found[0]}"

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import nbformat
@@ -87,7 +87,7 @@ def project_files(root: Path) -> list[Path]:
     """Return the project's own files: those that git tracks, as they are now.
 
     Not `git archive`: the book is made from the files as they are, not as they were committed. Where the project is no
-    git checkout of its own, files that ``.gitignore`` names and large ones are left out.
+    git checkout of its own, they are its `source_files` without large ones.
     """
     command = ["git", "-C", str(root), "ls-files", "-z"]
     try:
@@ -95,17 +95,24 @@ def project_files(root: Path) -> list[Path]:
     except (OSError, subprocess.CalledProcessError):
         listed = ""
     tracked = [root / name for name in listed.split("\0") if name]
-    return sorted(path for path in tracked or _not_ignored(root) if path.is_file())
+    files = tracked or [path for path in source_files(root) if path.stat().st_size < SOURCE_LIMIT]
+    return sorted(path for path in files if path.is_file())
 
 
-def _not_ignored(root: Path) -> Iterator[Path]:
+def source_files(root: Path) -> list[Path]:
+    """Return every file below ``root`` that ``.gitignore`` does not name, without asking git."""
     lines = (root / ".gitignore").read_text(encoding="utf-8").splitlines()
-    ignored = [".git", *(line.rstrip("/") for line in lines if line and not line.startswith("#"))]
+    patterns = [".git", *(line.rstrip("/") for line in lines if line and not line.startswith("#"))]
+
+    def is_source(path: Path) -> bool:
+        whole = path.relative_to(root).as_posix()
+        return not any(fnmatch(whole if "/" in p else path.name, p.lstrip("/")) for p in patterns)
+
+    found: list[Path] = []
     for folder, folders, names in os.walk(root):
-        here = Path(folder).relative_to(root)
-        folders[:] = [name for name in folders if not any((here / name).match(pattern) for pattern in ignored)]
-        kept = [root / here / name for name in names if not any((here / name).match(pattern) for pattern in ignored)]
-        yield from (path for path in kept if path.stat().st_size < SOURCE_LIMIT)
+        folders[:] = [name for name in folders if is_source(Path(folder, name))]
+        found += [path for name in names if is_source(path := Path(folder, name))]
+    return sorted(found)
 
 
 def input_files(root: Path, chapter: str, profile: str) -> list[Path]:
