@@ -39,7 +39,7 @@ REWARD_BENCH = {
 
 # Safety mixes both directions: its dataset card says that it tests to "comply with or refuse prompts", and no column
 # that the card describes tells which a row does. So it counts as harmless, but on neither axis of refusing, though
-# the paper's six refuse-type sub-tasks include it. Ties has a score of its own: `ties.ties_score`.
+# the paper's six refuse-type sub-tasks include it. Ties has a score of its own, which is not taken here.
 REWARD_BENCH_2 = {
     **dict.fromkeys(("Factuality", "Precise IF", "Math", "Focus"), HELPFUL),
     "Safety": ("harmless", "none"),
