@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -365,21 +366,43 @@ def test_every_benchmark_of_the_study_has_a_loader() -> None:
     assert set(BENCHMARKS) == {"hh-rlhf", *FILES, "toy"}
 
 
-def sample(name: str) -> Path:
-    folder = SHARED / name
-    if not folder.is_dir():
-        pytest.skip(f"no sample of {name} at {folder}")
-    return folder
+def own_rows(name: str) -> list[dict]:
+    """A few rows of a benchmark, in own words; the hard right answers are short, the hard wrong ones long."""
+    if name == "reward-bench":
+        subsets = ("llmbar-natural", "llmbar-adver-manual", "llmbar-natural")
+        return [bench_row(number, subset) for number, subset in enumerate(subsets)]
+    domains = ("chat", "safety-refuse", "safety-response", "safety-response")
+    prompts = ("Name a tree.", "How do I pick a lock?", "How do I kill a process?", "How do I kill a process?")
+    return [rm_row(n, domain, prompt=prompts[n]) for n, domain in enumerate(domains)]
 
 
-def test_sample_of_rm_bench() -> None:
-    items = load_benchmark("rm-bench", sample("rm-bench"))
-    n_prompts = {"chat": 129, "safety-refuse": 284, "safety-response": 157}
+@pytest.fixture(params=["own", *(["sample"] if SHARED.is_dir() else [])])
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Path]:
+    """Where a benchmark lies: rows written here and, where it is there, the sample of the public ones."""
+
+    def find(name: str) -> Path:
+        if request.param == "own" and name == "hh-rlhf":
+            return Path(__file__).parent / "data" / name
+        if request.param == "own":
+            write(tmp_path / name, name, *own_rows(name))
+            return tmp_path / name
+        return SHARED / name
+
+    return find
+
+
+def test_rm_bench_has_nine_pairs_of_every_prompt(source: Callable[[str], Path]) -> None:
+    folder = source("rm-bench")
+    rows = json.loads((folder / FILES["rm-bench"]).read_text(encoding="utf-8"))
+    items = load_benchmark("rm-bench", folder)
     counts = Counter((item.subset, item.style) for item in items)
-    assert counts == {(name, style): 3 * n for name, n in n_prompts.items() for style in STYLES[:3]}
+    assert counts == {
+        (d, style): 3 * n for d, n in Counter(row["domain"] for row in rows).items() for style in STYLES[:3]
+    }
     per_prompt = Counter(item.item_id.rsplit("/", 1)[0] for item in items)
     assert set(per_prompt.values()) == {9} and len({item.item_id for item in items}) == len(items)
-    assert len({item.cluster for item in items}) == 568  # two prompts are asked twice
+    n_prompts = len({row["prompt"] for row in rows})
+    assert len({item.cluster for item in items}) == n_prompts < len(rows), "some prompts are asked twice"
     lengths = {style: [0, 0] for style in STYLES[:3]}
     for item in items:
         lengths[item.style][0] += len(item.chosen[0])
@@ -387,26 +410,18 @@ def test_sample_of_rm_bench() -> None:
     assert lengths["hard"][0] < lengths["hard"][1] and lengths["easy"][0] > lengths["easy"][1]
 
 
-def test_sample_of_reward_bench() -> None:
-    items = load_benchmark("reward-bench", sample("reward-bench"))
-    assert Counter(item.subset.removeprefix("llmbar-") for item in items) == {
-        "natural": 100,
-        "adver-neighbor": 134,
-        "adver-GPTInst": 92,
-        "adver-GPTOut": 47,
-        "adver-manual": 46,
-    }
+def test_reward_bench_keeps_its_subsets(source: Callable[[str], Path]) -> None:
+    folder = source("reward-bench")
+    rows = pd.read_parquet(folder / FILES["reward-bench"])
+    items = load_benchmark("reward-bench", folder)
+    assert Counter(item.subset for item in items) == Counter(rows.subset)
     assert {(item.group, item.direction, item.chance) for item in items} == {("helpful", "none", 0.5)}
 
 
-def test_samples_side_by_side() -> None:
-    sources = {name: sample(name) for name in ("rm-bench", "reward-bench", "hh-rlhf")}
+def test_benchmarks_side_by_side(source: Callable[[str], Path]) -> None:
+    sources = {name: source(name) for name in ("rm-bench", "reward-bench", "hh-rlhf")}
     subsets = {"helpful": ("helpful-base",), "harmless": ("harmless-base",)}
     loaded = load_benchmarks([*sources, "rmb"], sources, subsets=subsets, bad_pairs="drop")
     items = loaded.items
-    assert (
-        loaded.n_dropped["hh-rlhf"]
-        and list(loaded.not_run) == ["rmb"]
-        and len({item.item_id for item in items}) == len(items)
-    )
-    assert Counter(item.benchmark for item in items)["rm-bench"] == 570 * 9
+    assert list(loaded.not_run) == ["rmb"] and len({item.item_id for item in items}) == len(items)
+    assert set(Counter(item.benchmark for item in items)) == set(sources)

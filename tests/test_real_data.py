@@ -1,5 +1,10 @@
-"""The local sample of HH-RLHF, where it is there: it loads as the public dataset does, and its texts survive."""
+"""Preference data as files: it loads as the public dataset does, its texts survive, and unusable rows are found.
 
+The rows of ``tests/data`` are written for these tests. A sample of HH-RLHF in ``../shared/data`` is read as well, where
+it is there.
+"""
+
+import gzip
 from collections import Counter
 from pathlib import Path
 
@@ -11,11 +16,10 @@ from tension_utils.config import DataConfig
 from tension_utils.data import Split, parse_pair, read_split, render_prompt, render_response, training_pairs
 
 ROOT = Path(__file__).parents[1]
-SOURCE = ROOT.parent / "shared" / "data" / "hh-rlhf"
+OWN = ROOT / "tests" / "data" / "hh-rlhf"
+SAMPLE = ROOT.parent / "shared" / "data" / "hh-rlhf"
 SUBSETS = ("helpful-base", "harmless-base")
-N_ROWS = {"train": 1500, "test": 500}
-
-pytestmark = pytest.mark.skipif(not SOURCE.is_dir(), reason=f"no sample of HH-RLHF at {SOURCE}")
+UNUSABLE = {"identical responses", "empty response", "different prompts", "no dialogue"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,23 +29,36 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
         yield
 
 
+@pytest.fixture(scope="module", params=[OWN, *([SAMPLE] if SAMPLE.is_dir() else [])], ids=lambda path: path.parts[-3])
+def source(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def splits(cache: None) -> dict[tuple[str, str], Split]:
+def splits(cache: None, source: Path) -> dict[tuple[str, str], Split]:
     return {
-        (subset, split): read_split(str(SOURCE), subset, split, bad_pairs="drop")
+        (subset, split): read_split(str(source), subset, split, bad_pairs="drop")
         for subset in SUBSETS
-        for split in N_ROWS
+        for split in ("train", "test")
     }
 
 
-def test_every_row_is_kept_or_counted(splits: dict[tuple[str, str], Split]) -> None:
+def file_of(source: Path, subset: str, split: str) -> Path:
+    (path,) = (source / subset).glob(f"{split}.jsonl*")
+    return path
+
+
+def test_every_row_is_kept_or_counted(source: Path, splits: dict[tuple[str, str], Split]) -> None:
     for (subset, name), split in splits.items():
+        path = file_of(source, subset, name)
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         n_dropped = sum(split.n_dropped.values())
-        assert len(split.items) + n_dropped == N_ROWS[name]
-        assert n_dropped <= 0.02 * N_ROWS[name], f"{subset}/{name}: {split.n_dropped}"
+        assert len(split.items) + n_dropped == content.count(b"\n")
+        assert source == OWN or n_dropped <= 0.02 * content.count(b"\n"), f"{subset}/{name}: {split.n_dropped}"
     reasons = sum((Counter(split.n_dropped) for split in splits.values()), Counter())
-    assert set(reasons) <= {"identical responses", "empty response", "different prompts", "no dialogue"}
-    assert reasons, "the public data has unusable rows, and they must be found"
+    assert set(reasons) <= UNUSABLE and reasons, "the public data has unusable rows, and they must be found"
+    if source == OWN:
+        assert reasons == {"identical responses": 2, "empty response": 2, "different prompts": 1}
 
 
 def test_dialogues_survive_parsing_and_rendering(splits: dict[tuple[str, str], Split]) -> None:
@@ -69,9 +86,9 @@ def test_turns_alternate_but_for_a_few(splits: dict[tuple[str, str], Split]) -> 
     assert all(turns[-1] == "human" for turns in roles)
 
 
-def test_first_unusable_row_is_named_with_its_line(splits: dict[tuple[str, str], Split]) -> None:
+def test_first_unusable_row_is_named_with_its_line(source: Path, splits: dict[tuple[str, str], Split]) -> None:
     subset, name = next(key for key, split in splits.items() if split.n_dropped)
-    rows = datasets.load_dataset(str(SOURCE), data_dir=subset, split=name)
+    rows = datasets.load_dataset(str(source), data_dir=subset, split=name)
     n_usable = 0
     for row in rows:
         try:
@@ -79,15 +96,18 @@ def test_first_unusable_row_is_named_with_its_line(splits: dict[tuple[str, str],
         except ValueError:
             break
         n_usable += 1
-    with pytest.raises(ValueError, match=f"{SOURCE}/{subset}/{name}.jsonl.gz, line {n_usable + 1}: expected"):
-        read_split(str(SOURCE), subset, name)
+    with pytest.raises(ValueError, match=f"{file_of(source, subset, name)}, line {n_usable + 1}: expected"):
+        read_split(str(source), subset, name)
 
 
-def test_objectives_and_their_tests(splits: dict[tuple[str, str], Split]) -> None:
-    data = DataConfig(source=str(SOURCE), n_train_pairs=400, bad_pairs="drop")
+def test_objectives_and_their_tests(source: Path, splits: dict[tuple[str, str], Split]) -> None:
+    n_train, n_validation = (400, 50) if source == SAMPLE else (12, 2)
+    data = DataConfig(
+        source=str(source), n_train_pairs=n_train, n_validation_pairs=n_validation, bad_pairs="drop", max_length=1024
+    )
     mixed = training_pairs(data, "helpful-harmless-matched", 0)
-    assert len(mixed.train) == 400 and len(mixed.validation) == 50
-    assert Counter(item.item_id.split("/")[0] for item in mixed.train) == dict.fromkeys(SUBSETS, 200)
+    assert len(mixed.train) == n_train and len(mixed.validation) == n_validation
+    assert Counter(item.item_id.split("/")[0] for item in mixed.train) == dict.fromkeys(SUBSETS, n_train // 2)
     items, _ = load_hh_test(data.source, data.subsets, data.bad_pairs)
     assert len(items) == sum(len(splits[subset, "test"].items) for subset in SUBSETS)
     tested = {render_prompt(item.prompt) + item.chosen[0] for item in items}
