@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pandas as pd
@@ -45,6 +46,7 @@ PAYLOAD = (
     "<script>window.hostile=1</script><img src=x onerror='window.hostile=2'></script></pre>"
     "$$\\href{javascript:hostile=3}{x}$$ [a](javascript:hostile=4) **bold** {{ x }} &lt;b&gt;"
 )
+LAUNCH = "a[href*='mybinder.org'], a[href*='colab']"
 
 
 def toc_pages() -> list[str]:
@@ -53,6 +55,46 @@ def toc_pages() -> list[str]:
 
 A_MODULE = "book/generated/api/tension_utils.neurons"
 every_page = pytest.mark.parametrize("name", [*toc_pages(), A_MODULE, "index", "search"])
+
+
+def hostile_notebook() -> nbformat.NotebookNode:
+    """A chapter whose outputs carry hostile text in every form that the book's notebooks use."""
+    table = pd.DataFrame({PAYLOAD: [PAYLOAD]}, index=[PAYLOAD])
+    v4 = nbformat.v4
+    outputs = [
+        v4.new_output("stream", name="stdout", text=PAYLOAD),
+        v4.new_output("execute_result", data={"text/plain": repr(PAYLOAD)}, execution_count=1),
+    ]
+    item = Item("item", (Turn("human", PAYLOAD),), (PAYLOAD,), (PAYLOAD,))
+    pages = [table.to_html(), tables.table_html(tables.formatted_table(table), caption=PAYLOAD)]
+    pages += [tables.text_html(PAYLOAD, title=PAYLOAD), tables.pairs_html([item], notes={"item": PAYLOAD})]
+    outputs += [v4.new_output("display_data", data={"text/html": page, "text/plain": ""}) for page in pages]
+    cell = v4.new_code_cell("show(payload)", outputs=outputs, execution_count=1)
+    metadata = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    return v4.new_notebook(cells=[v4.new_markdown_cell("# Hostile text"), cell], metadata=metadata)
+
+
+@pytest.fixture(scope="module")
+def small_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built book that knows its repository: a bare page per notebook, and one of hostile text."""
+    root = tmp_path_factory.mktemp("small") / "book"
+    (root / "executed").mkdir(parents=True)
+    for name in ("_assets", "_ext"):
+        shutil.copytree(ROOT / "book" / name, root / "book" / name)
+    shutil.copy(ROOT / "book" / "references.bib", root / "book")
+    address = 'repository: {url: "https://github.com/someone/book"'
+    (root / "_config.yml").write_text((ROOT / "_config.yml").read_text().replace('repository: {url: ""', address))
+    (root / "book" / "intro.md").write_text("# Intro\n\n$x$\n")
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebooks = {"hostile": hostile_notebook()}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = [nbformat.v4.new_markdown_cell(f"# {path.stem}")]
+        notebooks[path.stem] = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    for name, notebook in notebooks.items():
+        nbformat.write(notebook, root / "executed" / f"{name}.ipynb")
+    files = ", ".join(f"{{file: executed/{name}}}" for name in sorted(notebooks))
+    (root / "_toc.yml").write_text(f"format: jb-book\nroot: book/intro\nchapters: [{files}]\n")
+    return build.build(root, ROOT / ".cache")
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +134,14 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-def open_page(browser: Browser, url: str, base: str, **context: object) -> tuple[Page, list[str]]:
-    """Open a page and collect what went wrong until the network was quiet and math was set."""
+def open_page(browser: Browser, url: str, base: str, **context: object) -> tuple[Page, list[str], Callable[[], int]]:
+    """Open a page; return what went wrong until the network was quiet and math was set, and the bytes it has loaded."""
     page = browser.new_context(**context).new_page()
     page.add_init_script(OBSERVE_SHIFTS)
     page.set_default_timeout(120_000)
     faults: list[str] = []
+    sizes: dict[str, int] = {}
+    page.on("requestfinished", lambda request: sizes.update({request.url: request.sizes()["responseBodySize"]}))
     page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type == "error" else None)
     page.on("pageerror", lambda e: faults.append(f"script: {e}"))
     page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}"))
@@ -108,7 +152,7 @@ def open_page(browser: Browser, url: str, base: str, **context: object) -> tuple
     page.goto(url)
     page.wait_for_load_state("networkidle")
     page.wait_for_function("!window.MathJax || !document.querySelector('.math:not(:has(mjx-container))')")
-    return page, faults
+    return page, faults, lambda: sum(sizes.values())
 
 
 @pytest.fixture(scope="module")
@@ -172,47 +216,36 @@ def faults_of_access(page: Page, axe: str) -> list[str]:
 
 
 @every_page
-def test_page_loads_cleanly_and_fits_a_phone(browser: Browser, address: str, axe: str, name: str) -> None:
-    page, faults = open_page(browser, f"{address}{name}.html", address, **PHONE)
+def test_page_loads_cleanly_and_is_accessible_on_a_phone_and_a_desk_by_day_and_by_night(
+    browser: Browser, address: str, axe: str, report: SiteReport, name: str
+) -> None:
+    page, faults, weight = open_page(browser, f"{address}{name}.html", address, color_scheme="light", **PHONE)
+    page.wait_for_timeout(200)  # for shifts after the network is quiet
     assert faults == []
+    assert weight() <= MAX_WEIGHT
+    if name != "index":  # it leads to the first page
+        assert weight() <= report.weights[f"{name}.html"], "the check overlooks something that a page loads"
+    assert page.evaluate("window.shifted") < 0.1
     assert faults_of_access(page, axe) == []
-    assert page.locator("mjx-merror").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    check_content(page)
+    page.set_viewport_size(DESK["viewport"])
+    assert faults_of_access(page, axe) == []
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'", timeout=5000)
+    assert faults_of_access(page, axe) == []
+    page.context.close()
+
+
+def check_content(page: Page) -> None:
+    """Check that math is set, widgets are drawn and no markup is left over."""
+    assert page.locator("mjx-merror").count() == 0
     views = page.locator("script[type='application/vnd.jupyter.widget-view+json']").count()
     assert page.locator(".jupyter-widgets").count() >= views
-    assert page.evaluate("window.shifted") < 0.1
     math = page.locator("mjx-assistive-mml").all_inner_texts()
     assert not [text for text in math if "\\" in text], "TeX that was not set"
     prose = page.locator("article p").all_inner_texts()
     assert not [text for text in prose if re.search(r"\{(cite|ref|numref|glue|doc)[:}]|\]\(\S+\)|\$\$", text)]
-    page.context.close()
-
-
-@every_page
-def test_page_is_light_holds_still_and_is_accessible(
-    browser: Browser, address: str, axe: str, report: SiteReport, name: str
-) -> None:
-    page = browser.new_context(color_scheme="light", **DESK).new_page()
-    page.add_init_script(OBSERVE_SHIFTS)
-    sizes: dict[str, int] = {}
-    page.on("requestfinished", lambda request: sizes.update({request.url: request.sizes()["responseBodySize"]}))
-    page.goto(f"{address}{name}.html")
-    page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(200)
-    assert sum(sizes.values()) <= MAX_WEIGHT
-    if name != "index":  # it leads to the first page
-        assert sum(sizes.values()) <= report.weights[f"{name}.html"], "the check overlooks something that a page loads"
-    assert page.evaluate("window.shifted") < 0.1
-    assert faults_of_access(page, axe) == []
-    page.context.close()
-
-
-@every_page
-def test_dark_page_is_accessible(browser: Browser, address: str, axe: str, name: str) -> None:
-    page, _ = open_page(browser, f"{address}{name}.html", address, color_scheme="dark", **DESK)
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert faults_of_access(page, axe) == []
-    page.context.close()
 
 
 def test_axe_finds_a_fault(browser: Browser, axe: str) -> None:
@@ -224,7 +257,7 @@ def test_axe_finds_a_fault(browser: Browser, axe: str) -> None:
 
 
 def test_keyboard_skips_unfolds_and_opens_the_side_bar(browser: Browser, address: str) -> None:
-    page, _ = open_page(browser, f"{address}executed/04_ablate.html", address, **PHONE)
+    page, *_ = open_page(browser, f"{address}executed/04_ablate.html", address, **PHONE)
     focused = "document.activeElement"
     page.keyboard.press("Tab")
     assert page.evaluate(f"{focused}.textContent").strip() == "Skip to main content"
@@ -244,7 +277,7 @@ def test_keyboard_skips_unfolds_and_opens_the_side_bar(browser: Browser, address
 
 
 def test_side_bar_folds_on_a_wide_screen(browser: Browser, address: str) -> None:
-    page, _ = open_page(browser, f"{address}book/intro.html", address, **DESK)
+    page, *_ = open_page(browser, f"{address}book/intro.html", address, **DESK)
     bar, toggle = page.locator("#pst-primary-sidebar"), page.locator("button.primary-toggle")
     assert bar.is_visible()
     toggle.click()
@@ -255,7 +288,7 @@ def test_side_bar_folds_on_a_wide_screen(browser: Browser, address: str) -> None
 
 
 def test_wide_figures_tables_and_code_scroll_by_keyboard(browser: Browser, address: str) -> None:
-    page, _ = open_page(browser, f"{address}executed/04_ablate.html", address, **PHONE)
+    page, *_ = open_page(browser, f"{address}executed/04_ablate.html", address, **PHONE)
     for kind in ("article figure", "article .output.text_html:has(table)", "article pre"):
         boxes = page.locator(kind).evaluate_all(
             "all => all.filter(e => e.scrollWidth > e.clientWidth && e.clientWidth).map(e => e.tabIndex)"
@@ -265,7 +298,7 @@ def test_wide_figures_tables_and_code_scroll_by_keyboard(browser: Browser, addre
 
 
 def test_chapter_prints(browser: Browser, address: str) -> None:
-    page, _ = open_page(browser, f"{address}executed/04_ablate.html", address, color_scheme="dark", **DESK)
+    page, *_ = open_page(browser, f"{address}executed/04_ablate.html", address, color_scheme="dark", **DESK)
     printed = page.pdf(prefer_css_page_size=True, outline=True, tagged=True)
     pages = len(re.findall(rb"/Type\s*/Page\b", printed))
     assert 8 <= pages <= 40
@@ -292,21 +325,21 @@ def test_chapter_prints(browser: Browser, address: str) -> None:
 
 
 def test_math_is_typeset(browser: Browser, address: str) -> None:
-    page, _ = open_page(browser, f"{address}book/background.html", address)
+    page, *_ = open_page(browser, f"{address}book/background.html", address)
     assert page.locator(".math mjx-container").count() == page.locator(".math").count() > 10
     assert page.locator("mjx-assistive-mml").count() > 10
     page.context.close()
 
 
 def test_search_finds_a_term(browser: Browser, address: str) -> None:
-    page, faults = open_page(browser, f"{address}search.html?q=ablation", address)
+    page, faults, _ = open_page(browser, f"{address}search.html?q=ablation", address)
     page.wait_for_selector("#search-results li a")
     assert faults == []
     page.context.close()
 
 
 def test_opens_from_a_file(browser: Browser, html: Path) -> None:
-    page, faults = open_page(browser, (html / "book" / "background.html").as_uri(), "file://")
+    page, faults, _ = open_page(browser, (html / "book" / "background.html").as_uri(), "file://")
     assert faults == []
     assert page.locator(".math mjx-container").count() > 10
     page.context.close()
@@ -314,7 +347,7 @@ def test_opens_from_a_file(browser: Browser, html: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(browser: Browser, address: str, scheme: str) -> None:
-    page, _ = open_page(browser, f"{address}book/intro.html", address, color_scheme=scheme)
+    page, *_ = open_page(browser, f"{address}book/intro.html", address, color_scheme=scheme)
     script = "s => getComputedStyle(document.querySelector(s[0]))[s[1]].match(/[\\d.]+/g).slice(0, 3).map(Number)"
     colors = [page.evaluate(script, pair) for pair in (["article p", "color"], ["body", "backgroundColor"])]
 
@@ -328,35 +361,9 @@ def test_text_stands_out_from_its_ground(browser: Browser, address: str, scheme:
     page.context.close()
 
 
-def hostile_notebook() -> nbformat.NotebookNode:
-    """A chapter whose outputs carry hostile text in every form that the book's notebooks use."""
-    table = pd.DataFrame({PAYLOAD: [PAYLOAD]}, index=[PAYLOAD])
-    v4 = nbformat.v4
-    outputs = [
-        v4.new_output("stream", name="stdout", text=PAYLOAD),
-        v4.new_output("execute_result", data={"text/plain": repr(PAYLOAD)}, execution_count=1),
-    ]
-    item = Item("item", (Turn("human", PAYLOAD),), (PAYLOAD,), (PAYLOAD,))
-    pages = [table.to_html(), tables.table_html(tables.formatted_table(table), caption=PAYLOAD)]
-    pages += [tables.text_html(PAYLOAD, title=PAYLOAD), tables.pairs_html([item], notes={"item": PAYLOAD})]
-    outputs += [v4.new_output("display_data", data={"text/html": page, "text/plain": ""}) for page in pages]
-    cell = v4.new_code_cell("show(payload)", outputs=outputs, execution_count=1)
-    metadata = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
-    return v4.new_notebook(cells=[v4.new_markdown_cell("# Hostile text"), cell], metadata=metadata)
-
-
-def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
-    (tmp_path / "executed").mkdir()
-    for name in ("_assets", "_ext"):
-        shutil.copytree(ROOT / "book" / name, tmp_path / "book" / name)
-    for name in ("_config.yml", "book/references.bib"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "book" / "intro.md").write_text("# Intro\n\n$x$\n")
-    nbformat.write(hostile_notebook(), tmp_path / "executed" / "hostile.ipynb")
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/intro\nchapters: [{file: executed/hostile}]\n")
-    html = build.build(tmp_path, ROOT / ".cache")
-    server, base = serve(html)
-    page, faults = open_page(browser, f"{base}executed/hostile.html", base)
+def test_hostile_text_is_shown_as_text(browser: Browser, small_book: Path) -> None:
+    server, base = serve(small_book)
+    page, faults, _ = open_page(browser, f"{base}executed/hostile.html", base)
     assert faults == []
     assert page.evaluate("window.hostile") is None
     shown = page.locator(".cell_output").inner_text()
@@ -365,6 +372,22 @@ def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None
     assert page.locator(".cell_output strong").get_by_text("bold", exact=True).count() == 0
     page.context.close()
     server.shutdown()
+
+
+def test_without_an_address_there_are_no_launch_buttons(html: Path) -> None:
+    assert 'repository: {url: ""' in (ROOT / "_config.yml").read_text(), "off by default"
+    pages = [BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in html.glob("executed/*.html")]
+    assert pages and not [page for page in pages if page.select(LAUNCH)]
+
+
+def test_launch_buttons_name_files_of_the_repository(small_book: Path) -> None:
+    pages = sorted((small_book / "executed").glob("*.html"))
+    found = [BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").select(LAUNCH) for path in pages]
+    links = [link["href"] for path, links in zip(pages, found, strict=True) for link in links if path.stem != "hostile"]
+    assert len(links) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    for link in links:
+        assert link.startswith("https://mybinder.org/v2/gh/someone/book/main?")
+        assert (ROOT / re.search(r"urlpath=lab/tree/(.+)$", unquote(link))[1]).is_file(), link
 
 
 EXPLORER = "executed/08_explorer.html"
@@ -377,7 +400,7 @@ def seen(page: Page) -> str:
 
 @pytest.mark.parametrize("width", [1200, 390])
 def test_explorer_follows_keyboard_and_toggles(browser: Browser, address: str, width: int) -> None:
-    page, faults = open_page(browser, address + EXPLORER, address, viewport={"width": width, "height": 844})
+    page, faults, _ = open_page(browser, address + EXPLORER, address, viewport={"width": width, "height": 844})
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     root, slider = page.locator(".bw-root").first, page.get_by_role("slider", name="Share removed")
@@ -407,7 +430,7 @@ def test_explorer_follows_keyboard_and_toggles(browser: Browser, address: str, w
 
 
 def test_explorer_draws_every_choice_at_one_height(browser: Browser, address: str) -> None:
-    page, faults = open_page(browser, address + EXPLORER, address, viewport={"width": 700, "height": 844})
+    page, faults, _ = open_page(browser, address + EXPLORER, address, viewport={"width": 700, "height": 844})
     heights = page.evaluate(
         """() => {
           const root = document.querySelector(".bw-root"), heights = new Set();
@@ -437,7 +460,7 @@ def test_explorer_draws_every_choice_at_one_height(browser: Browser, address: st
 
 
 def test_form_says_that_it_needs_a_kernel(browser: Browser, address: str) -> None:
-    page, _ = open_page(browser, address + EXPLORER, address)
+    page, *_ = open_page(browser, address + EXPLORER, address)
     assert page.get_by_role("button", name="Score").is_disabled()
     assert page.get_by_text("Scoring needs a running kernel").is_visible()
     assert page.get_by_label("Response A").input_value()
@@ -447,7 +470,7 @@ def test_form_says_that_it_needs_a_kernel(browser: Browser, address: str) -> Non
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_explorer_words_stand_out(browser: Browser, address: str, scheme: str) -> None:
     """WCAG AA for words and toggles, against the nearest ground that is not see-through."""
-    page, _ = open_page(browser, address + EXPLORER, address, color_scheme=scheme)
+    page, *_ = open_page(browser, address + EXPLORER, address, color_scheme=scheme)
     contrasts = page.evaluate(
         """() => {
           const parse = (text) => text.match(/[\\d.]+/g).map(Number);

@@ -510,5 +510,5 @@ def test_a_missing_model_names_the_chapter_that_makes_it(tmp_path: Path) -> None
 
 
 def test_an_unknown_benchmark_lists_the_known_ones(runs: list[Run]) -> None:
-    with pytest.raises(ValueError, match="benchmarks: expected one of hh-rlhf, .*toy; got 'mmlu'"):
+    with pytest.raises(ValueError, match="benchmarks.0.: expected one of hh-rlhf, .*toy; got 'mmlu'"):
         evaluate_run(runs[0], EvaluateConfig(("mmlu",), ENGINE))
