@@ -25,7 +25,7 @@ STAMP := $(VENV)/.ready-$(shell { cat requirements.txt pyproject.toml; pwd; } | 
 # $(call step,what,command): say what is done, do it, say how long it took.
 step = @echo "==> $(1)"; start=$$(date +%s); $(2) && echo "    $$(( $$(date +%s) - start )) s"
 
-.PHONY: help book pipeline site test serve lab lock clean clean-runs
+.PHONY: help book pipeline site test serve lab lock clear clean clean-runs
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "make serve [PORT=8000]                  show the built book on this machine only"
 	@echo "make lab   [LAB_ARGS=--no-browser]      open the notebooks in JupyterLab: sliders and forms compute anew"
 	@echo "make lock                               write requirements.lock anew, after a change of requirements.txt"
+	@echo "make clear                              remove the outputs from notebooks/, before they are committed"
 	@echo "make clean                              remove pages, executed notebooks and logs; keep runs/ and results/"
 	@echo "make clean-runs PROFILE=tiny            remove the models and tables of one profile"
 
@@ -63,6 +64,9 @@ lock: $(STAMP)
 	$(call step,lock,$(BIN)/python -m uv pip compile requirements.txt --quiet --universal --python-version 3.11.5 --generate-hashes \
 	  --no-annotate --no-header --override .cache/no-torch.txt --constraint .cache/installed.txt > .cache/lock.txt)
 	@sed "/sys_platform == 'never'/,/[^\\\\]\$$/d" .cache/lock.txt > requirements.lock
+
+clear: $(STAMP)
+	@$(BIN)/python -m nbconvert --clear-output --inplace --log-level=WARN notebooks/*.ipynb
 
 clean:
 	rm -rf _build executed work logs vendor_site book/generated .cache/book.new

@@ -2,12 +2,16 @@
 
 import ast
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = ("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "04b_masked_training", "05_overlap")
 SECTIONS = (
     "Parameters",
@@ -58,8 +62,21 @@ every_chapter = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem 
 @every_notebook
 def test_holds_no_outputs(path: Path) -> None:
     for cell in code_cells(path):
-        assert not cell.outputs and cell.execution_count is None, f"{path.name}: strip outputs and execution counts"
-    assert "widgets" not in read(path).metadata
+        assert not cell.outputs and cell.execution_count is None, f"{path.name} has outputs: run `make clear`"
+    assert "widgets" not in read(path).metadata, f"{path.name} holds the state of widgets: take its source from git"
+
+
+def test_make_clear_removes_outputs_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    for path in NOTEBOOKS:
+        notebook = read(path)
+        for number, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
+            cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text="x")], number
+        nbformat.write(notebook, tmp_path / "notebooks" / path.name)
+    (command,) = re.findall(r"^\t@\$\(BIN\)/python (-m nbconvert .+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    subprocess.run(f"{shlex.quote(sys.executable)} {command}", shell=True, cwd=tmp_path, check=True)
+    for path in NOTEBOOKS:
+        assert (tmp_path / "notebooks" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 @every_notebook
