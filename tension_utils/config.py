@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -111,7 +112,7 @@ def faults_of(error: ValidationError, kind: type) -> Iterator[str]:
     for fault in error.errors():
         path, came = list(fault["loc"]), fault["input"]
         if path and isinstance(path[0], int) and dataclasses.is_dataclass(kind):  # the place of an argument
-            path[0] = [*get_type_hints(kind), path[0]][path[0]]
+            path[0] = dict(enumerate(get_type_hints(kind))).get(path[0], path[0])
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = fields_at(kind, path[:-1])
@@ -123,8 +124,8 @@ def faults_of(error: ValidationError, kind: type) -> Iterator[str]:
         elif fault["type"] == "value_error":
             text = str(fault["ctx"]["error"])
         else:
-            wanted = EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be "))
-            text = f"expected {wanted.format(**fault.get('ctx', {}))}"
+            wanted = EXPECTED.get(fault["type"], "").format(**fault.get("ctx", {}))
+            text = f"expected {wanted}" if wanted else fault["msg"].replace("Input should be", "expected")
         came = "" if "; got " in text else "; got nothing" if fault["type"] == "missing" else f"; got {came!r}"
         yield f"{where}: {text}{came}{exponent_hint(fault['input'])}".removeprefix(": ")
 
@@ -156,6 +157,9 @@ def checked(cls: type) -> type:
             raise ValueError("\n".join(faults_of(error, cls))) from None
 
     cls.__init__ = __init__
+    signature, hints = inspect.signature(cls), get_type_hints(cls)  # without the marks of pydantic, for readers
+    parameters = [part.replace(annotation=hints[name]) for name, part in signature.parameters.items()]
+    cls.__signature__ = signature.replace(parameters=parameters)
     return cls
 
 

@@ -1,6 +1,7 @@
 """Choices are checked when they are made, and their hash changes with every one of them."""
 
 import dataclasses
+import inspect
 import json
 
 import pytest
@@ -209,6 +210,15 @@ def test_different_values_have_different_hashes(a: dict, b: dict) -> None:
 def test_impossible_values_are_named_with_the_possible_ones(config_class: type, values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config_class(**values)
+
+
+def test_readers_see_plain_types() -> None:
+    assert str(inspect.signature(EngineConfig)) == (
+        "(n_items: int = 0, tokens_per_batch: int = 4096, "
+        "precision: Literal['auto', 'float32', 'bfloat16'] = 'auto') -> None"
+    )
+    with pytest.raises(ValueError, match="Unexpected positional argument"):
+        EngineConfig(0, 1, "auto", 4, 5)
 
 
 def test_the_order_of_subsets_does_not_matter() -> None:
