@@ -27,7 +27,7 @@ from tension_utils.analysis.findings import (
     primary_of,
     verdict_of,
 )
-from tension_utils.artifacts import TABLES, write_table
+from tension_utils.artifacts import TABLES, find_runs, write_table
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_runs
 from tension_utils.show.ledger import answer, finding_table, overview, result_of, sentence, subject_of
 
@@ -412,6 +412,10 @@ def test_evidence_reads_what_is_there_of_several_base_models_and_arms(tmp_path: 
     perfect = items(MATCHED_ARM, 0, first_wrong({"helpful": 0, "harmless": 0}), "one")
     write_table(matched.folder / "evaluation.parquet", perfect)
     runs = list_runs(tmp_path, ["one", "two", "three"], [*OBJECTIVES, MATCHED_ARM], [0, 1])
+    found = find_runs(tmp_path)
+    assert {run.folder for run in found} == {run.folder for run in runs if run.folder.is_dir()} and len(found) == 5
+    assert find_runs(tmp_path / "nowhere") == []
+    pd.testing.assert_frame_equal(ledger(Evidence.of(found)), ledger(Evidence.of(runs)))
     table = ledger(Evidence.of(runs))
     assert primary_of(table, "C2").n_seeds == 2 and primary_of(table, "C2").verdict == "supported"
     assert primary_of(table, "C1").n_seeds == 1, "the matched arm has one base model and one seed"

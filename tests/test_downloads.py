@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 FILES = (
     *("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/a.py", "config/tiny.yaml"),
     *("workflow/run_notebook.py", "workflow/accelerators.py", "workflow/Snakefile", "tension_utils/toy/topics.txt"),
-    *("config/mine.yaml", "results/laptop/x.csv", "book/intro.md", "book/generated/claims.md", "Makefile"),
+    *("config/mine.yaml", "results/laptop/x.csv", "book/intro.md", "book/generated/answer.md", "Makefile"),
     "runs/tiny/toy/helpful/seed0/evaluation.parquet",
     "runs/tiny/toy/helpful/seed0/ablation.parquet",
     "runs/tiny/toy/helpful/seed0/manifest.json",

@@ -95,7 +95,7 @@ def error_rate_forest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw how often each test supports its claim: where the claim is true, and where it is false.
 
     Args:
-        table: of `planted_tables.error_rates`, with a column name that labels each row.
+        table: of `rates.error_rates`, with a column name that labels each row.
         ax: where to draw; new Axes if None.
     """
     columns = [f"{truth}{end}" for truth in TRUTHS for end in ("", "_ci_low", "_ci_high")]
