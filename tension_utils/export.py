@@ -7,19 +7,30 @@ from pathlib import Path
 
 from tension_utils.activations import OWN_SCORES, VIEWS, NeuronScores
 from tension_utils.artifacts import TABLES, atomic_path, file_hash, read_manifest
-from tension_utils.config import SCORE_KINDS, SINGLE_OBJECTIVES, Run, SinglePair
+from tension_utils.config import SCOPES, SCORE_KINDS, SINGLE_OBJECTIVES, Run, SinglePair
+from tension_utils.engine.packing import SIDES
 from tension_utils.neurons import jaccard, top_neurons
 
 SCHEMA_VERSION = 1
 
 TOP = 0.1  # share of neurons in the sets that float16 must still tell
 
-# Views whose scores are kept, with their kinds; of the run's own text all kinds are. One side and one scope of each.
+# Kinds of scores that are kept of a run's own text, and of its views: one side and one scope of each.
+OWN_KINDS = ("signed_mean", "mean_abs", "rms_change", "relative_change", "absolute_contrast", "attribution")
 VIEW_KINDS = {
-    **{f"text-{objective}": ("signed_mean", "rms_change", "attribution") for objective in SINGLE_OBJECTIVES},
-    **{f"base-text-{objective}": ("signed_mean", "mean_abs") for objective in SINGLE_OBJECTIVES},
+    **{f"text-{objective}": ("rms_change", "attribution") for objective in SINGLE_OBJECTIVES},
+    **{f"base-text-{objective}": ("mean_abs",) for objective in SINGLE_OBJECTIVES},
     "base-generic": ("mean_abs",),
-    "gate": ("signed_mean",),
+}
+
+# What is kept besides of a run in detail; of the own text sides and scopes of two kinds, too.
+DETAIL_KINDS = ("signed_mean", "rms_change")
+DETAIL_VIEWS = {
+    **{f"text-{objective}": (*DETAIL_KINDS, "frequency", "attribution") for objective in SINGLE_OBJECTIVES},
+    **{f"base-text-{objective}": ("signed_mean", "mean_abs") for objective in SINGLE_OBJECTIVES},
+    "gate": ("signed_mean", "frequency", "rms_change"),
+    "half-0": DETAIL_KINDS,
+    "half-1": DETAIL_KINDS,
 }
 
 STAGE_OF = {
@@ -34,15 +45,17 @@ STAGE_OF = {
 }
 
 
-def export_run(run: Run | SinglePair, target: Path) -> list[str]:
+def export_run(run: Run | SinglePair, target: Path, *, is_detailed: bool = True) -> list[str]:
     """Write the artifacts of a run's finished stages to its folder below ``target``; replace what is there.
 
-    Tables are copied as they are; of the neuron scores those of `VIEW_KINDS` are kept, as float16. The manifest is
-    the run's own, with the hash of every exported file and the schema's version.
+    Tables are copied as they are; of the neuron scores those of `OWN_KINDS` and `VIEW_KINDS` are kept, in detail also
+    other sides, token scopes, sites and halves of the text, as float16. The manifest is the run's own, with the hash of
+    every exported file and the schema's version.
 
     Args:
         run: a reward model, or a pair of single-objective ones.
         target: root of the exported runs, such as ``results``.
+        is_detailed: see above; what chapters 3 and 5 read.
 
     Returns:
         The stages that were exported; none if no stage is finished, and nothing is written then.
@@ -62,7 +75,7 @@ def export_run(run: Run | SinglePair, target: Path) -> list[str]:
         for name in TABLES:
             if (run.folder / f"{name}.parquet").exists():
                 shutil.copyfile(run.folder / f"{name}.parquet", temporary / f"{name}.parquet")
-        told_apart = _export_scores(run.folder, temporary) if "identify" in stages else {}
+        told_apart = _export_scores(run.folder, temporary, is_detailed) if "identify" in stages else {}
         if told_apart:  # float16 has another hash
             manifest["identify"] |= {"artifact_hash": file_hash(temporary / OWN_SCORES)}
         exported = {
@@ -75,7 +88,7 @@ def export_run(run: Run | SinglePair, target: Path) -> list[str]:
 
 
 def export_runs(
-    runs: Iterable[tuple[Run | SinglePair, Sequence[str]]], root: Path, target: Path
+    runs: Iterable[tuple[Run | SinglePair, Sequence[str]]], root: Path, target: Path, detailed_seed: int
 ) -> tuple[int, list[str]]:
     """Export runs and say what is missing.
 
@@ -83,13 +96,14 @@ def export_runs(
         runs: each with the stages that are expected of it.
         root: of the study; a run whose own root lies below it keeps that place below ``target``.
         target: root of the exported runs.
+        detailed_seed: whose runs are exported in detail.
 
     Returns:
         How many runs were exported, and a line for every run that lacks a stage.
     """
     n_exported, missing = 0, []
     for run, expected in runs:
-        stages = export_run(run, target / run.root.relative_to(root))
+        stages = export_run(run, target / run.root.relative_to(root), is_detailed=run.seed == detailed_seed)
         n_exported += bool(stages)
         if lacking := [stage for stage in expected if stage not in stages]:
             missing.append(f"{run.folder}: {', '.join(lacking)} not finished")
@@ -105,14 +119,22 @@ def _require_whole(folder: Path, stage: str, section: dict) -> None:
         )
 
 
-def _export_scores(source: Path, target: Path) -> dict[str, float]:
+def _export_scores(source: Path, target: Path, is_detailed: bool) -> dict[str, float]:
     """Write the kept scores as float16; return how well they tell the top neurons: Jaccard with those of float32."""
     told_apart = {}
-    wanted = {OWN_SCORES: SCORE_KINDS} | {f"{VIEWS}/{view}.safetensors": kinds for view, kinds in VIEW_KINDS.items()}
-    for name, kinds in wanted.items():
+    own = SCORE_KINDS if is_detailed else OWN_KINDS
+    views = VIEW_KINDS | (DETAIL_VIEWS if is_detailed else {})
+    for name, kinds in {
+        OWN_SCORES: own,
+        **{f"{VIEWS}/{view}.safetensors": kinds for view, kinds in views.items()},
+    }.items():
         if not (source / name).exists():
             continue
-        kept = NeuronScores.load(source / name).only(kinds, ("both",), ("all",))
+        whole = NeuronScores.load(source / name)
+        kept = whole.only(kinds, ("both",), ("all",))
+        if is_detailed and name == OWN_SCORES:
+            for sides, scopes in ((("both",), SCOPES), ((*SIDES, "both"), ("all",))):
+                kept.tensors.update(whole.only(DETAIL_KINDS, sides, scopes).tensors)
         (target / name).parent.mkdir(exist_ok=True)
         kept.save(target / name, is_half=True)
         halves = NeuronScores.load(target / name)

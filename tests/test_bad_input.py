@@ -92,7 +92,7 @@ def test_values_of_every_profile_are_parameters_of_their_notebook() -> None:
         for stage, notebook in zip(("train", "evaluate", "identify", "ablate", "overlap"), STAGES, strict=True):
             declared = declared_parameters(nbformat.read(notebook, as_version=4))
             common = {name: profile[name] for name in ("base_models", "objectives", "seeds")}
-            check_parameters(declared, common | {"profile": file.stem} | profile.get(stage, {}))
+            check_parameters(declared, common | {"root": f"runs/{file.stem}"} | profile.get(stage, {}))
 
 
 CHOICES: dict[str, tuple[Callable[[str], object], str, tuple[str, ...]]] = {
@@ -130,7 +130,7 @@ def test_unknown_choice_in_a_notebook_is_kept_for_reading_and_the_message_says_w
 ) -> None:
     monkeypatch.chdir(ROOT)
     (tmp_path / "work.ipynb").write_text("what an earlier failure left")
-    assert run_stage(STAGES[-1], tmp_path, profile="no-such-profile", objectives=["helpful", "useful"]) == 1
+    assert run_stage(STAGES[-1], tmp_path, root="runs/no-such-profile", objectives=["helpful", "useful"]) == 1
     message = capsys.readouterr().err
     assert f"objectives: expected one of {', '.join(ARMS)}; got 'useful'" in message
     assert f"kept for reading: {tmp_path}/work.ipynb" in message
@@ -152,7 +152,10 @@ def command(module: object, monkeypatch: pytest.MonkeyPatch, *arguments: str) ->
     [
         ('{"conflict": 2}', "--config: expected fields of ToyConfig: conflict: expected at most 1; got 2"),
         ('{"n_train": "many"}', "n_train: expected a whole number; got 'many'"),
-        ('{"conflicts": 0.4}', "conflicts: unknown; did you mean 'conflict'? Known: conflict, noise, n_train, n_test"),
+        (
+            '{"conflicts": 0.4}',
+            "conflicts: unknown name; did you mean 'conflict'? Known: conflict, noise, n_train, n_test",
+        ),
         ('{"conflict": 0.4', "--config: "),
         ("[0.4]", "--config: expected fields of ToyConfig: "),
     ],

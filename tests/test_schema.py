@@ -32,7 +32,7 @@ SECTIONS = {  # of a profile: the notebook whose parameters it sets
     "overlap": ("05_overlap", schema.Overlap),
     "explorer": ("08_explorer", schema.Explorer),
 }
-SHARED = {"profile", "base_models", "objectives", "seeds"}
+SHARED = {"root", "base_models", "objectives", "seeds"}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tension_utils.analysis.accuracy import evaluated_items, item_counts
+from tension_utils.analysis.findings import WAYS
 from tension_utils.analysis.training import kept_checkpoints, pair_counts, training_logs, training_sizes
 from tension_utils.config import Run, list_runs
 from tension_utils.data import TrainingPairs, pair
@@ -128,9 +129,9 @@ def test_a_plant_in_words() -> None:
     kinds, plants = ("mean_abs", "rms_change"), ("loud", "quiet")
     found = [("down_input", kind, plant, 0.25) for kind in kinds for plant in plants]
     finders = pd.DataFrame(found, columns=["site", "score_kind", "plant", "precision"])
-    tests = [("C2", "interval", "margin", 0.75, 0.05), ("C2", "raw change", "accuracy", 1.0, 0.8)]
-    rates = pd.DataFrame(tests, columns=["claim", "reading", "metric", "power", "false_positives"])
-    answer = sentences.planted_answer(finders, rates.assign(score_kind="rms_change"))
+    tests = [("C2", WAYS[1], 3, 0.75, 0.05), ("C2", WAYS[0], 3, 1.0, 0.8), ("C2", WAYS[1], 1, 0.5, 0.3)]
+    rates = pd.DataFrame(tests, columns=["claim", "way", "n_seeds", "power", "false_positives"])
+    answer = sentences.planted_answer(finders, rates.assign(is_primary=True))
     assert "mean_abs finds 25 % of a loud plant and 25 % of a quiet one; rms_change" in answer
     assert "supports C2 in 80 % of the worlds where it is false; " in answer
     assert answer.endswith("does so in 5 %, and in 75 % where it is true.")

@@ -1,5 +1,6 @@
 """A whole study of micro models: every part by two workers, again without work, exported, and every bad option."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from stored import CHAPTERS, stored_chapters
 from tension_utils.artifacts import read_manifest, read_table
 from tension_utils.config import SINGLE_OBJECTIVES, Run
 
@@ -73,7 +75,9 @@ def study(project: Path, *arguments: str) -> subprocess.CompletedProcess:
 def project(toy_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("a study") / "project"
     (folder / "config").mkdir(parents=True)
-    shutil.copytree(ROOT / "workflow", folder / "workflow")
+    for name in ("workflow", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "_toc.yml", folder)
     (folder / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
     shutil.copytree(toy_world / "base_model", folder / "models" / "toy")
     for name in ("hh-rlhf", "benchmark"):
@@ -115,6 +119,40 @@ def test_the_export_holds_all_stages_of_all_runs(finished: Path) -> None:
         choice.objective.tolist() == [*SINGLE_OBJECTIVES] * 2 and choice.is_chosen.tolist() == [True] * 2 + [False] * 2
     )
     assert (finished / "results" / "toy" / "single-pair" / "seed0" / "interpolation.parquet").is_file()
+
+
+def test_chapters_run_on_what_was_exported(finished: Path) -> None:
+    study(finished, "micro", *LOCAL, "--export", "results")
+    assert not stored_chapters(finished), "the base model's name belongs to no profile"
+    shutil.copy(finished / "config" / "micro.yaml", finished / "config" / "toy.yaml")
+    chapters = stored_chapters(finished)
+    assert list(chapters) == list(CHAPTERS)
+    for chapter, (parameters, inputs) in chapters.items():
+        assert parameters["base_models"] == ["toy"] and parameters["seeds"] == [0] and inputs
+        assert parameters["objectives"] == ["helpful", "harmless", "helpful-harmless"]
+        command = [sys.executable, "workflow/run_notebook.py", f"notebooks/{chapter}.ipynb"]
+        command += ["--output", f"study/{chapter}.ipynb", "--work", f"work/{chapter}.ipynb"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        options = {"cwd": finished, "env": environment, "capture_output": True, "text": True}
+        done = subprocess.run([*command, "--parameters", json.dumps(parameters)], **options)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert not any(path.is_dir() for path in (finished / "results").rglob("reward_model"))
+
+
+def test_chapters_wait_for_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
+    assert stored_chapters(tmp_path) == {}
+    for arm, seeds in {"helpful": (0, 1), "harmless": (0, 1), "helpful-harmless": (0,)}.items():
+        for seed in seeds:
+            folder = Run(tmp_path / "results", "unreachable", arm, seed).folder
+            folder.mkdir(parents=True)
+            (folder / "evaluation.parquet").touch()
+    chapters = stored_chapters(tmp_path)
+    assert list(chapters) == ["02_evaluate"], "the union lacks seed 1, so chapter 2b waits for it"
+    parameters, inputs = chapters["02_evaluate"]
+    assert parameters["objectives"] == ["helpful", "harmless"] and parameters["seeds"] == [0, 1]
+    assert inputs[0] == "results/unreachable/harmless/seed0/evaluation.parquet" and len(inputs) == 4
 
 
 def test_the_list_names_the_parts_in_order(project: Path) -> None:

@@ -3,18 +3,20 @@
 from pathlib import Path
 
 from schema import read_profile
-from tension_utils.activations import OWN_SCORES
+from tension_utils.activations import OWN_SCORES, VIEWS
 from tension_utils.artifacts import find_runs
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, short_name
+from tension_utils.export import DETAIL_KINDS, DETAIL_VIEWS
 
+DETAILS = tuple(f"{VIEWS}/{view}.safetensors" for view in DETAIL_VIEWS if not view.startswith(("text", "base")))
 # Chapter -> section of the profile with its parameters, files it reads of every run, whether it needs the mixed model.
 CHAPTERS = {
     "01_train": ("train", ("train_log.parquet",), False),
     "02_evaluate": ("evaluate", ("evaluation.parquet",), False),
     "02b_tension": ("tension", ("evaluation.parquet",), True),
-    "03_identify": ("identify", (OWN_SCORES,), True),
+    "03_identify": ("identify", (OWN_SCORES, *DETAILS), True),
     "04_ablate": ("ablate", ("evaluation.parquet", OWN_SCORES, "ablation.parquet"), False),
-    "05_overlap": ("overlap", (OWN_SCORES,), True),
+    "05_overlap": ("overlap", (OWN_SCORES, *DETAILS), True),
 }
 
 
@@ -28,13 +30,14 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
         project: the project's folder.
         folder: of the stored runs, seen from there.
     """
-    names = sorted(path.stem for path in (project / "config").glob("*.yaml"))
-    profiles = {name: values for name in names if "study" in (values := read_profile(project, name))}
+    profiles = {path.stem: _study(project, path.stem) for path in sorted((project / "config").glob("*.yaml"))}
     runs = find_runs(project / folder)
     found = {}
     for chapter, (section, files, is_mixed_needed) in CHAPTERS.items():
         complete = [run for run in runs if all((run.folder / name).is_file() for name in files)]
         for name, values in profiles.items():
+            if not values:
+                continue
             bases = {name, *map(short_name, values["base_models"])}
             own = [run for run in complete if run.base_model in bases]
             seeds, arms = _whole(own)
@@ -43,8 +46,18 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
             parameters = {"root": folder, "base_models": [own[0].base_model], "objectives": arms, "seeds": seeds}
             shown = [run for run in own if run.objective in arms and run.seed in seeds]
             inputs = sorted(f"{run.folder.relative_to(project)}/{file}" for run in shown for file in files)
-            found[chapter] = (parameters | values.get(section, {}), inputs)
+            kinds = {"score_kinds": list(DETAIL_KINDS)} if set(DETAILS) <= set(files) else {}
+            found[chapter] = (parameters | values.get(section, {}) | kinds, inputs)
     return found
+
+
+def _study(project: Path, name: str) -> dict:
+    """Return a profile with a section "study"; nothing for another, and for one with faults, which is not run here."""
+    try:
+        values = read_profile(project, name)
+    except ValueError:
+        return {}
+    return values if "study" in values else {}
 
 
 def _whole(runs: list[Run]) -> tuple[list[int], list[str]]:

@@ -58,14 +58,14 @@ class Step:
         part: of the study; parts are run in order.
         name: unique; names the lock and the log line.
         work: computes unless it is done.
-        needs: files that must exist before.
+        needs: stages that must be finished before, each with the folder of its run.
         cost: in tokens of a forward pass, for the estimate of the time left.
     """
 
     part: str
     name: str
     work: Callable[[], bool]
-    needs: tuple[Path, ...] = ()
+    needs: tuple[tuple[Path, str], ...] = ()
     cost: float = 0.0
 
 
@@ -154,9 +154,9 @@ class Study:
         """Return the root of the runs that are trained on this many pairs."""
         return self.root / "curve" / f"{n_pairs}-pairs"
 
-    def trained(self, *arms: str, seed: int) -> tuple[Path, ...]:
-        """Return the files that tell that arms are trained."""
-        return tuple(self.run(arm, seed).folder / "train_log.parquet" for arm in arms)
+    def trained(self, *arms: str, seed: int) -> tuple[tuple[Path, str], ...]:
+        """Return what a step needs that reads these reward models."""
+        return tuple((self.run(arm, seed).folder, "train") for arm in arms)
 
 
 def curve_steps(study: Study) -> Iterator[Step]:
@@ -173,7 +173,7 @@ def curve_steps(study: Study) -> Iterator[Step]:
             yield Step("curve", f"train {arm} on {n_pairs}", partial(train_run, run, data, study.training), (), cost)
     for n_pairs, run in runs:
         work = partial(evaluate_first, run, study.evaluation("hh-rlhf"))
-        needs = (run.folder / "train_log.parquet",)
+        needs = ((run.folder, "train"),)
         yield Step("curve", f"evaluate {run.objective} on {n_pairs}", work, needs, study.test_cost)
 
 
@@ -280,12 +280,10 @@ def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> I
 
 def ablate_steps(study: Study, part: str, arms: Sequence[str], seed: int, n_configs: int) -> Iterator[Step]:
     """Yield the ablation of some arms by the first configurations of the profile; conditions that are done are kept."""
-    from tension_utils.activations import OWN_SCORES
-
     for arm in arms:
         configs = study.ablations(arm)[:n_configs]
         sources = {arm, *(SINGLE_OBJECTIVES if arm in MIXED_ARMS else ())}
-        needs = tuple(study.run(source, seed).folder / OWN_SCORES for source in sorted(sources))
+        needs = tuple((study.run(source, seed).folder, "identify") for source in sorted(sources))
         cost = n_conditions(configs[-1]) * 2 * configs[-1].engine.n_items * study.tokens
         yield Step(
             part,
@@ -387,7 +385,9 @@ def locked(path: Path) -> Iterator[bool]:
 
 def attempt(study: Study, step: Step, log: Callable[[str], None]) -> str:
     """Run a step unless another worker does; return "done", "busy", "waiting" or "failed"."""
-    if not all(path.exists() for path in step.needs):
+    from tension_utils.artifacts import read_manifest
+
+    if not all(stage in read_manifest(folder) for folder, stage in step.needs):
         return "waiting"
     with locked(study.root / "study" / f"{step.name.replace(' ', '-')}.lock") as is_mine:
         if not is_mine:
@@ -455,7 +455,7 @@ def export(study: Study, target: Path) -> int:
     """Export what is finished and say what is missing."""
     from tension_utils.export import export_runs
 
-    n_exported, missing = export_runs(expected_stages(study), study.root, target)
+    n_exported, missing = export_runs(expected_stages(study), study.root, target, study.values["seeds"][0])
     table = choice_table(study)
     if len(table):
         table.to_csv(target / study.run(MIXED, 0).base_model_name / "choice.csv", index=False, float_format="%.6g")

@@ -99,10 +99,12 @@ def overlap_answer(references: pd.DataFrame, permutation: pd.DataFrame, kind: st
     test = permutation[permutation.score_kind == kind].iloc[0]
     has_ceiling = row.ceiling == row.ceiling
     ceiling = f"two seeds of one objective {row.ceiling:.3f}" if has_ceiling else "one seed, so no ceiling"
-    p_value = f"; p = {test.p_value:.2f} for less overlap than that (at best {test.smallest_p:.2f})"
+    tested = ""
+    if not test.not_run:
+        tested = f"; p = {test.p_value:.2f} for less overlap than that (at best {test.smallest_p:.2f})"
     return (
         f"{row.pair} by {kind}: Jaccard {row.jaccard:.3f} (seeds {row.lowest:.3f} to {row.highest:.3f}), "
-        f"chance {row.jaccard_chance:.3f}, {ceiling}{'' if test.not_run else p_value}"
+        f"chance {row.jaccard_chance:.3f}, {ceiling}{tested}"
     )
 
 
