@@ -1,7 +1,7 @@
 r"""Run one notebook strictly: check its parameters, execute it, publish it only if every cell completed.
 
     python workflow/run_notebook.py notebooks/02_evaluate.ipynb --output executed/02_evaluate.ipynb \
-        --work work/tiny/02_evaluate.ipynb --parameters '{"profile": "tiny", "seeds": [0]}'
+        --work work/tiny/02_evaluate.ipynb --parameters '{"root": "runs/tiny", "seeds": [0]}'
 
 Exit status: 0 published, 1 the run failed, 2 the input is wrong (no kernel was started), 130 interrupted.
 """
