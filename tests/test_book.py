@@ -50,7 +50,8 @@ LAUNCH = "a[href*='mybinder.org'], a[href*='colab']"
 
 
 def toc_pages() -> list[str]:
-    return list(parse_toc_yaml(ROOT / "_toc.yml"))
+    """Return the pages of every copy of the book; those of the stored study are there as far as it is done."""
+    return [name for name in parse_toc_yaml(ROOT / "_toc.yml") if not name.startswith(build.STUDY)]
 
 
 A_MODULE = "book/generated/api/tension_utils.neurons"

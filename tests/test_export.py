@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from test_measurement_stages import DEPTH, INTERPOLATE, runs  # noqa: F401
 
-from tension_utils.activations import NeuronScores, load_view, own_scores
-from tension_utils.artifacts import file_hash, read_manifest, read_table
+from tension_utils.activations import OWN_SCORES, VIEWS, NeuronScores, load_view, own_scores
+from tension_utils.artifacts import file_hash, is_archived, read_manifest, read_table
 from tension_utils.config import EngineConfig, IdentifyConfig, Run, list_pairs
 from tension_utils.depth import depth_run
-from tension_utils.export import export_run, export_runs
+from tension_utils.engine.packing import SIDES
+from tension_utils.export import DETAIL_KINDS, OWN_KINDS, export_run, export_runs
 from tension_utils.interpolation import interpolate_run
 from tension_utils.stages import identify_run
 
@@ -31,7 +32,9 @@ def finished(runs: list[Run]) -> list:  # noqa: F811
 
 def test_an_export_is_a_run_folder_with_the_same_tables(finished: list, tmp_path: Path) -> None:
     target = tmp_path / "results"
-    n_exported, missing = export_runs([(run, ("train", "evaluate")) for run in finished[:3]], finished[0].root, target)
+    n_exported, missing = export_runs(
+        [(run, ("train", "evaluate")) for run in finished[:3]], finished[0].root, target, 0
+    )
     assert (n_exported, missing) == (3, [])
     exported = [Run(target, run.base_model, run.objective, run.seed) for run in finished[:3]]
     for name, chapter in (("evaluation", "02_evaluate"), ("train_log", "01_train")):
@@ -50,20 +53,33 @@ def test_exported_scores_tell_the_same_top_neurons(finished: list, tmp_path: Pat
     whole, half = own_scores(run), own_scores(exported)
     for (kind, side, scope), values in half.tensors.items():
         expected = whole.get(kind, side, scope)
-        assert (side, scope) == ("both", "all") and values.dtype == np.float32
+        assert values.dtype == np.float32
         assert np.abs(values - expected).max() <= 2**-11 * np.abs(expected).max()
     assert {kind for kind, _, _ in half.tensors} == {kind for kind, _, _ in whole.tensors}
-    assert load_view(exported, "base-text-helpful").n_items == 6
+    rest = {key for key in half.tensors if key[1:] != ("both", "all")}
+    assert {kind for kind, _, _ in rest} == set(DETAIL_KINDS) and {side for _, side, _ in rest} == {*SIDES, "both"}
+    assert load_view(exported, "base-text-helpful").n_items == 6 and load_view(exported, "half-1").n_items == 3
+    assert is_archived(exported.folder, OWN_SCORES), "the manifest has the hash of what was written"
     about = read_manifest(exported.folder)["export"]
     assert about["schema_version"] == 1 and min(about["top_tenth_jaccard_of_float16"].values()) > 0.9
     for name, digest in about["files"].items():
         assert file_hash(exported.folder / name) == digest
 
 
+def test_a_run_that_is_not_detailed_keeps_what_claims_read(finished: list, tmp_path: Path) -> None:
+    run = finished[0]
+    export_run(run, tmp_path, is_detailed=False)
+    exported = Run(tmp_path, run.base_model, run.objective, run.seed)
+    kept = own_scores(exported).tensors
+    assert {kind for kind, _, _ in kept} == set(OWN_KINDS) & {kind for kind, _, _ in own_scores(run).tensors}
+    assert {key[1:] for key in kept} == {("both", "all")}
+    assert not (exported.folder / VIEWS / "gate.safetensors").exists()
+
+
 def test_an_unfinished_run_says_what_is_missing(finished: list, tmp_path: Path) -> None:
     other = Run(finished[0].root, finished[0].base_model, "helpful-coin", 1)
     expected = [(finished[1], ("train", "evaluate", "ablate")), (other, ("train",)), (finished[3], ("interpolate",))]
-    n_exported, missing = export_runs(expected, finished[0].root, tmp_path)
+    n_exported, missing = export_runs(expected, finished[0].root, tmp_path, 0)
     assert n_exported == 2
     assert missing == [f"{finished[1].folder}: ablate not finished", f"{other.folder}: train not finished"]
 

@@ -176,6 +176,19 @@ def test_toc_names_missing_chapters(small_root: Path) -> None:
     assert [path.name for path in build.toc_files(small_root)] == ["intro.md", "01_train.ipynb", "02_evaluate.ipynb"]
 
 
+def test_toc_leaves_out_what_the_stored_study_does_not_fill(small_root: Path) -> None:
+    parts = [
+        {"caption": "Stages", "chapters": [{"file": "study/01_train"}, {"file": "study/02_evaluate"}]},
+        {"caption": "None", "chapters": [{"file": "study/05_overlap"}]},
+    ]
+    (small_root / "_toc.yml").write_text(json.dumps({"format": "jb-book", "root": "book/intro", "parts": parts}))
+    write_notebook(small_root / "study" / "02_evaluate.ipynb")
+    assert build.present_toc(small_root)["parts"] == [
+        {"caption": "Stages", "chapters": [{"file": "study/02_evaluate"}]}
+    ]
+    assert [path.name for path in build.toc_files(small_root)] == ["intro.md", "02_evaluate.ipynb"]
+
+
 def test_build_skips_only_when_nothing_changed(small_root: Path, capsys: pytest.CaptureFixture) -> None:
     for name in ("01_train", "02_evaluate"):
         write_notebook(small_root / "executed" / f"{name}.ipynb")
