@@ -216,6 +216,16 @@ def faults_of_access(page: Page, axe: str) -> list[str]:
     return page.evaluate(RUN_AXE)
 
 
+# What a change of size or color starts, observers and transitions, has ended.
+SETTLED = """async () => {
+  const frame = () => new Promise((go) => requestAnimationFrame(go));
+  for (let i = 0; i < 3; i++) await frame();
+  const finite = document.getAnimations().filter((each) => each.effect.getComputedTiming().endTime < 1e5);
+  await Promise.allSettled(finite.map((each) => each.finished));
+  for (let i = 0; i < 3; i++) await frame();
+}"""
+
+
 @every_page
 def test_page_loads_cleanly_and_is_accessible_on_a_phone_and_a_desk_by_day_and_by_night(
     browser: Browser, address: str, axe: str, report: SiteReport, name: str
@@ -231,9 +241,11 @@ def test_page_loads_cleanly_and_is_accessible_on_a_phone_and_a_desk_by_day_and_b
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     check_content(page)
     page.set_viewport_size(DESK["viewport"])
+    page.evaluate(SETTLED)
     assert faults_of_access(page, axe) == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.documentElement.dataset.theme === 'dark'", timeout=5000)
+    page.evaluate(SETTLED)
     assert faults_of_access(page, axe) == []
     page.context.close()
 

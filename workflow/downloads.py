@@ -35,7 +35,7 @@ SCORES = ("*/*/*/neuron_scores.safetensors", "*/*/*/score_views/*")
 INPUTS = {
     "01_train": ("toy-world/**/*",),
     "02_evaluate": ROWS,
-    "02b_tension": ROWS,
+    "02b_tension": (*ROWS, "*/*/*/train_log.parquet"),
     "03_identify": SCORES,
     "04_ablate": (*ROWS, "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
     "04b_masked_training": (*ROWS, "*/*/*/train_log.parquet", "*/*/*/neuron_scores.safetensors"),
