@@ -343,10 +343,11 @@ class PackedPasses:
         with torch.set_grad_enabled(is_training), packed_attention(self.working) as forward:
             for group in split_by_budget(pairs, order, self.tokens_per_batch):
                 batch = pack_items([pairs[i] for i in group], self.working.config.pad_token_id)
-                found.append(margins(batch_rewards(self.working, forward(batch), batch), batch))
+                of_batch = margins(batch_rewards(self.working, forward(batch), batch), batch)
                 if is_training:
-                    (-logsigmoid(found[-1]).sum() / len(pairs)).backward()
-        return torch.cat([each.detach() for each in found])
+                    (-logsigmoid(of_batch).sum() / len(pairs)).backward()
+                found.append(of_batch.detach())  # whose graph ends here, not with the last stream
+        return torch.cat(found)
 
 
 class PackedTrainer(Trainer):
