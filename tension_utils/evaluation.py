@@ -92,14 +92,10 @@ def read_batches(
     """Yield every item's index, tokens and what is read of its sequences, (..., m + k); batch by batch.
 
     Args:
-        model: see `score_items`, as the other arguments.
-        tokenizer: likewise.
-        items: likewise.
+        model: see `score_items`, as all that is not told here.
+        tokenizer: its tokenizer.
+        items: the items.
         read: called with the forward pass and a batch, returns (..., B), one value per sequence.
-        max_length: likewise.
-        tokens_per_batch: likewise.
-        device: likewise.
-        progress: likewise.
         description: of the bar.
     """
     reward_head(model)

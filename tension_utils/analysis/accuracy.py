@@ -345,35 +345,18 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def interval(row: pd.Series, value: str = "accuracy") -> str:
-    """Return a share with its 95 % interval and number of items."""
-    return f"{percent(row[value])} [{percent(row.ci_low)}, {percent(row.ci_high)}], n = {int(row.n_items):,}"
+def seeds_text(n_seeds: int) -> str:
+    """Return a number of training runs in words.
+
+    >>> seeds_text(1), seeds_text(3)
+    ('1 seed', '3 seeds')
+    """
+    return f"{n_seeds:.0f} seed" + ("" if n_seeds == 1 else "s")
 
 
 def points(row: pd.Series, value: str = "effect") -> str:
     """Return a difference of shares in percentage points with its 95 % interval."""
     return f"{100 * row[value]:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
-
-
-def tension_sentence(table: pd.DataFrame) -> str:
-    """Return the tension matrix in words.
-
-    Args:
-        table: columns of `tension_table`, all objectives and both single tests.
-    """
-    cells = table.set_index(["objective", "test"])
-    own, other, mixed = (
-        [interval(cells.loc[pair]) for pair in pairs]
-        for pairs in (
-            [(o, o) for o in SINGLE_OBJECTIVES],
-            list(OPPOSING.items()),
-            [(OBJECTIVES[2], o) for o in SINGLE_OBJECTIVES],
-        )
-    )
-    return f"""A reward model trained to be helpful ranks {own[0]} of helpful pairs as people do,
-   and {other[0]} of harmless pairs. One trained to be harmless ranks {own[1]} of harmless pairs as
-   people do, and {other[1]} of helpful ones. Trained on both: {mixed[0]} of helpful and {mixed[1]}
-   of harmless pairs."""
 
 
 PAPER = Path("results", "paper", "smollm2_135m.csv")  # described in the README beside it

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tension_utils.analysis.accuracy import seeds_text
 from tension_utils.analysis.findings import WAYS
 from tension_utils.planted.world import SCENARIOS
 from tension_utils.statistics import wilson_interval
@@ -142,6 +143,5 @@ def design_words(design: pd.Series) -> str:
     >>> design_words(pd.Series({"n_seeds": 3, "n_items": 80, "n_draws": 12}))
     '3 seeds, 80 items, 12 random sets'
     """
-    seeds = f"{design.n_seeds} seed{'' if design.n_seeds == 1 else 's'}"
     items = f", {design.n_items} {'items' if design.n_draws else 'items or neurons'}"
-    return seeds + items + (f", {design.n_draws} random sets" if design.n_draws else "")
+    return seeds_text(design.n_seeds) + items + (f", {design.n_draws} random sets" if design.n_draws else "")

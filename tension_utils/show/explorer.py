@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from tension_utils.analysis.accuracy import seeds_text
 from tension_utils.analysis.removal import effect_table, placed
 from tension_utils.conditions import CONTROL, EQUAL_SIZE, EVERYTHING, MIXED_SETS, NATURAL
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.show.figures_neurons import ablation_curves
-from tension_utils.show.ledger import seeds_text
 from tension_utils.show.style import CONTROL_COLOR, STYLE, control_handle, objective_color
 from tension_utils.statistics import Bootstrap, ablation_changes, compared_rows, mean_table
 

@@ -5,7 +5,18 @@ from math import isnan, nan
 
 import pandas as pd
 
-from tension_utils.analysis.findings import CLAIMS, INDEX, POINTS, REASONS, SD, SMALLEST, WAYS, Finding, primary_of
+from tension_utils.analysis.accuracy import seeds_text
+from tension_utils.analysis.findings import (
+    CLAIMS,
+    INDEX,
+    POINTS,
+    REASONS,
+    SD,
+    SMALLEST,
+    WAYS,
+    Finding,
+    primary_of,
+)
 from tension_utils.config import MATCHED_ARM, MIXED
 
 ARMS = {"single": "single-objective models", MIXED: "mixed model", MATCHED_ARM: "mixed model on as many pairs"}
@@ -37,15 +48,6 @@ SUBJECTS = {
 UNITS = {POINTS: (1, " points"), SD: (2, " SD"), INDEX: (3, "")}  # decimals and words
 
 SMALLEST_P = 0.0005  # of a smaller p-value, only that it is smaller is said
-
-
-def seeds_text(n_seeds: int) -> str:
-    """Return a number of training runs in words.
-
-    >>> seeds_text(1), seeds_text(3)
-    ('1 seed', '3 seeds')
-    """
-    return f"{n_seeds:.0f} seed" + ("" if n_seeds == 1 else "s")
 
 
 def subject_of(finding: Finding | pd.Series) -> str:
