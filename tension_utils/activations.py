@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.architectures import architecture_of, head_shape, neuron_shape, reward_head
-from tension_utils.artifacts import require
+from tension_utils.artifacts import OWN_SCORES, VIEWS, require
 from tension_utils.config import Run
 from tension_utils.data import Item
 from tension_utils.engine.attention import packed_attention
@@ -29,10 +29,6 @@ from tension_utils.engine.packing import (
     prepare_texts,
 )
 from tension_utils.evaluation import batch_rewards, margins
-
-OWN_SCORES = "neuron_scores.safetensors"  # on the run's own training pairs, at the neuron
-
-VIEWS = "score_views"  # folder of the same statistics taken elsewhere: other site, half of the pairs, other text
 
 ACTIVATION_KINDS = ("signed_mean", "mean_abs", "frequency")  # those that a base model has as well
 

@@ -21,7 +21,21 @@ import pandas as pd
 import psutil
 from safetensors import SafetensorError
 
-from tension_utils.config import ARMS, Run, SinglePair
+from tension_utils.config import ARMS, SINGLE_OBJECTIVES, Run, SinglePair
+
+OWN_SCORES = "neuron_scores.safetensors"  # on the run's own training pairs, at the neuron
+
+VIEWS = "score_views"  # folder of the same statistics taken elsewhere: other site, half of the pairs, other text
+
+# What an export in detail keeps of a run's scores, besides what claims read: kinds with their sides, and views.
+DETAIL_KINDS = ("signed_mean", "rms_change")
+DETAIL_VIEWS = {
+    **{f"text-{objective}": (*DETAIL_KINDS, "frequency", "attribution") for objective in SINGLE_OBJECTIVES},
+    **{f"base-text-{objective}": ("signed_mean", "mean_abs") for objective in SINGLE_OBJECTIVES},
+    "gate": ("signed_mean", "frequency", "rms_change"),
+    "half-0": DETAIL_KINDS,
+    "half-1": DETAIL_KINDS,
+}
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "pandas", "scipy")
 
@@ -237,7 +251,7 @@ def is_current(folder: Path, stage: str, digest: str, artifact: str) -> bool:
 
 
 def is_archived(folder: Path, artifact: str) -> bool:
-    """Say whether ``artifact`` is there without the reward model it came from: results that are kept without weights.
+    """Say whether ``artifact`` is there as an export, without the reward model it came from.
 
     Nothing can be computed anew there, so what is there is taken as it is.
 
@@ -246,7 +260,10 @@ def is_archived(folder: Path, artifact: str) -> bool:
     """
     if not (folder / artifact).exists() or (folder / "reward_model").exists() or (folder / "training_state").exists():
         return False
-    sections = [part for part in read_manifest(folder).values() if part.get("artifact") == artifact]
+    manifest = read_manifest(folder)
+    if "export" not in manifest:  # weights that were removed are made again
+        return False
+    sections = [part for part in manifest.values() if part.get("artifact") == artifact]
     if any(part["artifact_hash"] != file_hash(folder / artifact) for part in sections):
         raise ValueError(f"{folder / artifact}: its content is not what manifest.json says; copy the folder again")
     return True

@@ -5,8 +5,17 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tension_utils.activations import OWN_SCORES, VIEWS, NeuronScores
-from tension_utils.artifacts import TABLES, atomic_path, file_hash, read_manifest
+from tension_utils.activations import NeuronScores
+from tension_utils.artifacts import (
+    DETAIL_KINDS,
+    DETAIL_VIEWS,
+    OWN_SCORES,
+    TABLES,
+    VIEWS,
+    atomic_path,
+    file_hash,
+    read_manifest,
+)
 from tension_utils.config import SCOPES, SCORE_KINDS, SINGLE_OBJECTIVES, Run, SinglePair
 from tension_utils.engine.packing import SIDES
 from tension_utils.neurons import jaccard, top_neurons
@@ -21,16 +30,6 @@ VIEW_KINDS = {
     **{f"text-{objective}": ("rms_change", "attribution") for objective in SINGLE_OBJECTIVES},
     **{f"base-text-{objective}": ("mean_abs",) for objective in SINGLE_OBJECTIVES},
     "base-generic": ("mean_abs",),
-}
-
-# What is kept besides of a run in detail; of the own text sides and scopes of two kinds, too.
-DETAIL_KINDS = ("signed_mean", "rms_change")
-DETAIL_VIEWS = {
-    **{f"text-{objective}": (*DETAIL_KINDS, "frequency", "attribution") for objective in SINGLE_OBJECTIVES},
-    **{f"base-text-{objective}": ("signed_mean", "mean_abs") for objective in SINGLE_OBJECTIVES},
-    "gate": ("signed_mean", "frequency", "rms_change"),
-    "half-0": DETAIL_KINDS,
-    "half-1": DETAIL_KINDS,
 }
 
 STAGE_OF = {
@@ -122,12 +121,10 @@ def _require_whole(folder: Path, stage: str, section: dict) -> None:
 def _export_scores(source: Path, target: Path, is_detailed: bool) -> dict[str, float]:
     """Write the kept scores as float16; return how well they tell the top neurons: Jaccard with those of float32."""
     told_apart = {}
-    own = SCORE_KINDS if is_detailed else OWN_KINDS
     views = VIEW_KINDS | (DETAIL_VIEWS if is_detailed else {})
-    for name, kinds in {
-        OWN_SCORES: own,
-        **{f"{VIEWS}/{view}.safetensors": kinds for view, kinds in views.items()},
-    }.items():
+    wanted = {f"{VIEWS}/{view}.safetensors": kinds for view, kinds in views.items()}
+    wanted[OWN_SCORES] = SCORE_KINDS if is_detailed else OWN_KINDS
+    for name, kinds in wanted.items():
         if not (source / name).exists():
             continue
         whole = NeuronScores.load(source / name)

@@ -24,8 +24,6 @@ from tension_utils.activations import (
     BASE_GENERIC,
     BASED_KINDS,
     GENERIC,
-    OWN_SCORES,
-    VIEWS,
     NeuronScores,
     neuron_scores,
     own_scores,
@@ -33,7 +31,9 @@ from tension_utils.activations import (
     text_scores,
 )
 from tension_utils.artifacts import (
+    OWN_SCORES,
     TABLES,
+    VIEWS,
     StageRecord,
     atomic_path,
     is_archived,

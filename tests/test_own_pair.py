@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_tokenizer, slow_rewards
 
-from tension_utils.activations import OWN_SCORES, NeuronScores
+from tension_utils.activations import NeuronScores
 from tension_utils.architectures import architecture_of, projection_weight
+from tension_utils.artifacts import OWN_SCORES
 from tension_utils.config import OBJECTIVES, Run, list_runs
 from tension_utils.data import Item, ResponseTooLongError, Turn, tokenize_item
 from tension_utils.engine.packing import read_position

@@ -1,6 +1,7 @@
 """The stages after training on a small toy world: rows, values against plain transformers, resume, errors."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -490,6 +491,10 @@ def test_further_seeds_of_single_objectives_are_exported_by_themselves(runs: lis
 
 def test_results_without_weights_are_taken_as_they_are(copied: Run) -> None:
     shutil.rmtree(copied.folder / "reward_model")
+    with pytest.raises(FileNotFoundError, match="01_train"):  # removed, not exported
+        evaluate_run(copied, EVALUATE)
+    manifest = read_manifest(copied.folder) | {"export": {"schema_version": 1}}
+    (copied.folder / "manifest.json").write_text(json.dumps(manifest))
     other = EngineConfig(n_items=2)
     assert not train_run(copied, DataConfig(source="nowhere"), TrainConfig())
     assert not evaluate_run(copied, EvaluateConfig(engine=other))

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from schema import read_profile
-from tension_utils.activations import OWN_SCORES, VIEWS
-from tension_utils.artifacts import find_runs
+from tension_utils.artifacts import DETAIL_KINDS, DETAIL_VIEWS, OWN_SCORES, VIEWS, find_runs
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, short_name
-from tension_utils.export import DETAIL_KINDS, DETAIL_VIEWS
 
 DETAILS = tuple(f"{VIEWS}/{view}.safetensors" for view in DETAIL_VIEWS if not view.startswith(("text", "base")))
 # Chapter -> section of the profile with its parameters, files it reads of every run, whether it needs the mixed model.

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from tension_utils.ablation import ablated
-from tension_utils.activations import OWN_SCORES, own_scores
+from tension_utils.activations import own_scores
 from tension_utils.architectures import mean_embedding, reward_head
-from tension_utils.artifacts import read_manifest, require
+from tension_utils.artifacts import OWN_SCORES, read_manifest, require
 from tension_utils.conditions import mixed_sets
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES, Run
 from tension_utils.data import Item, Turn, render_prompt, render_response, tokenize_item
