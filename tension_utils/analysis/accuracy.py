@@ -345,6 +345,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def interval(row: pd.Series, value: str = "accuracy") -> str:
+    """Return a share with its 95 % interval and number of items."""
+    return f"{percent(row[value])} [{percent(row.ci_low)}, {percent(row.ci_high)}], n = {int(row.n_items):,}"
+
+
 def seeds_text(n_seeds: int) -> str:
     """Return a number of training runs in words.
 
