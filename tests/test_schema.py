@@ -100,7 +100,10 @@ FAULTS = [
     (lambda v: v["ablate"].update(benchmarks=["rmb"]), "ablate.benchmarks: expected one of hh-rlhf, rm-bench, "),
     (lambda v: v.update(masked_training={"seeds": [3]}), "masked_training.seeds: expected one of 0, 247, 932; got 3"),
     (lambda v: v["study"]["candidates"].append({"n_epoch": 2}), "study.candidates[2].n_epoch: unknown name; did you "),
-    (lambda v: v["study"]["ablate_mixed"][0].update(scales=[1]), "study.ablate_mixed[0]: scales: expected no 1, which"),
+    (
+        lambda v: v["study"]["ablate_matched"][0].update(scales=[1]),
+        "study.ablate_matched[0]: scales: expected no 1, which",
+    ),
     (lambda v: v["study"].update(ablate_single=[]), "study.ablate_single: expected at least 1; got []"),
 ]
 

@@ -44,6 +44,7 @@ MICRO = {
         "curve_pairs": [8],
         "candidates": [{"learning_rate": 5e-4}],
         "identify": {"n_generic": 3},
+        "identify_sham": {"n_view_items": 2, "n_generic": 0},
         "ablate_single": [
             {
                 "score_kinds": ["rms_change"],
@@ -54,7 +55,8 @@ MICRO = {
             },
             {"score_kinds": ["rms_change"], "fractions": [0.2], "n_draws": 1, "n_items": 4},
         ],
-        "ablate_mixed": [{"families": ["natural", "equal-activity"], "n_draws": 1, "n_items": 4}],
+        "ablate_matched": [{"families": ["natural", "equal-activity"], "n_draws": 1, "n_items": 4}],
+        "ablate_union": [{"families": ["natural"], "n_draws": 1, "n_items": 4}],
         "tokens_per_pair": 60,
         "test_pairs": 48,
         "benchmark_tokens": 5000,

@@ -246,10 +246,12 @@ class Study(TypedDict):
         coin_seeds: seeds of the sham arms whose labels are a fair coin.
         longer_seeds: seeds of the sham arms whose label is the longer response.
         identify: fields of `IdentifyConfig` that differ from the section `identify`.
+        identify_sham: those that differ once more for sham models.
         curve_pairs: numbers of training pairs of the learning curve.
         candidates: fields of `TrainConfig` that differ; their validation losses are compared.
         ablate_single: of a single-objective model, entry by entry: fields of `AblateConfig` and `n_items`.
-        ablate_mixed: the same for mixed models.
+        ablate_matched: the same for the mixed model on as many pairs.
+        ablate_union: the same for the mixed model on all pairs.
         tokens_per_pair: stream tokens of a pair, for the estimate of the time left.
         test_pairs: pairs of the HH-RLHF tests, likewise.
         benchmark_tokens: tokens of all benchmarks, likewise.
@@ -258,10 +260,12 @@ class Study(TypedDict):
     coin_seeds: list[whole(0, MAX_SEED)]
     longer_seeds: list[whole(0, MAX_SEED)]
     identify: NotRequired[IdentifyConfig]
+    identify_sham: NotRequired[IdentifyConfig]
     curve_pairs: list[whole(1)]
     candidates: list[TrainConfig]
     ablate_single: StudyAblations
-    ablate_mixed: StudyAblations
+    ablate_matched: StudyAblations
+    ablate_union: StudyAblations
     tokens_per_pair: number(1)
     test_pairs: whole(1)
     benchmark_tokens: number(1)

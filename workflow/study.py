@@ -48,6 +48,7 @@ ROOT = Path(__file__).parents[1]
 TRAINING_COST = 3.3  # a training pair's cost in scored pairs
 CURVE_ARMS = (*SINGLE_OBJECTIVES, MATCHED_ARM)
 MAIN_ARMS = (*SINGLE_OBJECTIVES, MATCHED_ARM, MIXED)
+ABLATIONS = {MATCHED_ARM: "ablate_matched", MIXED: "ablate_union"}  # sections of a profile; others: ablate_single
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,16 +116,16 @@ class Study:
             items_of={name: n for name, n in section.get("benchmark_items", {}).items() if name in benchmarks},
         )
 
-    @property
-    def identification(self) -> IdentifyConfig:
-        """Which neuron statistics are taken."""
+    def identification(self, arm: str) -> IdentifyConfig:
+        """Return which neuron statistics are taken in an arm; sham models may do with fewer."""
         section = self.values["identify"] | self.values["study"].get("identify", {})
+        section |= self.values["study"].get("identify_sham", {}) if arm in SHAM_ARMS else {}
         engine = EngineConfig(n_items=section.pop("n_items", 0), precision=section.pop("precision", "auto"))
         return IdentifyConfig(engine=engine, **section)
 
     def ablations(self, arm: str) -> list[AblateConfig]:
         """Return what is ablated in an arm, the most telling first."""
-        section = self.values["study"]["ablate_mixed" if arm in MIXED_ARMS else "ablate_single"]
+        section = self.values["study"][ABLATIONS.get(arm, "ablate_single")]
         block = "mixed" if arm in MIXED_ARMS else "scored"
         common = {"blocks": (block,), "max_length": self.values["evaluate"].get("max_length", 0)}
         precision, configs = self.values["evaluate"].get("precision", "auto"), []
@@ -254,7 +255,7 @@ def weight_steps(study: Study, seed: int) -> Iterator[Step]:
     yield Step(part, f"interpolate seed {seed}", work, needs, len(config.weights) * study.test_cost)
     work = partial(weight_change_run, pair, WeightChangeConfig(arms=MAIN_ARMS))
     yield Step(part, f"weight-changes seed {seed}", work, study.trained(*MAIN_ARMS, seed=seed), 1e4)
-    for arm in (MATCHED_ARM, MIXED):
+    for arm in MIXED_ARMS:
         work = partial(gradient_run, study.run(arm, seed), GradientConfig())
         yield Step(part, f"gradients {arm} seed {seed}", work, study.trained(arm, seed=seed), 8e5)
     for arm in MAIN_ARMS:
@@ -263,12 +264,12 @@ def weight_steps(study: Study, seed: int) -> Iterator[Step]:
 
 
 def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
-    """Yield the neuron statistics of some arms."""
+    """Yield the neuron statistics of some arms: four passes over the own pairs, ten over those of the views."""
     from tension_utils.stages import identify_run
 
-    config = study.identification
     for arm in arms:
-        cost = 14 * config.engine.n_items * study.tokens
+        config = study.identification(arm)
+        cost = (4 * config.engine.n_items + 10 * (config.n_view_items or config.engine.n_items)) * study.tokens
         yield Step(
             part,
             f"identify {arm} seed {seed}",
@@ -310,44 +311,38 @@ def n_conditions(config: AblateConfig) -> int:
     return n_sets * len(config.ablation_kinds) * len(config.scales) * (1 + len(config.controls) * config.n_draws)
 
 
-def benchmark_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
+def benchmark_steps(study: Study, seed: int) -> Iterator[Step]:
     """Yield the evaluation on all benchmarks, which replaces that on HH-RLHF alone."""
     from tension_utils.stages import evaluate_run
 
-    config = study.evaluation(*study.values["evaluate"]["benchmarks"])
-    for arm in arms:
-        work = partial(evaluate_run, study.run(arm, seed), config)
-        yield Step(
-            part,
-            f"benchmarks {arm} seed {seed}",
-            work,
-            study.trained(arm, seed=seed),
-            study.values["study"]["benchmark_tokens"],
-        )
+    config, cost = study.evaluation(*study.values["evaluate"]["benchmarks"]), study.values["study"]["benchmark_tokens"]
+    for arm in MAIN_ARMS:
+        work, needs = partial(evaluate_run, study.run(arm, seed), config), study.trained(arm, seed=seed)
+        yield Step(f"seed {seed}: benchmarks", f"benchmarks {arm} seed {seed}", work, needs, cost)
 
 
 def plan(study: Study) -> list[Step]:
-    """Return all steps, the most telling first; first seed by seed what decides the claims, then the curves."""
-    section, steps = study.values["study"], []
+    """Return all steps, the most telling first: seed by seed what decides the claims, then what stands beside it."""
+    section, first, steps = study.values["study"], study.values["seeds"][0], []
     for seed in study.values["seeds"]:
         shams = [arm for arm in SHAM_ARMS if seed in section[f"{ARMS[arm].labels}_seeds"]]
         steps += training_steps(study, f"seed {seed}: train", SINGLE_OBJECTIVES, seed)
-        steps += choice_steps(study) if seed == study.values["seeds"][0] else []
+        steps += choice_steps(study) if seed == first else []
         steps += training_steps(study, f"seed {seed}: train mixed", (MATCHED_ARM, MIXED), seed)
         steps += weight_steps(study, seed)
         steps += identify_steps(study, f"seed {seed}: identify", MAIN_ARMS, seed)
-        steps += ablate_steps(study, f"seed {seed}: ablate single", SINGLE_OBJECTIVES, seed, 1)
+        steps += ablate_steps(study, f"seed {seed}: ablate", MAIN_ARMS, seed, 1)
         steps += training_steps(study, f"seed {seed}: sham", shams, seed)
         steps += identify_steps(study, f"seed {seed}: sham", shams, seed)
-        steps += ablate_steps(study, f"seed {seed}: ablate mixed", (MATCHED_ARM, MIXED), seed, 1)
-        steps += benchmark_steps(study, f"seed {seed}: benchmarks", (*MAIN_ARMS, *shams), seed)
-    steps += training_steps(study, "ratios", list(RATIO_ARMS), study.values["seeds"][0])
-    steps += curve_steps(study)
-    for seed in study.values["seeds"]:
-        for number in range(2, max(len(section[name]) for name in ("ablate_single", "ablate_mixed")) + 1):
-            arms = [arm for arm in MAIN_ARMS if number <= len(study.ablations(arm))]
+        steps += benchmark_steps(study, first) if seed == first else []
+    for seed in study.values["seeds"][1:]:
+        steps += benchmark_steps(study, seed)
+    for number in range(2, max(len(study.ablations(arm)) for arm in MAIN_ARMS) + 1):
+        arms = [arm for arm in MAIN_ARMS if number <= len(study.ablations(arm))]
+        for seed in study.values["seeds"]:
             steps += ablate_steps(study, f"seed {seed}: ablate further {number}", arms, seed, number)
-    return steps
+    steps += training_steps(study, "ratios", list(RATIO_ARMS), first)
+    return steps + list(curve_steps(study))
 
 
 def expected_stages(study: Study) -> list[tuple[Run | SinglePair, tuple[str, ...]]]:
