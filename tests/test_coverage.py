@@ -1,6 +1,6 @@
 """Long-run properties, simulated: intervals cover the truth in 93-97 % of studies, tests err in 5 % of them.
 
-One exception, named where it is tested, covers more.
+One exception, named where it is tested, covers less.
 """
 
 import functools
@@ -69,14 +69,36 @@ def test_interval_of_a_mean(kind, n_clusters, n_seeds, seed_std):
     assert BAND[0] <= share <= BAND[1], share
 
 
-@pytest.mark.parametrize(("n_clusters", "seed_std"), [(60, 0.3), (200, 0.1)])
-def test_interval_of_a_mean_is_cautious_where_seeds_add_little(n_clusters, seed_std):
-    """The known exception to the band, see `crossed_bootstrap`: 97.5 % where seeds differ clearly, but by little."""
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+@pytest.mark.parametrize("reach", [0.0, 1.0, 2.0, 4.0])
+def test_interval_of_each_condition_of_a_table(n_seeds, reach):
+    """Six conditions, whose seeds differ by ``reach`` times the items' standard error, share their variances."""
+    rng, n_conditions, n_clusters, n_studies = np.random.default_rng(8), 6, 60, 700
+    error = np.sqrt(1 / n_clusters * (0.5 + 0.5 / n_seeds))
+    shares, p_values = [], []
+    for _ in range(n_studies):
+        size = np.exp(0.3 * rng.normal(size=n_conditions) - 0.045)  # conditions differ a little in how seeds differ
+        seeds = reach * error * np.sqrt(n_seeds) * size * rng.normal(size=(1, n_seeds, n_conditions))
+        cells = np.sqrt(0.5) * rng.normal(size=(n_clusters, 1, n_conditions)) + seeds
+        cells = cells + np.sqrt(0.5) * rng.normal(size=(n_clusters, n_seeds, n_conditions))
+        one = np.ones_like(cells)
+        prior = statistics.seed_prior(statistics.seed_ratio(cells, one)[:, None], n_seeds)
+        prior = prior._replace(ratio=float(prior.ratio[0]))
+        draws = statistics.crossed_bootstrap(cells, one, statistics.Bootstrap(400, rng), prior)
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        shares.append(((low <= 0) & (high >= 0)).mean())
+        p_values += statistics.two_sided_p(draws).tolist()
+    assert BAND[0] <= np.mean(shares) <= 0.975, np.mean(shares)
+    assert 0.025 <= np.mean(np.array(p_values) <= 0.05) <= 0.07
+
+
+@pytest.mark.parametrize("seed_std", [0.3, 0.6])
+def test_a_mean_by_itself_over_two_seeds_is_the_known_exception(seed_std):
+    """See `crossed_bootstrap`: without peers two seeds cover less than 93 %, which the docstring says."""
     rng = np.random.default_rng(1)
-    cluster = 1.5 * rng.normal(size=(n_clusters, 1, N_STUDIES))
-    sums = studies(rng, n_clusters, 3, seed_std, "margin", shared=cluster)
+    sums = studies(rng, 60, 2, seed_std, "margin", shared=np.zeros((60, 1, N_STUDIES)))
     share = covers(resampled(sums, np.full_like(sums, 2), rng), true_mean("margin", 0))
-    assert BAND[0] <= share <= 0.98, share
+    assert 0.88 <= share <= BAND[0], share
 
 
 @pytest.mark.parametrize("kind", ["credit", "margin"])
@@ -160,18 +182,6 @@ def test_interval_of_a_rank_correlation():
     draws = resampled(values, np.ones_like(values), rng)
     share = covers(draws, 6 / np.pi * np.arcsin(0.25))
     assert BAND[0] <= share <= BAND[1], share
-
-
-@pytest.mark.parametrize(("kind", "least"), [("margin", 0.035), ("credit", 0.02)])
-def test_permutation_test_errs_in_5_percent_under_the_null(kind, least):
-    """Two conditions with the same chances on the same items; with credits equal sums count against a finding."""
-    rng = np.random.default_rng(6)
-    cluster = 1.5 * rng.normal(size=(40, 1, N_STUDIES))
-    first, second = (studies(rng, 40, 3, 0.0, kind, shared=cluster).sum(1).T for _ in range(2))
-    pairs = list(zip(first, second, strict=True))[:1000]
-    p_values = np.array([statistics.permutation_test_paired(*pair, rng, 399) for pair in pairs])
-    assert least <= (p_values <= 0.05).mean() <= 0.065
-    assert (p_values <= 0.5).mean() <= 0.54
 
 
 def test_adjusted_p_values_keep_the_false_discovery_rate():

@@ -107,13 +107,43 @@ def test_seeds_without_item_noise_give_the_t_interval():
     ("values", "expected"),
     [
         ([[0, 0], [1, 1]], 0.0),  # only items differ
-        ([[0, 1], [0, 1]], 1.0),  # only seeds differ
+        ([[0, 1], [0, 1]], np.inf),  # only seeds differ
         ([[0, 1], [1, 0]], 0.0),  # only noise: seed means agree
+        ([[0, 2], [0, 0]], 1.0),  # deviations -.5, 1.5, -.5, -.5: 2 (.5^2 + .5^2) over 4 x .5^2
+        ([[0], [1]], 0.0),  # one seed
     ],
 )
-def test_seed_share_by_hand(values, expected):
+def test_seed_ratio_by_hand(values, expected):
     sums = np.array(values, float)[..., None]
-    assert bootstrap.seed_share(sums, np.ones_like(sums)) == pytest.approx([expected])
+    assert bootstrap.seed_ratio(sums, np.ones_like(sums)) == pytest.approx([expected])
+
+
+def test_a_prior_moves_the_variance_and_adds_freedom():
+    """The spread that seeds add is that of the moderated ratio (2 x 5 + 2 x F) / 4, whatever the seeds did; t(4)."""
+    generator = np.random.default_rng(3)
+    sums = generator.normal(size=(50, 3, 1)) + np.array([-0.3, 0.0, 0.3])[None, :, None]
+    one, (ratio,) = np.ones_like(sums), bootstrap.seed_ratio(sums, np.ones_like(sums))
+    alone, moderated = (
+        bootstrap.crossed_bootstrap(sums, one, Bootstrap(60_000), prior)[:, 0]
+        for prior in (bootstrap.NO_PRIOR, bootstrap.SeedPrior(5.0, 2))
+    )
+    by_seed, noise = sums.mean(0)[:, 0], sums - sums.mean(0) - sums.mean(1, keepdims=True) + sums.mean()
+    assert ratio == pytest.approx(50 * by_seed.var(ddof=1) / ((noise**2).sum() / (49 * 2)))
+    unit = (noise**2).sum() / (49 * 2) / (50 * 3)  # variance of the mean by noise alone
+    items = sums.mean(1).var() / 50
+    level = (2 * 5 + 2 * ratio) / 4
+    scale = np.sqrt(np.sqrt(1 - 1 / level) * level * unit)
+    draws = np.random.default_rng(4)
+    expected = np.sqrt(items) * draws.normal(size=60_000) + scale * draws.standard_t(4, 60_000)
+    quantiles = [0.025, 0.25, 0.75, 0.975]
+    assert np.quantile(moderated - sums.mean(), quantiles) == pytest.approx(np.quantile(expected, quantiles), rel=0.06)
+    assert np.ptp(np.quantile(moderated, [0.025, 0.975])) < np.ptp(np.quantile(alone, [0.025, 0.975]))
+
+
+def test_peers_of_one_seed_or_without_noise_tell_nothing():
+    assert bootstrap.seed_prior([np.array([2.0])] * 3, 1) == bootstrap.seed_prior([np.array([2.0])], 3)
+    prior = bootstrap.seed_prior([np.array([np.inf, 2.0]), np.array([np.inf, 4.0])], 4)
+    assert prior.ratio.tolist() == [1.0, 3.0] and prior.freedom == 3
 
 
 def test_columns_are_paired():
@@ -197,19 +227,14 @@ def test_pair_differences_by_hand():
         comparisons.pair_differences(pd.concat([data, data[:1]]), "objective", ("helpful", "harmless"))
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=2, max_size=8))
-def test_permutation_test_equals_full_enumeration(pairs):
-    first, second = np.array(pairs, float).T
-    observed = abs((first - second).mean())
-    means = [((first - second) * signs).mean() for signs in itertools.product([1, -1], repeat=len(pairs))]
-    expected = np.mean([abs(mean) >= observed - 1e-9 for mean in means])
-    assert comparisons.permutation_test_paired(first, second, rng()) == pytest.approx(expected)
-
-
-def test_permutation_test_refuses_unpaired_values():
-    with pytest.raises(ValueError, match="same length"):
-        comparisons.permutation_test_paired(np.ones(3), np.ones(4), rng())
+def test_the_p_value_of_a_difference_agrees_with_its_interval():
+    """Zero is a bound of the interval whose level is 1 - p."""
+    difference = np.random.default_rng(1).normal(0.2, 1.0, size=40)
+    data = evaluation_rows([list(difference)]).assign(condition="first")
+    data = pd.concat([data, data.assign(condition="second", credit=0.0)])
+    row = comparisons.paired_bootstrap(data, "condition", ("first", "second"), bootstrap=Bootstrap(4000)).iloc[0]
+    draws = bootstrap.crossed_bootstrap(difference[:, None, None], np.ones((40, 1, 1)), Bootstrap(4000))
+    assert np.quantile(draws, row.p_value / 2) == pytest.approx(0, abs=0.01) and 0.05 < row.p_value < 0.8
 
 
 @settings(deadline=None)

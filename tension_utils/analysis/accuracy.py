@@ -23,14 +23,11 @@ from tension_utils.statistics import (
     Bootstrap,
     accuracy_table,
     benjamini_hochberg,
-    conditions,
     contrast_draws,
     count_distinct,
     crossed_parts,
     mean_table,
-    pair_differences,
     paired_bootstrap,
-    permutation_test_paired,
     require_columns,
     widen_degenerate,
     wilson_interval,
@@ -185,48 +182,6 @@ def _directed(evaluation: pd.DataFrame, by: list[str]) -> pd.DataFrame:
             f"expected items with direction {' or '.join(BEHAVIORS)}; got none; evaluate a safety benchmark"
         )
     return rows
-
-
-def behavior_differences(
-    evaluation: pd.DataFrame,
-    pair: tuple[str, str],
-    by: Sequence[str] = (),
-    condition: str = "objective",
-    bootstrap: Bootstrap | None = None,
-) -> pd.DataFrame:
-    """Compare the behavior of two conditions on the same items and seeds.
-
-    Args:
-        evaluation: rows of evaluation.parquet.
-        pair: two values of ``condition``; the difference is first minus second.
-        by: columns that name the comparisons; [] is one.
-        condition: column that tells the two apart.
-
-    Returns:
-        One row per comparison and measure of `ACCURACIES`: ``by``, measure, difference, ci_low, ci_high, p_value
-        (permutation over clusters), p_adjusted (Benjamini-Hochberg over the rows), n_clusters, n_seeds. A measure
-        whose direction is absent has no row.
-
-    Raises:
-        ValueError: the conditions differ in items or seeds, or no item has a direction.
-    """
-    by, bootstrap = list(by), bootstrap or Bootstrap()
-    rows = pair_differences(_directed(evaluation, [condition, *by]), condition, pair, ["credit"])
-    records = []
-    for key, part in conditions(rows, by):
-        estimates, bounds, contributions = _behave(part, bootstrap)
-        bounds = bounds.clip(-1, 1)
-        n_seeds = count_distinct(part, MODEL_COLUMNS)
-        for index, measure in enumerate(ACCURACIES):
-            moved = contributions[:, index]
-            if np.isfinite(estimates[index]):
-                record = dict(zip(by, key, strict=True)) | {"measure": measure, "difference": estimates[index]}
-                record |= dict(zip(["ci_low", "ci_high"], bounds[index], strict=True))
-                record["p_value"] = permutation_test_paired(moved, np.zeros_like(moved), bootstrap.rng)
-                records.append(record | {"n_clusters": len(contributions), "n_seeds": n_seeds})
-    table = pd.DataFrame(records)
-    table.insert(table.columns.get_loc("n_clusters"), "p_adjusted", benjamini_hochberg(table.p_value))
-    return table
 
 
 OPPOSING = {"helpful": "harmless", "harmless": "helpful"}

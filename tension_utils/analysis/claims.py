@@ -174,7 +174,7 @@ def estimated(
     sums, counts, cells = crossed_parts(rows, "value", ["part", *strata])
     names = sorted({cell[0] for cell in cells})
     own = np.array([[cell[0] == name for name in names] for cell in cells]) * _shares(cells)[:, None]
-    values, draws = contrast_draws(sums, counts, np.c_[own.mean(1), own], Bootstrap(n_resamples))
+    values, draws = contrast_draws(sums, counts, np.c_[own.mean(1), own], Bootstrap(n_resamples), is_shared=True)
     low, high = np.quantile(draws, TAILS, axis=0)
     if what["unit"] == POINTS:  # few seeds may leave what is possible
         low, high = np.clip(low, -100, 100), np.clip(high, -100, 100)
