@@ -113,7 +113,8 @@ def faults_of(error: ValidationError, kind: type) -> Iterator[str]:
         path, came = list(fault["loc"]), fault["input"]
         if path and isinstance(path[0], int) and dataclasses.is_dataclass(kind):  # the place of an argument
             path[0] = dict(enumerate(get_type_hints(kind))).get(path[0], path[0])
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        places = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        where = "".join(places).lstrip(".").encode("unicode_escape").decode()  # a fault is one line, whatever its key
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = fields_at(kind, path[:-1])
             yield f"{where}: unknown name{nearest(path[-1], known) or '.'} Known: {', '.join(known)}"

@@ -7,7 +7,7 @@ import pandas as pd
 from pydantic import Field, Strict
 from tqdm import tqdm
 
-from tension_utils.artifacts import atomic_path, read_manifest, remove_any, require, write_table
+from tension_utils.artifacts import atomic_path, is_archived, read_manifest, remove_any, require, write_table
 from tension_utils.config import SINGLE_OBJECTIVES, EngineConfig, SinglePair, checked, some
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.masking import NEURON_MASK_FILE
@@ -58,7 +58,7 @@ def interpolate_run(pair: SinglePair, config: InterpolateConfig) -> bool:
         config: weights and items.
 
     Returns:
-        True if it computed, False if it found the artifact.
+        True if it computed, False if it found the artifact, current or kept without the reward models.
 
     Raises:
         FileNotFoundError: if one of the two reward models was not trained.
@@ -66,6 +66,8 @@ def interpolate_run(pair: SinglePair, config: InterpolateConfig) -> bool:
 
     Source: ours; the baseline for joint training follows Rame et al. (2023), "Rewarded soups".
     """
+    if is_archived(pair.folder, "interpolation.parquet"):
+        return False
     require_unmasked(pair)
     stage = Stage(pair.helpful, "interpolate", "interpolation.parquet", config, place=pair)
     harmless = read_manifest(pair.harmless.folder)["train"]["artifact_hash"]

@@ -176,11 +176,21 @@ def test_what_mixing_costs_by_hand() -> None:
     assert {part.name: part.value for part in row.parts} == pytest.approx({"helpful": -20, "harmless": -40})
     assert (row.n_items, row.n_seeds, row.n_draws) == (2 * N, 3, 0) and row.verdict == "supported"
     assert row.ci_low < -30 < row.ci_high < 0 and row.p_value == pytest.approx(1 / 2001)
-    table = ledger(Evidence(mixing_world({"helpful": 4, "harmless": 8})))
-    (mixed,) = (
-        row for _, row in table[(table.claim == "C1") & (table.arm == MIXED) & (table.way == CONTROLLED)].iterrows()
-    )
+    table = ledger(Evidence(mixing_world({"helpful": 4, "harmless": 8}))).query("claim == 'C1' and way == @CONTROLLED")
+    (mixed,) = (row for _, row in table[(table.arm == MIXED) & (table.quantity == "mixing")].iterrows())
     assert not mixed.is_primary and mixed.value == pytest.approx(-2.5), "one of 20, and none of 20"
+
+
+def test_the_gap_to_the_ensemble_by_hand() -> None:
+    """The ensemble reaches (1, .55) and, where its halves tie, (.775, .775), in sum 1.55; the mixed model has 1.4."""
+    table = ledger(Evidence(mixing_world({"helpful": 4, "harmless": 8})))
+    (row,) = (row for _, row in table[(table.quantity == "frontier") & (table.arm == MATCHED_ARM)].iterrows())
+    assert row.value == pytest.approx(-7.5) and row.control == "ensemble" and not row.is_primary
+    assert row.ci_low < -7.5 < row.ci_high and (row.n_items, row.n_seeds) == (2 * N, 3)
+    words = (
+        "mixed model on as many pairs beside both single-objective models together, both tests, beyond their ensemble"
+    )
+    assert sentence(row).startswith(f"{words} at the same balance, accuracy: -7.5 points [")
 
 
 def test_mixing_that_costs_nothing_is_refuted_and_gains_are_too() -> None:

@@ -178,6 +178,40 @@ def test_the_plane_draws_single_models_small():
         figures_accuracy.refuse_respond_plane(plane().assign(refuse_accuracy=np.nan))
 
 
+def frontier_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two frontiers of three points, and the four main arms with one of every further kind."""
+    lines = [
+        {"frontier": name, "harmless_weight": a, "helpful": 0.8 - 0.3 * a, "harmless": 0.5 + 0.3 * a - 0.02 * at}
+        for at, name in enumerate(("interpolation", "ensemble"))
+        for a in (1.0, 0.0, 0.5)
+    ]
+    arms = ["helpful", "harmless", "helpful-harmless", "helpful-harmless-matched", "helpful-coin"]
+    arms += ["helpful-harmless-3-to-1", "matched-without-shared"]
+    points = [{"objective": arm, "helpful": 0.5 + at / 50, "harmless": 0.6} for at, arm in enumerate(arms)]
+    points = pd.DataFrame(points).assign(helpful_ci_low=0.4, helpful_ci_high=0.7, harmless_ci_low=0.5)
+    return pd.DataFrame(lines), points.assign(harmless_ci_high=0.7)
+
+
+def test_frontiers_run_from_the_helpful_to_the_harmless_model():
+    lines, points = frontier_tables()
+    ax = figures_accuracy.frontier_plane(lines, points)
+    first = ax.lines[0]
+    assert list(first.get_xdata()) == pytest.approx([0.8, 0.65, 0.5])
+    assert list(first.get_ydata()) == pytest.approx([0.5, 0.65, 0.8])
+    drawn = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    assert [line.get_xdata()[0] for line in drawn] == pytest.approx(points.helpful.tolist())
+    assert len({(line.get_marker(), line.get_color()) for line in drawn}) == 7, "every arm looks its own"
+    named = ["sham labels", "mixing ratios", "trained under a mask", "interpolation", "ensemble"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()][4:] == named
+    assert len(ax.collections) == 14, "a cross for every arm; lines have no intervals here"
+
+
+def test_frontiers_refuse_what_is_no_share():
+    lines, points = frontier_tables()
+    with pytest.raises(ValueError, match="helpful"):
+        figures_accuracy.frontier_plane(lines.assign(helpful=80.0), points)
+
+
 def test_radar_lines_are_closed_and_hold_their_values():
     ax = figures_accuracy.radar(spokes())
     for line, first in zip(ax.lines, (1, 4, 7), strict=False):

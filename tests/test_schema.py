@@ -30,6 +30,7 @@ SECTIONS = {  # of a profile: the notebook whose parameters it sets
     "ablate": ("04_ablate", schema.Ablate),
     "masked_training": ("04b_masked_training", schema.MaskedTraining),
     "overlap": ("05_overlap", schema.Overlap),
+    "dial": ("05c_dial", schema.Dial),
     "explorer": ("08_explorer", schema.Explorer),
 }
 SHARED = {"root", "base_models", "objectives", "seeds"}

@@ -147,3 +147,22 @@ def test_what_can_be_explored_in_words() -> None:
         "chance; the 2 models disagree on 1 of 2 example pairs"
     )
     assert sentences.explorer_answer(None, []) == "no ablation was found"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "start"),
+    [
+        (-0.09, -0.01, "joint training interferes: it ends below interpolated weights"),
+        (0.01, 0.09, "joint training gains: it ends above"),
+        (-0.02, 0.02, "the data disagree and joint training adds nothing: within 3 points of"),
+        (-0.04, 0.02, "too few items or seeds to tell"),
+    ],
+)
+def test_dial_answer_says_yes_no_or_too_few(low: float, high: float, start: str) -> None:
+    row = {"frontier": "interpolation", "objective": "helpful-harmless", "gap": (low + high) / 2, "ci_low": low}
+    gaps = pd.DataFrame([row | {"ci_high": high, "n_items": 1000, "n_seeds": 3}])
+    options = pd.DataFrame({"option": ["a", "b"], "better_on": ["both", ""]})
+    text = sentences.dial_answer(gaps, options, "matched")
+    assert text.startswith(start) and text.endswith("options better than matched on both tests, of 2: a")
+    assert "n = 1,000, 3 seeds" in text
+    assert sentences.dial_answer(gaps, options[1:], "matched").endswith("of 1: none")

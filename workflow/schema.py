@@ -189,6 +189,18 @@ class MaskedTraining(TypedDict, total=False):
     mode: Literal[MASK_MODES]
 
 
+class Dial(TypedDict, total=False):
+    """Chapter 5c: the frontiers between the single-objective models.
+
+    Args:
+        weights: of the harmless model, where the weights of both are interpolated.
+        precision: of the backbone.
+    """
+
+    weights: some(number(0, 1))
+    precision: Literal[PRECISIONS]
+
+
 class Overlap(TypedDict, total=False):
     """Chapter 5: which sets are compared.
 
@@ -301,6 +313,7 @@ class Profile(TypedDict):
     ablate: NotRequired[Ablate]
     masked_training: NotRequired[MaskedTraining]
     overlap: NotRequired[Overlap]
+    dial: NotRequired[Dial]
     explorer: NotRequired[Explorer]
     study: NotRequired[Study]
 

@@ -15,6 +15,7 @@ CHAPTERS = {
     "03_identify": ("identify", (OWN_SCORES, *DETAILS), True),
     "04_ablate": ("ablate", ("evaluation.parquet", OWN_SCORES, "ablation.parquet"), False),
     "05_overlap": ("overlap", (OWN_SCORES, *DETAILS), True),
+    "05c_dial": ("dial", ("evaluation.parquet",), True),
 }
 
 
@@ -44,6 +45,9 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
             parameters = {"root": folder, "base_models": [own[0].base_model], "objectives": arms, "seeds": seeds}
             shown = [run for run in own if run.objective in arms and run.seed in seeds]
             inputs = sorted(f"{run.folder.relative_to(project)}/{file}" for run in shown for file in files)
+            if chapter == "05c_dial":
+                between = (project / folder).glob(f"{own[0].base_model}/*/*/interpolation.parquet")
+                inputs += sorted(str(path.relative_to(project)) for path in between)
             kinds = {"score_kinds": list(DETAIL_KINDS)} if set(DETAILS) <= set(files) else {}
             found[chapter] = (parameters | values.get(section, {}) | kinds, inputs)
     return found

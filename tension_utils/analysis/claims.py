@@ -14,6 +14,7 @@ from scipy import stats
 from tension_utils.activations import OWN_SCORES, NeuronScores
 from tension_utils.analysis.accuracy import BEHAVIORS, OPPOSING
 from tension_utils.analysis.findings import CLAIMS, INDEX, POINTS, SD, WAYS, Finding, Part, judge
+from tension_utils.analysis.frontier import frontier_gaps, frontier_rows
 from tension_utils.artifacts import read_table
 from tension_utils.conditions import CONTROL, EQUAL_ACTIVITY, EQUAL_SIZE, MIXED_SETS, NATURAL, ONLY, SHARED
 from tension_utils.config import (
@@ -26,6 +27,7 @@ from tension_utils.config import (
     SCORE_KINDS,
     SINGLE_OBJECTIVES,
     Run,
+    list_pairs,
 )
 from tension_utils.neurons import NeuronSet, jaccard, top_neurons
 from tension_utils.statistics import (
@@ -67,12 +69,14 @@ class Evidence:
         evaluation: rows of evaluation.parquet; None where nothing was evaluated.
         ablation: rows of ablation.parquet; None where no set was removed.
         scores: run -> its neuron scores on its own training pairs.
+        interpolation: rows of interpolation.parquet; None where no weights were interpolated.
         n_resamples: bootstrap draws behind every interval; each is drawn anew, whatever else is read.
     """
 
     evaluation: pd.DataFrame | None = None
     ablation: pd.DataFrame | None = None
     scores: Mapping[Run, NeuronScores] = field(default_factory=dict)
+    interpolation: pd.DataFrame | None = None
     n_resamples: int = Bootstrap.n_resamples
 
     @classmethod
@@ -87,7 +91,9 @@ class Evidence:
         scores = {
             run: NeuronScores.load(run.folder / OWN_SCORES).only(SCORE_KINDS, ("both",), ("all",)) for run in scored
         }
-        return cls(table("evaluation", "02_evaluate"), table("ablation", "04_ablate"), scores)
+        pairs = [pair for pair in list_pairs(runs) if (pair.folder / "interpolation.parquet").exists()]
+        interpolation = read_table(pairs, "interpolation", "05c_dial") if pairs else None
+        return cls(table("evaluation", "02_evaluate"), table("ablation", "04_ablate"), scores, interpolation)
 
     @cached_property
     def fraction(self) -> float:
@@ -208,6 +214,23 @@ def mixing(evidence: Evidence) -> Iterator[Finding]:
     if evidence.evaluation is not None and evidence.evaluation.benchmark.nunique() > 1:
         yield _mixing(evidence, MATCHED_ARM, "all")
         yield _mixing(evidence, MATCHED_ARM, "safety")
+    for arm in MIXED_ARMS:
+        yield from _beyond_frontiers(evidence, arm)
+
+
+def _beyond_frontiers(evidence: Evidence, arm: str) -> Iterator[Finding]:
+    """Yield how far a mixed model lies beyond what the two single ones reach without joint training."""
+    rows = evidence.evaluation
+    what = _named("C1", "frontier", "accuracy", arm, "both")
+    if rows is None or not {arm, *SINGLE_OBJECTIVES} <= set(rows.objective[rows.benchmark == "hh-rlhf"]):
+        return
+    frontiers = frontier_rows(rows, evidence.interpolation)
+    for _, row in frontier_gaps(rows, frontiers, (arm,), bootstrap=Bootstrap(evidence.n_resamples)).iterrows():
+        is_claimed = CLAIMS["C1"].sign * row.gap > 0
+        values = {"value": 100 * row.gap, "ci_low": 100 * row.ci_low, "ci_high": 100 * row.ci_high}
+        sizes = {"n_items": row.n_items, "n_seeds": row.n_seeds}
+        p_value = row.p_value / 2 if is_claimed else 1 - row.p_value / 2
+        yield Finding(**what | {"control": row.frontier}, **values, p_value=p_value, **sizes)
 
 
 def _mixing(evidence: Evidence, arm: str, test: str, way: str = CONTROLLED, is_primary: bool = False) -> Finding:

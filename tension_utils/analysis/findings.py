@@ -103,14 +103,14 @@ class Finding:
         claim: key of `CLAIMS`.
         way: of `WAYS`.
         is_primary: whether it decides the claim in its way.
-        quantity: "mixing", "removal", "sharing" or "weight".
+        quantity: "mixing", "frontier", "removal", "sharing" or "weight".
         metric: "accuracy", "margin" or "jaccard".
         objective: of the reward models; "both" where both objectives are pooled with the same weight.
         arm: of the reward model in question, of `config.ARMS`; "single" for the single-objective ones.
         test: "own", "opposing", "both", "all" (every benchmark of an objective), "safety", or "" where none is used.
         neuron_set: which neurons, such as "top 10 %"; the family of the shared and only sets; or "".
         score_kind: that ranks them; "" where none does.
-        control: what it is set beside, such as "activity", "layer" or "coin"; "" for none.
+        control: what it is set beside, such as "activity", "layer", "coin" or "ensemble"; "" for none.
         value: in `unit`; NaN if it was not run.
         ci_low: lower end of the 95 % interval; NaN where there is none.
         ci_high: upper end.

@@ -9,12 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import gaussian_kde
 
+from tension_utils.config import MASKED_ARMS, RATIO_ARMS, SHAM_ARMS, SINGLE_OBJECTIVES
 from tension_utils.show.style import (
     CONTROL_COLOR,
     OBJECTIVE_COLORS,
     PERCENT,
     control_handle,
     forest_axes,
+    method_handles,
     new_axes,
     note_not_run,
     objective_color,
@@ -25,6 +27,7 @@ from tension_utils.show.style import (
     percent_axes,
     require_range,
     require_rows,
+    style_of,
 )
 
 
@@ -252,6 +255,55 @@ def refuse_respond_plane(
     small = Line2D([], [], marker="o", markersize=3, color=CONTROL_COLOR, alpha=0.6, linestyle="", label="one model")
     outside_legend(ax, [*objective_handles(objectives), *([] if runs is None else [small]), chance_handle])
     return ax
+
+
+FURTHER_KINDS = {"sham labels": SHAM_ARMS, "mixing ratios": RATIO_ARMS, "trained under a mask": MASKED_ARMS}
+
+FURTHER_MARKERS = dict(zip(FURTHER_KINDS, ("x", "d", "*"), strict=True))
+
+
+def frontier_plane(lines: pd.DataFrame, arms: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw accuracy on helpful (across) and harmless tests (up): frontiers as lines, reward models as points.
+
+    Args:
+        lines: of `plane_table` by frontier and harmless_weight; a point per weight, with faint interval crosses.
+        arms: of `plane_table` by objective, drawn with interval crosses; arms beyond the main four are small and grey.
+        ax: where to draw; new Axes if None.
+    """
+    require_rows(lines, ["frontier", "harmless_weight", *SINGLE_OBJECTIVES], ["frontier", "harmless_weight"])
+    require_rows(arms, ["objective", *SINGLE_OBJECTIVES], ["objective"])
+    require_range(lines, SINGLE_OBJECTIVES)
+    require_range(arms, SINGLE_OBJECTIVES)
+    ax, (across, up), frontiers = new_axes(ax, 6.8, 5.4), SINGLE_OBJECTIVES, list(dict.fromkeys(lines.frontier))
+    for index, (_, line) in enumerate(lines.groupby("frontier", sort=False)):
+        line = line.sort_values("harmless_weight")
+        _crosses(ax, line, CONTROL_COLOR, alpha=0.15)
+        ax.plot(line[across], line[up], color=CONTROL_COLOR, markersize=4, **style_of(index))
+    kinds = {}
+    for _, row in arms.iterrows():
+        kind = next((kind for kind, names in FURTHER_KINDS.items() if row.objective in names), row.objective)
+        is_main = kind == row.objective
+        color = objective_color(row.objective) if is_main else CONTROL_COLOR
+        look = {"marker": objective_marker(row.objective) if is_main else FURTHER_MARKERS[kind], "linestyle": ""}
+        look |= {"color": color, "markersize": 11 if is_main else 7, "markeredgecolor": "white" if is_main else color}
+        _crosses(ax, row.to_frame().T, color, alpha=0.6 if is_main else 0.25)
+        ax.plot(row[across], row[up], zorder=4, **look)
+        kinds.setdefault(kind, Line2D([], [], label=kind, **look | {"markersize": 6}))
+    for draw in (ax.axvline, ax.axhline):
+        draw(0.5, color=CONTROL_COLOR, linestyle=":", linewidth=1)
+    ax.set(xlabel=f"accuracy on the {across} test", ylabel=f"accuracy on the {up} test")
+    percent_axes(ax)
+    outside_legend(ax, [*kinds.values(), *method_handles(frontiers)])
+    return ax
+
+
+def _crosses(ax: Axes, rows: pd.DataFrame, color: str, alpha: float) -> None:
+    """Draw the intervals of points in the plane, where they have any."""
+    across, up = SINGLE_OBJECTIVES
+    if f"{across}_ci_low" not in rows:
+        return
+    ax.hlines(rows[up], rows[f"{across}_ci_low"], rows[f"{across}_ci_high"], color=color, alpha=alpha, linewidth=1.4)
+    ax.vlines(rows[across], rows[f"{up}_ci_low"], rows[f"{up}_ci_high"], color=color, alpha=alpha, linewidth=1.4)
 
 
 def radar(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -36,10 +36,13 @@ CONTROLS = {
     "activity": "beyond {n_draws} random sets of the same layers and activity",
     "coin": "beyond that with models of coin-flip labels",
     "longer": "beyond that with models taught to prefer the longer response",
+    "interpolation": "beyond their interpolated weights at the same balance",
+    "ensemble": "beyond their ensemble at the same balance",
 }
 
 SUBJECTS = {
     "mixing": "{arm} minus single-objective models, {test}",
+    "frontier": "{arm} beside both single-objective models together, {test}",
     "removal": "{arm} without their {neuron_set} by {score_kind}, {test}",
     "sharing": "overlap of both models' {neuron_set} by {score_kind}",
     "weight": "{arm} without the shared minus without the only neurons ({neuron_set} sets), {test}",
@@ -54,7 +57,7 @@ def subject_of(finding: Finding | pd.Series) -> str:
     """Return in words what a finding measures."""
     words = {"arm": ARMS[finding.arm], "test": TESTS[finding.test]}
     words |= {name: getattr(finding, name) for name in ("neuron_set", "score_kind", "n_draws")}
-    control = CONTROLS[finding.control] if finding.n_draws or finding.quantity == "sharing" else ""
+    control = CONTROLS[finding.control] if finding.n_draws or finding.quantity in ("sharing", "frontier") else ""
     parts = [SUBJECTS[finding.quantity], control, "" if finding.metric == "jaccard" else finding.metric]
     return ", ".join(part.format(**words) for part in parts if part)
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from tension_utils.analysis.accuracy import OPPOSING, percent, points
-from tension_utils.analysis.findings import WAYS
+from tension_utils.analysis.accuracy import OPPOSING, percent, points, seeds_text
+from tension_utils.analysis.findings import POINTS, SMALLEST, WAYS
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
@@ -105,6 +105,33 @@ def overlap_answer(references: pd.DataFrame, permutation: pd.DataFrame, kind: st
     return (
         f"{row.pair} by {kind}: Jaccard {row.jaccard:.3f} (seeds {row.lowest:.3f} to {row.highest:.3f}), "
         f"chance {row.jaccard_chance:.3f}, {ceiling}{tested}"
+    )
+
+
+def dial_answer(gaps: pd.DataFrame, options: pd.DataFrame, reference: str) -> str:
+    """Say whether joint training loses against the two single models, and what beats it.
+
+    Args:
+        gaps: one row of `frontier_gaps`.
+        options: of `option_table`.
+        reference: what its options are compared with.
+    """
+    row, smallest = gaps.iloc[0], SMALLEST[POINTS] / 100
+    if row.ci_high < 0:
+        verdict = "joint training interferes: it ends below"
+    elif row.ci_low > 0:
+        verdict = "joint training gains: it ends above"
+    elif -smallest < row.ci_low and row.ci_high < smallest:
+        verdict = f"the data disagree and joint training adds nothing: within {SMALLEST[POINTS]:.0f} points of"
+    else:
+        verdict = "too few items or seeds to tell whether joint training costs anything beyond"
+    what = {"interpolation": "interpolated weights", "ensemble": "the ensemble"}[row.frontier]
+    better = options[options.better_on == "both"].option
+    listed = ", ".join(better) if len(better) else "none"
+    return (
+        f"{verdict} {what} of the two single models ({row.objective}: {points(row, 'gap')} at the same balance, "
+        f"n = {row.n_items:,}, {seeds_text(row.n_seeds)}); options better than {reference} on both tests, of "
+        f"{len(options)}: {listed}"
     )
 
 
