@@ -6,7 +6,7 @@ from math import isclose
 
 import numpy as np
 
-from tension_utils.activations import OWN_SCORES, own_scores
+from tension_utils.activations import BASE_GENERIC, OWN_SCORES, load_view, own_scores
 from tension_utils.artifacts import require
 from tension_utils.config import FAMILIES, MIXED_ARMS, REMOVAL, SINGLE_OBJECTIVES, AblateConfig, Run, check_choice
 from tension_utils.neurons import NeuronSet, activity_bins, equalized, top_neurons
@@ -19,9 +19,10 @@ ONLY = {objective: f"only-{objective}" for objective in SINGLE_OBJECTIVES}
 
 MIXED_SETS = (SHARED, *ONLY.values())
 
-NATURAL, EQUAL_SIZE, EQUAL_ACTIVITY = FAMILIES
+NATURAL, EQUAL_SIZE, EQUAL_ACTIVITY, WITHOUT_KEYSTONE = FAMILIES
 
 FAMILY_WORDS = {EQUAL_SIZE: ", equal size", EQUAL_ACTIVITY: ", equal size and activity"}
+FAMILY_WORDS[WITHOUT_KEYSTONE] = ", equal size, without keystone neurons"
 
 
 @dataclass(frozen=True)
@@ -83,22 +84,25 @@ def mixed_sets(
     family: str = NATURAL,
     generator: np.random.Generator | None = None,
     bins: np.ndarray | None = None,
+    keystone: NeuronSet | None = None,
 ) -> dict[str, NeuronSet]:
     """Return what two sets share and what only one has, whole or drawn down to be alike.
 
     Args:
         helpful: top neurons of the helpful reward model.
         harmless: those of the harmless one.
-        family: "natural", the sets themselves; "equal-size", random parts of the size of the smallest; or
-            "equal-activity", random parts that have the same count in every bin of every layer.
+        family: "natural", the sets themselves; "equal-size", random parts of the size of the smallest;
+            "equal-activity", random parts that have the same count in every bin of every layer; or "without-keystone",
+            parts of equal size without the keystone neurons.
         generator: draws the parts.
         bins: (L, N), of `neurons.activity_bins`, for "equal-activity".
+        keystone: of `keystone_neurons`, for "without-keystone".
 
     Returns:
         "shared", "only-helpful", "only-harmless". Empty sets are left out; parts of which one would be empty, all.
 
     Raises:
-        ValueError: if the family is unknown, or lacks its generator or bins.
+        ValueError: if the family is unknown, or lacks its generator, bins or keystone neurons.
 
     Source: section 1 of METHOD.md, "Ablation"; equal sizes and activities are ours (section 2, fact 8).
     """
@@ -106,14 +110,33 @@ def mixed_sets(
     check_choice("family", family, FAMILIES)
     if family == NATURAL:
         return {name: neurons for name, neurons in whole.items() if len(neurons)}
-    if generator is None or (family == EQUAL_ACTIVITY and bins is None):
-        raise ValueError(f"family {family!r}: expected a generator, and bins for {EQUAL_ACTIVITY!r}; pass them")
-    if family == EQUAL_SIZE:
-        size = min(map(len, whole.values()))
-        parts = [neurons.sample(size, generator) for neurons in whole.values()]
-    else:
+    needed = {EQUAL_ACTIVITY: bins, WITHOUT_KEYSTONE: keystone}.get(family, generator)
+    if generator is None or needed is None:
+        raise ValueError(
+            f"family {family!r}: expected a generator, bins for {EQUAL_ACTIVITY!r}, keystone neurons for "
+            f"{WITHOUT_KEYSTONE!r}; pass them"
+        )
+    if family == EQUAL_ACTIVITY:
         parts = equalized(list(whole.values()), bins, generator)
+    else:
+        left = [neurons - keystone if family == WITHOUT_KEYSTONE else neurons for neurons in whole.values()]
+        parts = [neurons.sample(min(map(len, left)), generator) for neurons in left]
     return dict(zip(whole, parts, strict=True)) if len(parts[0]) else {}
+
+
+def keystone_neurons(run: Run, fraction: float) -> NeuronSet:
+    """Return the neurons that are loudest on generic text before training, on which no reward model depends.
+
+    Args:
+        run: a single-objective reward model, whose views name its base model's activations.
+        fraction: of all neurons.
+
+    Raises:
+        FileNotFoundError: names the missing view and the chapter to run.
+
+    Source: the neurons that "Keystone neurons" (arXiv 2605.24846) finds active on any text; the share is ours.
+    """
+    return top_neurons(load_view(run, BASE_GENERIC).get("mean_abs"), fraction)
 
 
 def list_conditions(run: Run, config: AblateConfig) -> list[Condition]:
@@ -170,7 +193,8 @@ def _targets(run: Run, config: AblateConfig, bins: np.ndarray | None) -> Iterato
         singles = _single_sets(run, config)
         for family in config.families:
             generator = set_generator(run, "", family, config.fraction, "")
-            for name, neurons in mixed_sets(*singles, family, generator, bins).items():
+            keystone = keystone_neurons(_single_runs(run)[0], config.fraction) if family == WITHOUT_KEYSTONE else None
+            for name, neurons in mixed_sets(*singles, family, generator, bins, keystone).items():
                 yield from of(name, family, config.fraction, neurons)
 
 

@@ -262,7 +262,7 @@ ABLATION_KINDS = ("zero", "mean", "resample")
 
 BLOCKS = ("scored", "mixed")  # of conditions: top sets by score; shared and only sets of the single-objective models
 
-FAMILIES = ("natural", "equal-size", "equal-activity")  # how the shared and only sets are drawn down
+FAMILIES = ("natural", "equal-size", "equal-activity", "without-keystone")  # how shared and only sets are drawn down
 
 CONTROLS = ("layer", "activity")  # what a random set has in common with its target, besides its size
 

@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tension_utils.activations import NeuronScores, own_scores
-from tension_utils.conditions import Condition, list_conditions, mixed_sets, score_sources, set_label
+from tension_utils.activations import NeuronScores, load_view, own_scores
+from tension_utils.analysis.keystone import keystone_table
+from tension_utils.conditions import (
+    Condition,
+    keystone_neurons,
+    list_conditions,
+    mixed_sets,
+    score_sources,
+    set_label,
+)
 from tension_utils.config import FAMILIES, MIXED_ARMS, AblateConfig, Run
 from tension_utils.neurons import NeuronSet, activity_bins, equalized, top_neurons
 
@@ -27,6 +35,10 @@ def runs(tmp_path: Path) -> dict[str, Run]:
         tensors = {(kind, "both", "all"): rng.random(SHAPE, np.float32) for kind in ("rms_change", "rms", "mean_abs")}
         run.folder.mkdir(parents=True)
         NeuronScores(tensors, "down_input", 1, 1).save(run.folder / "neuron_scores.safetensors")
+    generic = {("mean_abs", "both", "all"): np.random.default_rng(99).random(SHAPE, np.float32)}
+    (runs["helpful"].folder / "score_views").mkdir()
+    view = runs["helpful"].folder / "score_views" / "base-generic.safetensors"
+    NeuronScores(generic, "down_input", 1, 1).save(view)
     return runs
 
 
@@ -82,7 +94,7 @@ def test_every_target_has_its_draws_of_every_control(runs: dict[str, Run]) -> No
     bins = activity_bins(own_scores(run).get("mean_abs"), 4)
     conditions = list_conditions(run, config)
     keys = [tuple(c.key.values()) for c in conditions]
-    assert len(set(keys)) == len(keys) == (2 + 9) * 3 * (1 + 2 * 3)
+    assert len(set(keys)) == len(keys) == (2 + 12) * 3 * (1 + 2 * 3)
     target = None
     for condition in conditions:
         if condition.set != "random":
@@ -177,12 +189,51 @@ def test_mixed_sets_by_hand() -> None:
     assert mixed_sets(helpful, harmless, "equal-activity", np.random.default_rng(0), bins) == {}
 
 
+def test_sets_without_keystone_neurons_by_hand() -> None:
+    helpful, harmless = (NeuronSet.of((1, 8), [(0, i) for i in places]) for places in (range(5), (3, 4, 5, 6)))
+    keystone = NeuronSet.of((1, 8), [(0, 3), (0, 0), (0, 7)])
+    sets = mixed_sets(helpful, harmless, "without-keystone", np.random.default_rng(0), keystone=keystone)
+    assert sets["shared"] == NeuronSet.of((1, 8), [(0, 4)]), "of 3 and 4"
+    assert len(sets["only-helpful"]) == 1 and sets["only-helpful"] - NeuronSet.of((1, 8), [(0, 1), (0, 2)]) == (
+        NeuronSet.of((1, 8), [])
+    )
+    assert len(sets["only-harmless"]) == 1 and not len(sets["only-harmless"] & keystone)
+    everything = NeuronSet.of((1, 8), [(0, i) for i in range(8)])
+    assert mixed_sets(helpful, harmless, "without-keystone", np.random.default_rng(0), keystone=everything) == {}
+
+
+def test_keystone_neurons_are_the_loudest_of_the_base_model_on_generic_text(runs: dict[str, Run]) -> None:
+    loud = load_view(runs["helpful"], "base-generic").get("mean_abs")
+    keystone = keystone_neurons(runs["helpful"], 0.25)
+    assert keystone == top_neurons(loud, 0.25)
+    (condition,) = (
+        c
+        for c in targeted(list_conditions(runs[MIXED_ARMS[1]], config_of(families=("without-keystone",))))
+        if c.set == "shared"
+    )
+    assert not len(condition.neurons & keystone_neurons(runs["helpful"], 0.4)) and len(condition.neurons)
+    with pytest.raises(FileNotFoundError, match="03_identify"):
+        keystone_neurons(runs["harmless"], 0.25)
+
+
+def test_keystone_shares_by_hand(runs: dict[str, Run]) -> None:
+    table = keystone_table(list(runs.values()), ["rms_change"], 0.25).set_index("set")
+    keystone = keystone_neurons(runs["helpful"], 0.25)
+    tops = {name: top_neurons(own_scores(run).get("rms_change"), 0.25) for name, run in runs.items()}
+    for name, neurons in tops.items():
+        assert table.share[name] == len(neurons & keystone) / len(neurons)
+    shared = tops["helpful"] & tops["harmless"]
+    assert table.share["shared"] == len(shared & keystone) / len(shared) and table.n_neurons["shared"] == len(shared)
+    assert (table.chance == 0.25).all() and (table.n_seeds == 1).all() and table.ci_low.isna().all()
+    assert keystone_table([runs["harmless"]], ["rms_change"], 0.25).empty
+
+
 def test_bad_requests_say_what_was_expected(runs: dict[str, Run]) -> None:
     one = NeuronSet.of((1, 2), [(0, 0)])
-    with pytest.raises(ValueError, match="family: expected one of natural, equal-size, equal-activity; got 'loud'"):
+    with pytest.raises(ValueError, match="family: expected one of natural, equal-size, .*; got 'loud'"):
         mixed_sets(one, one, "loud")
     for family in FAMILIES[1:]:
-        with pytest.raises(ValueError, match="expected a generator, and bins for 'equal-activity'"):
+        with pytest.raises(ValueError, match="expected a generator, bins for 'equal-activity', keystone neurons for"):
             mixed_sets(one, one, family)
     with pytest.raises(ValueError, match="n_bins: expected 1 to 40"):
         list_conditions(runs["helpful"], config_of(controls=("activity",), n_activity_bins=41))
@@ -191,4 +242,4 @@ def test_bad_requests_say_what_was_expected(runs: dict[str, Run]) -> None:
 
 
 def test_labels_of_figures_tell_families_apart() -> None:
-    assert len({set_label("shared", family) for family in FAMILIES}) == 3 and set_label("rms", "") == "rms"
+    assert len({set_label("shared", family) for family in FAMILIES}) == 4 and set_label("rms", "") == "rms"

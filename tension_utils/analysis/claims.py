@@ -16,7 +16,16 @@ from tension_utils.analysis.accuracy import BEHAVIORS, OPPOSING
 from tension_utils.analysis.findings import CLAIMS, INDEX, POINTS, SD, WAYS, Finding, Part, judge
 from tension_utils.analysis.frontier import frontier_gaps, frontier_rows
 from tension_utils.artifacts import read_table
-from tension_utils.conditions import CONTROL, EQUAL_ACTIVITY, EQUAL_SIZE, MIXED_SETS, NATURAL, ONLY, SHARED
+from tension_utils.conditions import (
+    CONTROL,
+    EQUAL_ACTIVITY,
+    EQUAL_SIZE,
+    MIXED_SETS,
+    NATURAL,
+    ONLY,
+    SHARED,
+    WITHOUT_KEYSTONE,
+)
 from tension_utils.config import (
     CONTROLS,
     LABELS,
@@ -416,7 +425,8 @@ def weight(evidence: Evidence) -> Iterator[Finding]:
     """
     yield _weight(evidence, MIXED, NATURAL, "accuracy", way=PUBLISHED, is_primary=True)
     for arm in reversed(MIXED_ARMS):
-        best, *others = [f for f in (EQUAL_ACTIVITY, EQUAL_SIZE) if evidence.controls([arm], SHARED, f)] or [EQUAL_SIZE]
+        families = (EQUAL_ACTIVITY, EQUAL_SIZE, WITHOUT_KEYSTONE)
+        best, *others = [f for f in families if evidence.controls([arm], SHARED, f)] or [EQUAL_SIZE]
         yield _weight(evidence, arm, best, "margin", is_primary=arm == MATCHED_ARM)
         if (arm, SHARED, best) in evidence.removed:
             yield _weight(evidence, arm, best, "accuracy")

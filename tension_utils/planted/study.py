@@ -244,7 +244,7 @@ def ablation_rows(world: PlantedWorld, config: StudyConfig) -> pd.DataFrame:
 def _conditions(run: Run, n_draws: int) -> Iterator[Condition]:
     """Yield what is removed from a run's model, without the random sets that no reading of the ledger takes."""
     options = {"score_kinds": (PUBLISHED_KIND, MAIN_KIND), "n_draws": n_draws, "controls": CONTROLS}
-    options |= {"blocks": ("mixed" if run.objective == MIXED else "scored",), "families": FAMILIES}
+    options |= {"blocks": ("mixed" if run.objective == MIXED else "scored",), "families": FAMILIES[:3]}
     for condition in list_conditions(run, AblateConfig(**options, n_activity_bins=N_ACTIVITY_BINS)):
         is_unused = condition.family == NATURAL or (condition.family, condition.control) == (EQUAL_ACTIVITY, "layer")
         if not condition.control or not is_unused:
