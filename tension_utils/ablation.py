@@ -1,4 +1,4 @@
-"""Remove neurons or attention heads: exact edits of the projection that reads them, undone bit for bit on exit."""
+"""Remove neurons: exact edits of the projection that reads them, undone bit for bit on exit."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.activations import observed
-from tension_utils.architectures import architecture_of, head_shape, projection_weight
+from tension_utils.architectures import architecture_of, projection_weight
 from tension_utils.data import Item
 from tension_utils.engine.attention import packed_attention
 from tension_utils.engine.batches import run_batches, token_budget
@@ -51,7 +51,6 @@ def activation_bank(
     generator: np.random.Generator,
     *,
     n_rows: int = 512,
-    site: str = "down_input",
     max_length: int,
     tokens_per_batch: int | None = None,
     progress: bool = True,
@@ -67,7 +66,6 @@ def activation_bank(
         items: where donors come from, best not the items that will be scored.
         generator: draws the tokens.
         n_rows: rows of the bank.
-        site: "down_input" for neurons, "heads" for attention heads.
         max_length: tokens per sequence.
         tokens_per_batch: tokens computed together; None takes a default for the device.
         progress: show a bar with tokens/s.
@@ -81,7 +79,7 @@ def activation_bank(
             starts = np.concatenate([[0], ends[:-1]])
             drawn = generator.integers(starts[:, None], ends[:, None], size=(len(group), per_item)).ravel()
             layers: dict[int, torch.Tensor] = {}
-            with observed(model, site, lambda layer, values: layers.__setitem__(layer, values[0, drawn])):
+            with observed(model, "down_input", lambda layer, values: layers.__setitem__(layer, values[0, drawn])):
                 forward(pack_items(group, None))
             return torch.stack([layers[layer] for layer in sorted(layers)], dim=1)
 
@@ -169,43 +167,6 @@ def ablated(
     replacement = _Replacement(kind, scale, None if means is None else torch.as_tensor(means), bank, generator)
     projections = architecture_of(model).parts_of(model, "down")
     with _replaced_inputs(projections, neurons.mask, replacement):
-        yield model
-
-
-@contextmanager
-def ablated_heads(
-    model: PreTrainedModel,
-    heads: NeuronSet,
-    kind: str = "zero",
-    scale: float = 0.0,
-    *,
-    means: np.ndarray | torch.Tensor | None = None,
-    bank: torch.Tensor | None = None,
-    generator: np.random.Generator | None = None,
-) -> Iterator[PreTrainedModel]:
-    """Ablate attention heads as `ablated` does neurons, at the input of the attention's output projection.
-
-    Args:
-        model: a model of `ARCHITECTURES`.
-        heads: (L, attention heads).
-        kind: of `KINDS`.
-        scale: share of the distance from the replacement that is kept.
-        means: (L, heads x width), for kind "mean"; the "signed_mean" of ``site="heads"``.
-        bank: (rows, L, heads x width), for kind "resample"; from `activation_bank` with ``site="heads"``.
-        generator: draws the donors, for kind "resample".
-
-    Yields:
-        The same model.
-
-    Raises:
-        ValueError: as `ablated` does.
-    """
-    n_layers, n_heads, width = head_shape(model)
-    if heads.shape != (n_layers, n_heads):
-        raise ValueError(f"heads: expected a set of shape (layers, heads) = {(n_layers, n_heads)}, got {heads.shape}")
-    replacement = _Replacement(kind, scale, None if means is None else torch.as_tensor(means), bank, generator)
-    projections = architecture_of(model).parts_of(model, "attention_output")
-    with _replaced_inputs(projections, heads.mask.repeat(width, axis=1), replacement):
         yield model
 
 

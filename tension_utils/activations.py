@@ -129,17 +129,9 @@ def load_view(run: Run, view: str) -> NeuronScores:
     return NeuronScores.load(require(run.folder / VIEWS / f"{view}.safetensors", "03_identify"))
 
 
-def head_scores(channel_scores: np.ndarray, n_heads: int) -> np.ndarray:
-    """Return the root mean square over the channels of each head (L, heads) from scores (L, heads x width).
+HEADS = "heads"
 
-    >>> head_scores(np.array([[3.0, 4.0, 0.0, 0.0]]), 2).round(2).tolist()
-    [[3.54, 0.0]]
-    """
-    n_layers, n_channels = channel_scores.shape
-    return np.sqrt((channel_scores.reshape(n_layers, n_heads, n_channels // n_heads) ** 2).mean(axis=-1))
-
-
-SITES = {"down_input": "down", "gate": "activation", "heads": "attention_output"}  # site -> part of an Architecture
+SITES = {"down_input": "down", "gate": "activation", HEADS: "attention_output"}  # site -> part of an Architecture
 
 CHUNK = 256  # tokens converted to float32 at once, so that a chunk stays in a CPU's cache
 
@@ -167,7 +159,7 @@ def observed(
         model: a model of `ARCHITECTURES`.
         site: ``"down_input"`` is what the down projection reads, the neuron itself; ``"gate"`` is the output of the
             activation function, which is not yet multiplied by the up projection in a gated MLP; ``"heads"`` is
-            what the attention's output projection reads, head h in channels h x width to (h + 1) x width.
+            what the attention's output projection reads, N of it head h in channels h x width to (h + 1) x width.
         observe: must not change the activations.
 
     Raises:
@@ -188,11 +180,22 @@ def observed(
 
 
 def site_shape(model: PreTrainedModel, site: str) -> tuple[int, int]:
-    """Return (L, N) of a site: layers, and neurons or head channels per layer."""
-    if _part(site) == "attention_output":
-        n_layers, n_heads, width = head_shape(model)
-        return n_layers, n_heads * width
-    return neuron_shape(model)
+    """Return (L, N) of a site: layers, and neurons or attention heads per layer."""
+    return head_shape(model)[:2] if _part(site) == "attention_output" else neuron_shape(model)
+
+
+def head_changes(activations: torch.Tensor, base: torch.Tensor, n_heads: int) -> torch.Tensor:
+    """Return how far training moved what every head gives to the output projection: L2 norms (T, heads), float32.
+
+    Args:
+        activations: (T, heads x width).
+        base: (T, heads x width), the base model's at the same tokens.
+        n_heads: attention heads.
+
+    >>> head_changes(torch.tensor([[3.0, 4.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]]), 2).tolist()
+    [[5.0, 0.0]]
+    """
+    return (activations.float() - base.float()).unflatten(-1, (n_heads, -1)).norm(dim=-1)
 
 
 def _part(site: str) -> str:
@@ -288,7 +291,7 @@ class Observation:
         pad_token_id = self.tokenizer.pad_token_id if head_pad is None else head_pad
         with ExitStack() as stack:
             forwards = [stack.enter_context(packed_attention(model)) for model in self.models]
-            needs_base = not set(BASED_MOMENTS).isdisjoint(self.moments)
+            needs_base = self.site == HEADS or not set(BASED_MOMENTS).isdisjoint(self.moments)
             base_forward = stack.enter_context(packed_attention(self.base)) if needs_base else None
 
             def step(group: list[PreparedItem]) -> list[PassSums]:
@@ -357,6 +360,8 @@ class _Pass:
         """Add up a layer's moments, and have its gradient added up when the backward pass reaches it."""
         values = select_rows(activations.detach()[0], self.rows)
         base = self.base[layer] if self.base is not None else None
+        if self.observation.site == HEADS:
+            values, base = head_changes(values, base, site_shape(self.model, HEADS)[1]), None
         self.moments[layer] = weighted_moments(values, self.weights.flatten(0, 1), self.observation.moments, base)
         if not self.observation.is_attributed:
             return
@@ -405,6 +410,8 @@ TEXT_KINDS = tuple(kind for kind in KINDS if kind not in UNSIDED_KINDS)  # those
 ROOT_KINDS = ("rms", "rms_change", "relative_change")
 
 BASED_KINDS = ("rms_change", "relative_change")  # they compare with the model before training
+
+HEAD_KINDS = ("signed_mean", "rms")  # of the norms `head_changes`: their mean, as published, and their root mean square
 
 
 def neuron_scores(
@@ -506,8 +513,8 @@ def neuron_scores_many(
         items: items, or what `prepare_items` made of them.
         base_model: for ``rms_change`` and ``relative_change``: the model before training.
         kinds: one or several of `KINDS`.
-        site: "down_input" (the neuron), "gate" (the output of the activation function) or "heads" (the channels of
-            the attention heads; `head_scores` puts them together).
+        site: "down_input" (the neuron), "gate" (the output of the activation function) or "heads" (the change of each
+            attention head, see `head_changes`; with `HEAD_KINDS`).
         scope: one or several of "all" (every token), "response" (from the first token of the response), "last" (the
             token at which the reward is read).
         max_length: tokens per sequence; longer prompts lose their left part; None takes whole texts.
@@ -639,7 +646,10 @@ def _require_choices(name: str, chosen: Sequence[str], valid: Sequence[str]) -> 
 def _require_models(
     models: Sequence[PreTrainedModel], base: PreTrainedModel | None, kinds: Sequence[str], site: str
 ) -> None:
-    based = [kind for kind in kinds if kind in BASED_KINDS]
+    unfit = set(kinds) - set(HEAD_KINDS)
+    if site == HEADS and unfit:
+        raise ValueError(f"kinds: expected at heads one of {', '.join(HEAD_KINDS)}; got {', '.join(sorted(unfit))}")
+    based = [kind for kind in kinds if kind in BASED_KINDS or site == HEADS]
     if based and base is None:
         raise ValueError(f"kinds: {based} compare with the model before training; pass it as base_model")
     if "attribution" in kinds:

@@ -33,6 +33,7 @@ DETAIL_VIEWS = {
     **{f"text-{objective}": (*DETAIL_KINDS, "frequency", "attribution") for objective in SINGLE_OBJECTIVES},
     **{f"base-text-{objective}": ("signed_mean", "mean_abs") for objective in SINGLE_OBJECTIVES},
     "gate": ("signed_mean", "frequency", "rms_change"),
+    "heads": ("signed_mean", "rms"),
     "half-0": DETAIL_KINDS,
     "half-1": DETAIL_KINDS,
 }

@@ -24,6 +24,8 @@ from tension_utils.activations import (
     BASE_GENERIC,
     BASED_KINDS,
     GENERIC,
+    HEAD_KINDS,
+    HEADS,
     NeuronScores,
     neuron_scores,
     own_scores,
@@ -421,7 +423,7 @@ def _views(
     texts = {name: items[: config.n_view_items or None] for name, items in texts.items()}
     asked = {
         "gate": (stage.model, objective, config.score_kinds, "gate", config.scopes),
-        "heads": (stage.model, objective, ("rms_change",), "heads", "all"),
+        HEADS: (stage.model, objective, HEAD_KINDS, HEADS, "all"),
         **{f"text-{name}": (stage.model, name, _text_kinds(config), "down_input", "all") for name in SINGLE_OBJECTIVES},
     }
     if objective in SINGLE_OBJECTIVES:

@@ -5,8 +5,7 @@ import pytest
 import torch
 from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_tokenizer, slow_rewards, tokenized
 
-from tension_utils.ablation import ablated, ablated_heads, activation_bank
-from tension_utils.activations import head_scores, neuron_scores
+from tension_utils.ablation import ablated, activation_bank
 from tension_utils.architectures import architecture_of
 from tension_utils.evaluation import score_items
 from tension_utils.masking import NeuronMask
@@ -87,23 +86,11 @@ def test_ablated_equals_hooks_and_is_undone(model_type, kind, scale, tokenizer, 
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])
-@pytest.mark.parametrize("part", ["neurons", "heads"])
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gemma3_text", "gpt_neox"])
-def test_resample_puts_in_the_drawn_rows_of_the_bank(model_type, part, scale, tokenizer, neurons):
+def test_resample_puts_in_the_drawn_rows_of_the_bank(model_type, scale, tokenizer, neurons):
     model = make_model(model_type)
-    is_heads = part == "heads"
-    bank = activation_bank(
-        model,
-        tokenizer,
-        ITEMS,
-        np.random.default_rng(3),
-        n_rows=9,
-        site="heads" if is_heads else "down_input",
-        **OPTIONS,
-    )
-    assert bank.shape == (9, 3, 32 if is_heads else N_NEURONS)
-    heads = NeuronSet.of((3, 4), [(0, 1), (1, 0), (1, 3), (2, 2)])
-    mask = heads.mask.repeat(8, axis=1) if is_heads else neurons.mask
+    bank = activation_bank(model, tokenizer, ITEMS, np.random.default_rng(3), n_rows=9, **OPTIONS)
+    assert bank.shape == (9, 3, N_NEURONS)
     generator, rows = np.random.default_rng(7), {}
 
     def replace(inputs, layer):
@@ -112,10 +99,9 @@ def test_resample_puts_in_the_drawn_rows_of_the_bank(model_type, part, scale, to
         donors = bank[rows["now"], layer]
         return donors + scale * (inputs - donors)
 
-    expected = hooked_rewards(model, tokenizer, "attention_output" if is_heads else "down", mask, replace)
+    expected = hooked_rewards(model, tokenizer, "down", neurons.mask, replace)
     before = snapshot(model)
-    context, chosen = (ablated_heads, heads) if is_heads else (ablated, neurons)
-    with context(model, chosen, "resample", scale, bank=bank, generator=np.random.default_rng(7)):
+    with ablated(model, neurons, "resample", scale, bank=bank, generator=np.random.default_rng(7)):
         got = [reward for tokens in tokenized(tokenizer) for reward in slow_rewards(model, tokens)]
         packed = engine_rewards(model, tokenizer)
     assert got == pytest.approx(expected, rel=1e-4, abs=1e-4)
@@ -130,23 +116,6 @@ def test_the_bank_holds_activations_of_the_items(tokenizer):
     (tokens,) = tokenized(tokenizer, items)
     n_stream = sum(map(len, tokens.sequences)) - tokens.n_shared
     assert len(rows) == pytest.approx(n_stream, abs=2)  # nearly every token is drawn, none else
-
-
-@pytest.mark.parametrize("kind", ["zero", "mean"])
-@pytest.mark.parametrize("model_type", CONFIGS)
-def test_ablated_heads_equal_hooks(model_type, kind, tokenizer):
-    model = make_model(model_type)
-    before = snapshot(model)
-    heads = NeuronSet.of((3, 4), [(0, 1), (1, 0), (1, 3)])
-    scores = neuron_scores(model, tokenizer, ITEMS, kinds=["signed_mean", "rms"], site="heads", **OPTIONS)
-    center = torch.from_numpy(scores.get("signed_mean")) if kind == "mean" else torch.zeros(3, 32)
-    expected = hooked_rewards(
-        model, tokenizer, "attention_output", heads.mask.repeat(8, axis=1), lambda x, layer: center[layer].expand_as(x)
-    )
-    with ablated_heads(model, heads, kind, means=center):
-        assert engine_rewards(model, tokenizer) == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert_as_before(model, before)
-    assert head_scores(scores.get("rms"), 4).shape == (3, 4)
 
 
 def test_nested_contexts_and_errors_restore_bit_for_bit(tokenizer, neurons, means):
@@ -230,6 +199,4 @@ def test_bad_input_is_refused_and_leaves_the_model_alone(tokenizer, neurons, mea
     for chosen, options, message in cases:
         with pytest.raises(ValueError, match=message), ablated(model, chosen, **options):
             pass
-    with pytest.raises(ValueError, match=r"layers, heads\) = \(3, 4\)"), ablated_heads(model, neurons):
-        pass
     assert_as_before(model, before)

@@ -168,6 +168,41 @@ def test_every_kind_equals_the_slow_version(tokenizer, model_type, site):
     assert scores.n_items == len(ITEMS) and scores.n_tokens == sum(len(s) for t in tokens for s in t.sequences)
 
 
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_head_changes_equal_norms_of_one_plain_pass_each(tokenizer, model_type):
+    """As published: the mean over tokens of the L2 norm of what a head gives to the output projection, minus before."""
+    model, base = make_model(model_type), make_model(model_type, seed=1)
+
+    def given(each, sequence):
+        """(L, T, heads, width) of one sequence."""
+        layers = {}
+        modules = architecture_of(each).parts_of(each, "attention_output")
+        handles = [
+            module.register_forward_pre_hook(lambda _, args, i=i: layers.__setitem__(i, args[0][0]))
+            for i, module in enumerate(modules)
+        ]
+        with torch.no_grad():
+            each(torch.tensor([sequence]))
+        for handle in handles:
+            handle.remove()
+        values = torch.stack([layers[i] for i in sorted(layers)])
+        return values.view(*values.shape[:2], 4, -1)
+
+    norms = {"chosen": [], "rejected": []}
+    for tokens in tokenized(tokenizer):
+        for index, sequence in enumerate(tokens.sequences):
+            change = given(model, sequence) - given(base, sequence)
+            norms["chosen" if index < tokens.n_chosen else "rejected"].append((change**2).sum(-1).sqrt())
+    means = [torch.cat(own, 1).mean(1) for own in norms.values()]
+    roots = [(torch.cat(own, 1) ** 2).mean(1).sqrt() for own in norms.values()]
+    kinds = ["signed_mean", "rms"]
+    scores = neuron_scores(model, tokenizer, ITEMS, base_model=base.base_model, kinds=kinds, site="heads", **OPTIONS)
+    for kind, (chosen, rejected) in zip(kinds, (means, roots), strict=True):
+        assert scores.get(kind).shape == (3, 4)
+        assert scores.get(kind) == pytest.approx(((chosen + rejected) / 2).numpy(), rel=1e-4)
+        assert scores.get(kind, "chosen") == pytest.approx(chosen.numpy(), rel=1e-4)
+
+
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "olmo2", "gemma3_text", "gpt_neox"])
 def test_attribution_is_the_slope_of_the_margin_in_the_neurons_scale(tokenizer, model_type):
     model = make_model(model_type).double()
@@ -388,6 +423,11 @@ def test_bad_input_is_refused_with_what_was_expected(tokenizer, tmp_path):
         ({"scope": "prompt"}, "scope: expected at least one of .*'response'.*got \\['prompt'\\]"),
         ({"site": "up"}, "site: expected one of .*'gate'"),
         ({"kinds": ["rms_change"]}, "pass it as base_model"),
+        ({"kinds": ["signed_mean"], "site": "heads"}, "pass it as base_model"),
+        (
+            {"kinds": ["rms_change", "rms"], "site": "heads"},
+            "expected at heads one of signed_mean, rms; got rms_change",
+        ),
         ({"kinds": ["relative_change"]}, "'relative_change'.*pass it as base_model"),
     ]:
         with pytest.raises(ValueError, match=message):

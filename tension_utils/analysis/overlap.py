@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import entr
 from scipy.stats import hypergeom
-from transformers import AutoConfig
 
-from tension_utils.activations import UNSIDED_KINDS, NeuronScores, head_scores, load_view, own_scores
-from tension_utils.artifacts import require
+from tension_utils.activations import HEAD_KINDS, HEADS, UNSIDED_KINDS, NeuronScores, load_view, own_scores
 from tension_utils.config import OBJECTIVES, SINGLE_OBJECTIVES, Run
 from tension_utils.neurons import NeuronSet, jaccard, jaccard_chance, jaccard_chance_by_layer, top_neurons
 
@@ -530,19 +528,20 @@ def lape_sets(
     }
 
 
-def head_sets(runs: Sequence[Run], fraction: float, kind: str = "rms_change") -> dict[Run, NeuronSet]:
+def head_sets(runs: Sequence[Run], fraction: float, kind: str = HEAD_KINDS[0]) -> dict[Run, NeuronSet]:
     """Return each run's top attention heads, round(fraction x L x heads) of them, as a set of shape (L, heads).
+
+    Args:
+        runs: the reward models.
+        fraction: of all heads.
+        kind: of `activations.HEAD_KINDS`; the first is as published: the mean over tokens of the L2 norm of the change.
 
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
 
     Source: METHOD.md, section 1, "Neuron scores": heads have a change score.
     """
-    sets = {}
-    for run in runs:
-        n_heads = AutoConfig.from_pretrained(require(run.folder / "reward_model", "01_train")).num_attention_heads
-        sets[run] = top_neurons(head_scores(load_view(run, "heads").get(kind), n_heads), fraction)
-    return sets
+    return {run: top_neurons(load_view(run, HEADS).get(kind), fraction) for run in runs}
 
 
 def variant_table(
