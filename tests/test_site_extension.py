@@ -1,5 +1,6 @@
 """Launch buttons: which addresses they take, and which links change; `test_book` sees them on built pages."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -21,3 +22,39 @@ def test_only_links_to_executed_notebooks_change() -> None:
     changed = tension_book.sources_instead([group])
     assert changed == [{"type": "group", "buttons": [kept, {"url": "https://x.org/notebooks/01_train.ipynb"}]}]
     assert group["buttons"][1]["url"].endswith("executed/01_train.ipynb"), "the given buttons stay as they are"
+
+
+def page_of(*parameters: str) -> str:
+    """A notebook with a title and cells of parameters, the first its own, the second injected."""
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": ["# Title\n", "text"]}]
+    for tag, source in zip(("parameters", "injected-parameters"), parameters, strict=False):
+        cells.append({"cell_type": "code", "metadata": {"tags": [tag]}, "source": [source], "outputs": []})
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+OWN = 'base_models: list = ["toy"]  # as in chapter 1'
+
+
+@pytest.mark.parametrize(
+    ("parameters", "is_marked"),
+    [
+        ((OWN,), True),
+        ((OWN, 'seeds = [0]\nbase_models = ["toy"]'), True),
+        ((OWN, "seeds = [0]"), True),
+        ((OWN, 'base_models = ["owner/name"]'), False),
+        ((OWN, "base_models = ['models/toy']"), False),
+        ((), False),
+    ],
+)
+def test_only_chapters_on_the_embedded_world_are_marked(parameters: tuple[str, ...], is_marked: bool) -> None:
+    text = page_of(*parameters)
+    marked = tension_book.with_banner(text)
+    assert (marked != text) == is_marked
+    if is_marked:
+        title, note, *rest = json.loads(marked)["cells"]
+        assert title["source"][0] == "# Title\n" and len(rest) == len(parameters)
+        assert "Synthetic sandbox" in note["source"] and "real models" not in note["source"]
+        assert (
+            "[here](../study/x.ipynb)"
+            in json.loads(tension_book.with_banner(text, "../study/x.ipynb"))["cells"][1]["source"]
+        )

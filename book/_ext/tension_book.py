@@ -4,6 +4,7 @@ Executed notebooks are not in the repository, so the theme's links to them would
 nothing uses, without names for screen readers, and with pictures whose size shows only when they arrive.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -21,6 +22,14 @@ MARKUP = re.compile(
     r"\||(?<=\w)_(?!\w)"
 )  # |x| and x_ have a meaning in reStructuredText that no docstring here intends
 EXECUTED = re.compile(r"\b(executed|study)/(?=[\w.-]+\.ipynb)")
+SANDBOX = "executed/"  # pages that ran on the machine that built the book
+BASE_MODELS = re.compile(r"^base_models\b", re.MULTILINE)
+TOY = re.compile(r"^base_models\b.*=\s*\[[\"']toy[\"']\]", re.MULTILINE)
+SANDBOX_NOTE = (
+    "The pairs on this page are made up, by rules, on the machine that built the book: what its tables call `hh-rlhf` has "
+    "the layout of that data set and none of its text. The models have about a million parameters. The page shows how the "
+    "method works; its numbers say nothing about language models."
+)
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
 LABEL = re.compile(r":label: ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
 REFERENCE_TO = re.compile(r"(\{(?:numref|eq|ref)\}`(?:[^`<]*<)?)([\w-]+)")
@@ -87,6 +96,32 @@ def label_study(app: Sphinx, page: str, source: list[str]) -> None:
         notebooks = (Path(app.srcdir) / STUDY).glob("*.ipynb")
         names = {name for path in notebooks for name in labels_in(path.read_text(encoding="utf-8"))}
         source[0] = with_own_labels(source[0], names)
+
+
+def mark_sandbox(app: Sphinx, page: str, source: list[str]) -> None:
+    """Say on every chapter that ran on the embedded world that its data are synthetic; in place."""
+    if page.startswith(SANDBOX):
+        has_twin = (Path(app.srcdir) / STUDY / f"{page.removeprefix(SANDBOX)}.ipynb").exists()
+        source[0] = with_banner(source[0], f"../{STUDY}{page.removeprefix(SANDBOX)}.ipynb" if has_twin else "")
+
+
+def with_banner(text: str, twin: str = "") -> str:
+    """Return a notebook's JSON text with a note below its title, if its parameters name the embedded world.
+
+    Args:
+        text: the notebook.
+        twin: address of the same chapter on real models; "" where there is none.
+    """
+    notebook = json.loads(text)
+    cells = notebook["cells"]
+    given = ["".join(cell["source"]) for cell in cells if "parameters" in "".join(cell["metadata"].get("tags", []))]
+    named = [lines for lines in given if BASE_MODELS.search(lines)]
+    if not named or not TOY.search(named[-1]):  # what is injected comes last
+        return text
+    real = f" The same chapter on real models is [here]({twin})." if twin else ""
+    note = f":::{{admonition}} Synthetic sandbox\n:class: warning\n{SANDBOX_NOTE}{real}\n:::"
+    cells.insert(1, {"cell_type": "markdown", "id": "sandbox", "metadata": {}, "source": note})
+    return json.dumps(notebook)
 
 
 def labels_in(text: str) -> set[str]:
@@ -222,6 +257,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", forget_reference, priority=BEFORE_CONTENTS)
     app.connect("config-inited", settle_address)
     app.connect("source-read", label_study)
+    app.connect("source-read", mark_sandbox)
     app.connect("autodoc-process-docstring", plain_text)
     app.connect("html-page-context", point_at_sources, priority=AFTER_THEME)
     app.connect("build-finished", finish)
