@@ -26,9 +26,9 @@ SANDBOX = "executed/"  # pages that ran on the machine that built the book
 BASE_MODELS = re.compile(r"^base_models\b", re.MULTILINE)
 TOY = re.compile(r"^base_models\b.*=\s*\[[\"']toy[\"']\]", re.MULTILINE)
 SANDBOX_NOTE = (
-    "The pairs on this page are made up, by rules, on the machine that built the book: what its tables call `hh-rlhf` has "
-    "the layout of that data set and none of its text. The models have about a million parameters. The page shows how the "
-    "method works; its numbers say nothing about language models."
+    "The pairs on this page are made up, by rules, on the machine that built the book: what its tables call `hh-rlhf` "
+    "has the layout of that data set and none of its text. The models have about a million parameters. The page shows "
+    "how the method works; its numbers say nothing about language models."
 )
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
 LABEL = re.compile(r":label: ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
