@@ -220,7 +220,8 @@ def tokenize_pairs(
     """
     kept, n_dropped = [], 0
     for item in items:
-        (prepared,) = prepare_items(tokenizer, [item], data.max_length if data.long_pairs == "truncate" else NEVER)
+        max_length = data.max_length if data.long_pairs == "truncate" else NEVER
+        (prepared,) = prepare_items(tokenizer, [item], max_length, "hh")
         longest = max(map(len, prepared.tokens.sequences))
         if longest <= data.max_length:
             kept.append(prepared)
