@@ -163,9 +163,7 @@ def check_tensors(name: str | Path, info: Mapping, *, has_head: bool) -> None:
     mismatched = {str(key[0]): tuple(key[1]) for key in info["mismatched_keys"]}
     missing = sorted(t for t in {*map(str, info["missing_keys"]), *mismatched} if not t.startswith(heads))
     unused = sorted(map(str, info["unexpected_keys"]))
-    others, left = (
-        [tensor for tensor in unused if tensor.startswith(heads) == is_left] for is_left in (False, True)
-    )
+    others, left = ([tensor for tensor in unused if tensor.startswith(heads) == is_left] for is_left in (False, True))
     if has_head:
         _check_head(name, missing, mismatched, others)
     if missing:

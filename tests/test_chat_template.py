@@ -17,7 +17,9 @@ from tension_utils.evaluation import score_items
 
 LONG = 10**6  # tokens: no truncation
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}<end>\n{% endfor %}"
-NO_SYSTEM = "{% for m in messages if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endfor %}"
+NO_SYSTEM = (
+    "{% for m in messages if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endfor %}"
+)
 NAMES = ("adds BOS itself", "template writes BOS", "neither BOS nor EOS")
 
 
@@ -30,9 +32,7 @@ def chat_tokenizer(name: str, template: str = TURNS) -> PreTrainedTokenizerFast:
         return bare
     tokenizer.add_special_tokens({"bos_token": "<bos>"})
     places = [("<bos>", tokenizer.bos_token_id)]
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=places
-    )
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=places)
     tokenizer.chat_template = "{{ bos_token }}" * (name == "template writes BOS") + template
     return tokenizer
 
@@ -131,7 +131,9 @@ def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
         prepare_items(make_tokenizer(), ITEMS[:1], LONG, "chat")
     tokenizer = chat_tokenizer("adds BOS itself", NO_SYSTEM + TURNS)
     assert prepare_items(tokenizer, ITEMS[:1], LONG, "chat")
-    refused = "item system: the chat template of .* refuses the turns system, user, assistant: System role not supported"
+    refused = (
+        "item system: the chat template of .* refuses the turns system, user, assistant: System role not supported"
+    )
     with pytest.raises(ValueError, match=refused):
         prepare_items(tokenizer, [SYSTEM], LONG, "chat")
     with pytest.raises(ValueError, match="no EOS token, which texts of this template end with"):

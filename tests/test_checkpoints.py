@@ -75,11 +75,19 @@ def link_to_nothing(folder: Path) -> None:
 FOLDERS = {
     "empty": (remove_all, FileNotFoundError, "expected a model .* the folder is empty; download"),
     "no config": (lambda f: (f / "config.json").unlink(), FileNotFoundError, "expected config.json; the folder has"),
-    "config is a pointer": (write("config.json", POINTER), ValueError, "config.json: .*got a Git LFS pointer.*lfs pull"),
+    "config is a pointer": (
+        write("config.json", POINTER),
+        ValueError,
+        "config.json: .*got a Git LFS pointer.*lfs pull",
+    ),
     "config is no JSON": (write("config.json", "{'a': 1}"), ValueError, "config.json: expected a JSON object; Expect"),
     "config is null": (write("config.json", "null"), ValueError, "config.json: expected a JSON object; got null"),
     "config is a list": (write("config.json", "[1]"), ValueError, r"config.json: expected a JSON object; got \[1\]"),
-    "config of a pipeline": (write("config.json", '{"_class_name": "X"}'), ValueError, "names its model_type.*_class_n"),
+    "config of a pipeline": (
+        write("config.json", '{"_class_name": "X"}'),
+        ValueError,
+        "names its model_type.*_class_n",
+    ),
     "custom code": (
         write_config(auto_map={"AutoModel": "modeling.Mine"}),
         ValueError,
@@ -113,10 +121,20 @@ def test_a_folder_that_holds_no_model_is_told_in_one_sentence(fault: str, model:
 
 
 TOKENIZERS = {
-    "none": ("tokenizer.json", None, FileNotFoundError, "expected a tokenizer beside the model .tokenizer.json.; there"),
+    "none": (
+        "tokenizer.json",
+        None,
+        FileNotFoundError,
+        "expected a tokenizer beside the model .tokenizer.json.; there",
+    ),
     "pointer": ("tokenizer.json", POINTER, ValueError, "tokenizer.json: .*got a Git LFS pointer"),
     "no JSON": ("tokenizer.json", "{", ValueError, "tokenizer.json: expected a JSON object"),
-    "null config": ("tokenizer_config.json", "null", ValueError, "tokenizer_config.json: expected a JSON object; got nu"),
+    "null config": (
+        "tokenizer_config.json",
+        "null",
+        ValueError,
+        "tokenizer_config.json: expected a JSON object; got nu",
+    ),
 }
 
 
@@ -147,7 +165,11 @@ TENSORS = {  # added, removed, what is said of it as a reward model
     "two labels": ({"score.weight": zeros(2, 32)}, (), r"score.weight has shape \(2, 32\), a classifier of 2 labels"),
     "no head": ({}, ("score.weight",), "its head score.weight is missing: it is a base model; train one from it first"),
     "adapter inside": ({LORA: zeros(2, 48)}, (), rf"{NO_PLACE} \['{LORA}'\]; merge the adapter into its base model"),
-    "further layer": ({"model.layers.3.mlp.up_proj.weight": zeros(48, 32)}, (), rf"{NO_PLACE} \['model.layers.3.*other"),
+    "further layer": (
+        {"model.layers.3.mlp.up_proj.weight": zeros(48, 32)},
+        (),
+        rf"{NO_PLACE} \['model.layers.3.*other",
+    ),
     "missing layer": ({}, ("model.layers.1.mlp.up_proj.weight",), "1 are missing or of another shape.*incomplete"),
     "other shape": ({"model.norm.weight": zeros(16)}, (), r"1 are missing or of another shape, such as \['model.norm"),
 }
