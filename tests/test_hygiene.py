@@ -18,7 +18,7 @@ PARTS = (
     *("config", "artifacts", "data", "neurons", "architectures", "checkpoints", "masking", "models", "engine"),
     *("benchmarks", "evaluation", "activations", "ablation", "training", "adoption", "statistics", "conditions"),
     *("stages", "interpolation", "depth", "geometry", "export"),  # nothing up to here imports anything below
-    *("toy", "analysis", "planted", "show"),
+    *("toy", "analysis", "planted", "show", "command", "__main__"),
 )
 MODULES = sorted((ROOT / "tension_utils").rglob("*.py"))
 # These use the package, and it knows nothing of them.
