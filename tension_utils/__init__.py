@@ -22,6 +22,7 @@ These names are loaded when they are used, so that importing the package costs n
 * `score`: the rewards of every response, the margin and the credit of every item
 * `neuron_scores`, `top_neurons`, `NeuronSet`, `jaccard`: score neurons, take the top ones, compare sets
 * `ablated`: remove or scale neurons while a context is open
+* `adopt_run`: give a reward model that was trained elsewhere a run's folder, on which the stages work
 * `Run`: one reward model of a study and the folder of its artifacts
 """
 
@@ -39,6 +40,7 @@ _HOMES = {
     "NeuronSet": "neurons",
     "jaccard": "neurons",
     "ablated": "ablation",
+    "adopt_run": "adoption",
     "Run": "config",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604

@@ -486,6 +486,7 @@ def neuron_scores_many(
     kinds: str | Sequence[str] = DEFAULT_KINDS,
     site: str = "down_input",
     scope: str | Sequence[str] = "all",
+    template: str | None = None,
     max_length: int | None = None,
     tokens_per_batch: int | None = None,
     device: str | torch.device | None = None,
@@ -517,6 +518,7 @@ def neuron_scores_many(
             attention head, see `head_changes`; with `HEAD_KINDS`).
         scope: one or several of "all" (every token), "response" (from the first token of the response), "last" (the
             token at which the reward is read).
+        template: as for `evaluation.score_items`.
         max_length: tokens per sequence; longer prompts lose their left part; None takes whole texts.
         tokens_per_batch: tokens computed together; None takes a default for the device.
         device: where to run; None leaves the models where they are.
@@ -536,6 +538,7 @@ def neuron_scores_many(
         kinds=kinds,
         site=site,
         scope=scope,
+        template=template,
         max_length=max_length,
         tokens_per_batch=tokens_per_batch,
         device=device,
@@ -604,6 +607,7 @@ def _tallies(
     kinds: str | Sequence[str] = DEFAULT_KINDS,
     site: str = "down_input",
     scope: str | Sequence[str] = "all",
+    template: str | None = None,
     max_length: int | None = None,
     tokens_per_batch: int | None = None,
     device: str | torch.device | None = None,
@@ -625,7 +629,7 @@ def _tallies(
     with observation.running() as step:
         for _, group, sums in run_batches(
             items,
-            lambda window: prepare_items(tokenizer, window, max_length),
+            lambda window: prepare_items(tokenizer, window, max_length, template),
             step,
             tokens_per_batch=token_budget(tokens_per_batch, models[0].device),
             progress=progress,

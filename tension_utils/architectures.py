@@ -100,7 +100,7 @@ def architecture_of_config(config: PretrainedConfig, name: str) -> Architecture:
     if model_type not in ARCHITECTURES:
         raise ValueError(
             f"{name}: model type {model_type!r} is not supported; expected one of {sorted(ARCHITECTURES)}. "
-            "Choose such a model, or add a row to ARCHITECTURES in tension_utils/architectures.py"
+            "Choose such a model, or add a row to ARCHITECTURES: see 'An architecture' in CONTRIBUTING.md"
         )
     if getattr(config, "use_bidirectional_attention", None):
         raise ValueError(

@@ -25,6 +25,8 @@ from tension_utils.config import ARMS, SINGLE_OBJECTIVES, Run, SinglePair
 
 OWN_SCORES = "neuron_scores.safetensors"  # on the run's own training pairs, at the neuron
 
+ADOPTED = "adopted"  # part of a configuration: how a model that was trained elsewhere came here, see `adoption`
+
 VIEWS = "score_views"  # folder of the same statistics taken elsewhere: other site, half of the pairs, other text
 
 # What an export in detail keeps of a run's scores, besides what claims read: kinds with their sides, and views.
@@ -238,6 +240,11 @@ def read_manifest(folder: Path) -> dict:
     """Return a run's manifest, stage by stage; empty if there is none."""
     path = folder / "manifest.json"
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def is_adopted(folder: Path) -> bool:
+    """Say whether a run's reward model was trained elsewhere."""
+    return ADOPTED in read_manifest(folder).get("train", {}).get("config", {})
 
 
 def is_current(folder: Path, stage: str, digest: str, artifact: str) -> bool:

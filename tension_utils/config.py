@@ -256,6 +256,8 @@ SCORE_KINDS = (
     *("contrast", "absolute_contrast", "attribution"),
 )
 
+TEMPLATE_NAMES = ("hh", "chat", "published")  # how turns become text, see `data.tokenize_item`
+
 SCOPES = ("all", "response", "last")
 
 ABLATION_KINDS = ("zero", "mean", "resample")

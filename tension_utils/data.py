@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +12,20 @@ from pathlib import Path
 import numpy as np
 from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
+from jinja2 import TemplateError
 from numpy.typing import ArrayLike
 from scipy.special import comb
 from transformers import PreTrainedTokenizerFast
 
 from tension_utils.artifacts import read_jsonl
-from tension_utils.config import ARMS, SINGLE_OBJECTIVES, DataConfig, check_choice
+from tension_utils.config import ARMS, SINGLE_OBJECTIVES, TEMPLATE_NAMES, DataConfig, check_choice
 
 ROLE_NAMES = {"human": "Human", "assistant": "Assistant"}
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a dialogue: ``role`` is a key of `ROLE_NAMES`, ``content`` its text without surrounding space."""
+    """One turn of a dialogue: ``role`` is a key of `MESSAGE_ROLES`, ``content`` its text without surrounding space."""
 
     role: str
     content: str
@@ -122,36 +124,86 @@ class Template:
     gap: str
 
 
-# "training" is the text of HH-RLHF, used wherever nothing else is said. "published" is how the paper formatted its
-# benchmarks: METHOD.md, section 2, fact 16; only the check of template sensitivity uses it.
-TEMPLATES = {"training": Template(start="\n\n", gap=" "), "published": Template(start="", gap="")}
+# "hh" is the text of HH-RLHF, in which reward models are trained here. "published" is how the paper formatted its
+# benchmarks: METHOD.md, section 2, fact 16. The third of `config.TEMPLATE_NAMES` is the tokenizer's own.
+TEMPLATES = {"hh": Template(start="\n\n", gap=" "), "published": Template(start="", gap="")}
+
+CHAT = "chat"
+
+MESSAGE_ROLES = {"system": "system", "human": "user", "assistant": "assistant"}  # of a turn -> of a chat message
 
 
-def pick_template(name: str) -> Template:
-    """Return a template by name.
-
-    Raises:
-        ValueError: for an unknown name; lists the known ones.
-    """
-    return TEMPLATES[check_choice("template", name, TEMPLATES)]
-
-
-def render_prompt(turns: Sequence[Turn], template: str = "training") -> str:
-    r"""Return the text before a response.
+def render_prompt(turns: Sequence[Turn], template: str = "hh") -> str:
+    r"""Return the text before a response, of a template of `TEMPLATES`; a system turn opens the next human one.
 
     >>> render_prompt([Turn("human", "Hi")])
     '\n\nHuman: Hi\n\nAssistant:'
     >>> render_prompt([Turn("human", "Hi")], "published")
     'Human:Hi\n\nAssistant:'
+    >>> render_prompt([Turn("system", "Be brief."), Turn("human", "Hi")])
+    '\n\nHuman: Be brief.\n\nHi\n\nAssistant:'
     """
-    picked = pick_template(template)
-    said = [f"{ROLE_NAMES[turn.role]}:{picked.gap}{turn.content}" for turn in turns]
+    picked = TEMPLATES[check_choice("template", template, TEMPLATES)]
+    said, system = [], []
+    for turn in turns:
+        if turn.role == "system":
+            system.append(turn.content)
+            continue
+        before, system = (system, []) if turn.role == "human" else ([], system)
+        said.append(f"{ROLE_NAMES[turn.role]}:{picked.gap}" + "\n\n".join([*before, turn.content]))
     return picked.start + "\n\n".join([*said, f"{ROLE_NAMES['assistant']}:"])
 
 
-def render_response(response: str, template: str = "training") -> str:
+def render_response(response: str, template: str = "hh") -> str:
     """Return a response as it follows `render_prompt`: the template's gap, then the text."""
-    return f"{pick_template(template).gap}{response}"
+    return f"{TEMPLATES[check_choice('template', template, TEMPLATES)].gap}{response}"
+
+
+def resolve_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -> str:
+    """Return the template's name; None is "hh", with a warning where the tokenizer has a chat template of its own.
+
+    Raises:
+        ValueError: for an unknown name, or for "chat" where the tokenizer has none.
+    """
+    if template is None:
+        if tokenizer.chat_template:
+            warnings.warn(
+                f"{tokenizer.name_or_path}: its tokenizer has a chat template, and texts are put in that of HH-RLHF; "
+                "pass template='chat' to use its own, or template='hh' if that is meant",
+                stacklevel=2,
+            )
+        return "hh"
+    check_choice("template", template, TEMPLATE_NAMES)
+    if template == CHAT and not tokenizer.chat_template:
+        raise ValueError(
+            f"template: 'chat' needs a chat template, and the tokenizer of {tokenizer.name_or_path} has none; "
+            "choose 'hh', or put the template that the model was trained with into tokenizer_config.json"
+        )
+    return template
+
+
+def render_chat(tokenizer: PreTrainedTokenizerFast, item: Item) -> tuple[list[str], int]:
+    """Return the whole text of every response in the tokenizer's chat template, and where a response begins in it.
+
+    The template writes all special tokens, so that none are added to these texts.
+
+    Raises:
+        ValueError: if there is no template, or it refuses these turns (some take no system turn).
+    """
+    resolve_template(tokenizer, CHAT)
+    prompt = [{"role": MESSAGE_ROLES[turn.role], "content": turn.content} for turn in item.prompt]
+
+    def render(response: str) -> str:
+        messages = [*prompt, {"role": "assistant", "content": response}]
+        try:
+            return tokenizer.apply_chat_template(messages, tokenize=False)
+        except TemplateError as error:
+            raise ValueError(
+                f"item {item.item_id}: the chat template of {tokenizer.name_or_path} refuses the turns "
+                f"{', '.join(message['role'] for message in messages)}: {error}; drop the item or choose template 'hh'"
+            ) from error
+
+    return [render(response) for response in item.responses], common_prefix_length([render("x"), render("y")])
 
 
 class ResponseTooLongError(ValueError):
@@ -160,10 +212,11 @@ class ResponseTooLongError(ValueError):
 
 @dataclass(frozen=True)
 class TokenizedItem:
-    """Token ids of an item's responses, each with its prompt and EOS.
+    """Token ids of an item's responses, each with its prompt and special tokens.
 
     Args:
-        sequences: m + k sequences of token ids, chosen first; prompt + response + EOS after truncation.
+        sequences: m + k sequences of token ids, chosen first; prompt + response + EOS after truncation, or what a chat
+            template puts there.
         n_chosen: m.
         n_shared: length of the longest common token prefix of all sequences, at most the shortest length - 1.
         response_starts: per sequence, index of the first token that holds a character of the response.
@@ -177,8 +230,8 @@ class TokenizedItem:
     n_truncated: int
 
 
-def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Return how many leading tokens all sequences share.
+def common_prefix_length(sequences: Sequence[Sequence]) -> int:
+    """Return how many leading tokens, or characters, all sequences share.
 
     >>> common_prefix_length([[1, 2, 3], [1, 2, 4, 5]])
     2
@@ -194,58 +247,87 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...],
 
     Most put nothing before it, Gemma and Llama 3 a start token. EOS is at the end once, whether or not the tokenizer
     puts it there. Source: TRL's RewardTrainer, which calls the tokenizer as it is and adds EOS where it is missing.
+
+    Raises:
+        ValueError: if the tokenizer has no EOS token.
     """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"{tokenizer.name_or_path}: the tokenizer has no EOS token, which texts of this template end with; set "
+            "`eos_token` in tokenizer_config.json, or choose template 'chat'"
+        )
     inner, whole = (tokenizer("x", add_special_tokens=has)["input_ids"] for has in (False, True))
     start = next((i for i in range(len(whole)) if whole[i : i + len(inner)] == inner), 0)
     after = whole[start + len(inner) :]
     return tuple(whole[:start]), (*after, *([tokenizer.eos_token_id] if after[-1:] != [tokenizer.eos_token_id] else []))
 
 
+@dataclass(frozen=True)
+class _Texts:
+    """The text of every response with its prompt, where the response begins in it, and tokens to put around it."""
+
+    texts: list[str]
+    border: int
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+
+def _texts_of(tokenizer: PreTrainedTokenizerFast, item: Item, template: str) -> _Texts:
+    """Put an item's turns and responses into a template."""
+    if check_choice("template", template, TEMPLATE_NAMES) == CHAT:
+        return _Texts(*render_chat(tokenizer, item))
+    prompt = render_prompt(item.prompt, template)
+    texts = [prompt + render_response(response, template) for response in item.responses]
+    return _Texts(texts, len(prompt), *special_tokens(tokenizer))
+
+
 def tokenize_item(
-    tokenizer: PreTrainedTokenizerFast, item: Item, max_length: int, template: str = "training"
+    tokenizer: PreTrainedTokenizerFast, item: Item, max_length: int, template: str = "hh"
 ) -> TokenizedItem:
     """Tokenize prompt and response as one text, as training does, and find what the responses share.
 
     A merge may cross the border between prompt and response, so the text is tokenized jointly and the shared part is
     the longest common prefix of tokens. If the longest sequence exceeds ``max_length``, the same number of tokens is
-    dropped from the left of every text, so that all responses of an item see the same prompt. The tokenizer's special
-    tokens are put around every text and stay.
+    dropped from the left of every text, so that all responses of an item see the same prompt. The special tokens that
+    the tokenizer puts around a text, or the BOS that a chat template begins with, stay.
 
     Args:
-        tokenizer: a fast tokenizer with an EOS token.
+        tokenizer: a fast tokenizer, with an EOS token unless the template is "chat".
         item: the item.
         max_length: tokens per sequence, EOS included.
-        template: key of `TEMPLATES`.
+        template: of `config.TEMPLATE_NAMES`.
 
     Returns:
         The token ids and their borders.
 
     Raises:
         ResponseTooLongError: if a response leaves no room for a single prompt token.
-        ValueError: for an unknown template.
+        ValueError: for an unknown template, or one that does not fit the tokenizer or the item.
     """
-    prompt_text, (before, after) = render_prompt(item.prompt, template), special_tokens(tokenizer)
+    found = _texts_of(tokenizer, item, template)
     sequences, response_starts = [], []
-    for response in item.responses:
-        text = prompt_text + render_response(response, template)
+    for text in found.texts:
         encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ends = [end for _, end in encoding["offset_mapping"]]
-        response_starts.append(next((i for i, end in enumerate(ends) if end > len(prompt_text)), len(ends)))
-        sequences.append((*encoding["input_ids"], *after))
-    n_truncated = max(0, len(before) + max(map(len, sequences)) - max_length)
-    if n_truncated >= min(response_starts):
+        start = next((i for i, end in enumerate(ends) if end > found.border), len(ends))
+        response_starts.append(len(found.before) + start)
+        sequences.append((*found.before, *encoding["input_ids"], *found.after))
+    is_started = template == CHAT and {ids[0] for ids in sequences} == {tokenizer.bos_token_id}
+    n_kept = len(found.before) + is_started
+    n_truncated = max(0, max(map(len, sequences)) - max_length)
+    if n_kept + n_truncated >= min(response_starts):
         longest = max(len(ids) - start for ids, start in zip(sequences, response_starts, strict=True))
         raise ResponseTooLongError(
             f"item {item.item_id}: a response of {longest} tokens leaves no room for its prompt within "
             f"max_length={max_length}; raise max_length or drop the item"
         )
-    sequences = [(*before, *ids[n_truncated:]) for ids in sequences]
+    sequences = [ids[:n_kept] + ids[n_kept + n_truncated :] for ids in sequences]
     n_shared = min(common_prefix_length(sequences), min(map(len, sequences)) - 1)
     return TokenizedItem(
         sequences=tuple(sequences),
         n_chosen=len(item.chosen),
         n_shared=n_shared,
-        response_starts=tuple(len(before) + start - n_truncated for start in response_starts),
+        response_starts=tuple(start - n_truncated for start in response_starts),
         n_truncated=n_truncated,
     )
 

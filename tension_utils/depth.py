@@ -163,7 +163,8 @@ def depth_run(run: Run, config: DepthConfig) -> bool:
     if not stage.start():
         return False
     max_length = config.items.max_length or stage.data.max_length
-    groups, _ = group_by_prompt(stage.tokenizer, load_items(run, stage.data, config.items).items, max_length)
+    items = load_items(run, stage.data, config.items).items
+    groups, _ = group_by_prompt(stage.tokenizer, items, max_length, stage.template)
     if not groups:
         raise ValueError("expected at least one item that fits into max_length tokens, got none; raise max_length")
     prepared = [group.prepared for group in groups]

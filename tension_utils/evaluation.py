@@ -88,6 +88,7 @@ def read_batches(
     device: str | torch.device | None,
     progress: bool,
     description: str,
+    template: str | None = None,
 ) -> Iterator[tuple[int, PreparedItem, np.ndarray]]:
     """Yield every item's index, tokens and what is read of its sequences, (..., m + k); batch by batch.
 
@@ -103,7 +104,7 @@ def read_batches(
     with torch.inference_mode(), packed_attention(model) as forward:
         for indices, group, values in run_batches(
             items,
-            lambda window: prepare_items(tokenizer, window, max_length),
+            lambda window: prepare_items(tokenizer, window, max_length, template),
             lambda group: read(forward, pack_items(group, model.config.pad_token_id)).cpu().numpy(),
             tokens_per_batch=token_budget(tokens_per_batch, model.device),
             progress=progress,
@@ -118,6 +119,7 @@ def score_items(
     tokenizer: PreTrainedTokenizerFast,
     items: Sequence[Item | PreparedItem],
     *,
+    template: str | None = None,
     max_length: int | None = None,
     tokens_per_batch: int | None = None,
     device: str | torch.device | None = None,
@@ -129,6 +131,8 @@ def score_items(
         model: a reward model with one label.
         tokenizer: its tokenizer.
         items: items, or what `prepare_items` made of them when the same items are scored many times.
+        template: "hh", the text of HH-RLHF, "chat", the tokenizer's own, or "published"; None is "hh", with a warning
+            where the tokenizer has its own. Items prepared before keep theirs.
         max_length: tokens per sequence; longer prompts lose their left part; None takes whole texts.
         tokens_per_batch: tokens computed together; None takes a default for the device.
         device: where to run; None leaves the model where it is.
@@ -148,6 +152,7 @@ def score_items(
         device=device,
         progress=progress,
         description="scoring",
+        template=template,
     ):
         rewards[index] = item_rewards(item, values)
     return rewards
@@ -184,7 +189,7 @@ class PromptGroup:
 
 
 def group_by_prompt(
-    tokenizer: PreTrainedTokenizerFast, items: Sequence[BenchmarkItem], max_length: int, template: str = "training"
+    tokenizer: PreTrainedTokenizerFast, items: Sequence[BenchmarkItem], max_length: int, template: str = "hh"
 ) -> tuple[list[PromptGroup], list[BenchmarkItem]]:
     """Tokenize every prompt of a subset with all responses that its items name.
 
@@ -192,7 +197,7 @@ def group_by_prompt(
         tokenizer: the model's tokenizer.
         items: the items.
         max_length: tokens per sequence; longer prompts lose their left part, the same for all responses of a prompt.
-        template: key of `data.TEMPLATES`.
+        template: of `config.TEMPLATE_NAMES`.
 
     Returns:
         The groups, in the order of their first items, and the items left out because a response of theirs leaves no

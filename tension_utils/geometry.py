@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tension_utils.architectures import architecture_of, reward_head
-from tension_utils.artifacts import DOTS, StageRecord, is_current, read_manifest, require, write_table
+from tension_utils.artifacts import DOTS, StageRecord, is_adopted, is_current, read_manifest, require, write_table
 from tension_utils.config import (
     ARMS,
     MATCHED_ARM,
@@ -237,7 +237,7 @@ def gradient_run(run: Run, config: GradientConfig) -> bool:
     engine, pairs, gradients = config.engine, {}, {}
     for objective in SINGLE_OBJECTIVES:
         items = training_pairs(stage.data, objective, run.seed).train
-        found = tokenize_pairs(stage.tokenizer, items, stage.data)[0][: engine.n_items or None]
+        found = tokenize_pairs(stage.tokenizer, items, stage.data, stage.template)[0][: engine.n_items or None]
         if len(found) < len(HALVES):
             raise ValueError(f"{objective}: expected at least two training pairs for two halves; got {len(found)}")
         pairs[objective] = found[: len(found) // 2 * 2]
@@ -323,12 +323,17 @@ def weight_change_run(pair: SinglePair, config: WeightChangeConfig) -> bool:
 
     Raises:
         FileNotFoundError: if no arm has a reward model.
-        ValueError: if a checkpoint is not of the base model's shape.
+        ValueError: if a checkpoint is not of the base model's shape, or an arm's reward model was adopted.
     """
     folders = {arm: pair.run_of(arm).folder / "reward_model" for arm in config.arms}
     found = {arm: folder for arm, folder in folders.items() if folder.exists()}
     if not found:
         require(folders[config.arms[0]], "01_train")
+    if adopted := [arm for arm, folder in found.items() if is_adopted(folder.parent)]:
+        raise ValueError(
+            f"{pair.folder}: expected reward models that were trained here, so that their start is known; "
+            f"{adopted} were adopted"
+        )
     settings = {"weight_changes": dataclasses.asdict(config), **pair.label}
     hashes = {arm: read_manifest(folder.parent)["train"]["artifact_hash"] for arm, folder in found.items()}
     digest = config_hash(settings, **hashes)

@@ -75,7 +75,8 @@ def interpolate_run(pair: SinglePair, config: InterpolateConfig) -> bool:
         return False
     max_length = config.items.max_length or stage.data.max_length
     options = stage.engine_options() | {"max_length": max_length, "progress": False}
-    groups, _ = group_by_prompt(stage.tokenizer, load_items(pair.helpful, stage.data, config.items).items, max_length)
+    items = load_items(pair.helpful, stage.data, config.items).items
+    groups, _ = group_by_prompt(stage.tokenizer, items, max_length, stage.template)
     folders = [pair.run_of(objective).folder / "reward_model" for objective in SINGLE_OBJECTIVES]
     tables = []
     with ExitStack() as stack:

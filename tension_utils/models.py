@@ -26,6 +26,7 @@ from tension_utils.architectures import (
     reward_head,
 )
 from tension_utils.artifacts import atomic_path
+from tension_utils.checkpoints import check_config, check_model_folder, check_tensors, check_tokenizer_folder
 from tension_utils.masking import CONFIG_KEY, NEURON_MASK_FILE, NeuronMask, apply_saved_mask, check_shape
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,16 +46,11 @@ def load_reward_model(
 
     Raises:
         FileNotFoundError: if there is no such folder or model, or its neuron mask is missing.
-        ValueError: if the architecture is not supported, the checkpoint has no one-label head, or its neuron mask is
-            not of this model.
+        ValueError: if the architecture is not supported, the checkpoint has no one-label head or holds weights that
+            the model does not use, or its neuron mask is not of this model.
     """
     model, info = _load(AutoModelForSequenceClassification, path_or_name, num_labels=1)
-    if info["missing_keys"] or info["mismatched_keys"]:
-        raise ValueError(
-            f"{path_or_name}: expected a reward model with one label, but weights are missing or of another shape: "
-            f"{sorted(map(str, [*info['missing_keys'], *info['mismatched_keys']]))[:5]}. "
-            "Train one from this base model first (new_reward_model)"
-        )
+    check_tensors(path_or_name, info, has_head=True)
     _use_float32_head(model)
     return _prepare(model, dtype, device)
 
@@ -74,7 +70,7 @@ def load_base_model(
         ValueError: if the architecture is not supported or weights are missing.
     """
     model, info = _load(AutoModel, path_or_name)
-    _require_backbone(path_or_name, info)
+    check_tensors(path_or_name, info, has_head=False)
     return _prepare(model, dtype, device)
 
 
@@ -94,7 +90,7 @@ def new_reward_model(
     Source: section 1 of METHOD.md, "Reward models".
     """
     model, info = _load(AutoModelForSequenceClassification, base, num_labels=1)
-    _require_backbone(base, {**info, "missing_keys": set(info["missing_keys"]) - {"score.weight"}})
+    check_tensors(base, info, has_head=False)
     _use_float32_head(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -136,7 +132,7 @@ def save_reward_model(
 
 
 def load_tokenizer(path_or_name: str | Path, *, pad_with_eos: bool = False) -> PreTrainedTokenizerFast:
-    """Load a fast tokenizer that has an EOS and a padding token.
+    """Load a fast tokenizer that has an EOS token, or a chat template, and a padding token.
 
     Args:
         path_or_name: a local folder or a public model name.
@@ -144,12 +140,14 @@ def load_tokenizer(path_or_name: str | Path, *, pad_with_eos: bool = False) -> P
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
-        ValueError: if the tokenizer is not a fast one, or lacks EOS or a padding token.
+        ValueError: if the tokenizer is not a fast one, or lacks a padding token, or both EOS and a chat template.
     """
+    if (folder := Path(path_or_name).expanduser()).is_dir():
+        check_tokenizer_folder(folder)
     tokenizer = _from_pretrained(AutoTokenizer.from_pretrained, path_or_name)
     if not tokenizer.is_fast:
         raise ValueError(f"{path_or_name}: expected a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}")
-    if tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None and not tokenizer.chat_template:
         raise ValueError(f"{path_or_name}: the tokenizer has no EOS token; set `eos_token` in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         if not pad_with_eos:
@@ -181,22 +179,17 @@ def _prepare(model: PreTrainedModel, dtype: str | torch.dtype, device: str | tor
 
 def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[PreTrainedModel, dict]:
     """Check the architecture from the configuration alone, then load safetensors weights and the neuron mask."""
+    if (folder := Path(path_or_name).expanduser()).is_dir():
+        check_model_folder(folder)
     config = _from_pretrained(AutoConfig.from_pretrained, path_or_name)
+    check_config(path_or_name, {**vars(config), "model_type": config.model_type})
     architecture_of_config(config, str(path_or_name))
-    options |= {"dtype": "auto", "use_safetensors": True, "attn_implementation": "sdpa", "output_loading_info": True}
+    options |= {"dtype": "auto", "use_safetensors": True, "attn_implementation": "sdpa"}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # `check_tensors` refuses them
     model, info = _from_pretrained(auto_class.from_pretrained, path_or_name, **options)
     restore_embedding_scale(model)
     apply_saved_mask(model, path_or_name)
     return model, info
-
-
-def _require_backbone(path_or_name: str | Path, info: dict) -> None:
-    missing = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-    if missing:
-        raise ValueError(
-            f"{path_or_name}: expected the weights of a whole model, but {len(missing)} are missing or of another "
-            f"shape, such as {missing[:3]}; the checkpoint is incomplete, make or download it again"
-        )
 
 
 def _from_pretrained(load: Callable, path_or_name: str | Path, **options: Any) -> Any:

@@ -33,11 +33,14 @@ from tension_utils.activations import (
     text_scores,
 )
 from tension_utils.artifacts import (
+    ADOPTED,
     OWN_SCORES,
     TABLES,
     VIEWS,
     StageRecord,
     atomic_path,
+    file_hash,
+    is_adopted,
     is_archived,
     is_current,
     read_manifest,
@@ -144,8 +147,10 @@ class Stage:
     def __post_init__(self) -> None:
         self.place = self.place or self.run
         self.trained = read_manifest(require(self.run.folder / "reward_model", "01_train").parent)["train"]
-        self.data = training_data(self.run)
+        self.data, self.template = training_data(self.run), run_template(self.run)
         self.settings = {self.name: dataclasses.asdict(self.config), **self.place.label}
+        if self.template != "hh":
+            self.settings["template"] = self.template
         if self.further:
             self.settings["further"] = [dataclasses.asdict(config) for config in self.further]
         self.inputs = {"reward_model": self.run.folder / "reward_model", **local_inputs(data_source=self.data.source)}
@@ -155,13 +160,16 @@ class Stage:
         self.digest = config_hash(self.settings, reward_model=self.trained["artifact_hash"], **upstream)
         if is_current(self.place.folder, self.name, self.digest, self.artifact):
             return False
+        files = self.inputs["reward_model"]
+        if is_adopted(self.run.folder) and file_hash(files) != self.trained["artifact_hash"]:
+            raise ValueError(f"{self.run.folder}: the model that was adopted has changed since; adopt it again")
         self.record = StageRecord(self.place.folder, self.name, self.settings, self.digest)
         self.device = pick_device()
         self.is_bfloat16 = uses_bfloat16(self.config.engine.precision, self.device)
         dtype = "bfloat16" if self.is_bfloat16 and not self.is_autocast else "float32"
         self.placement = {"dtype": dtype, "device": self.device}
         self.model = load_reward_model(self.run.folder / "reward_model", **self.placement)
-        self.tokenizer = load_tokenizer(self.run.folder / "reward_model")
+        self.tokenizer = load_tokenizer(self.run.folder / "reward_model", pad_with_eos=True)
         return True
 
     def engine_options(self) -> dict:
@@ -185,6 +193,18 @@ def training_data(run: Run) -> DataConfig:
     """Return what a run was trained on, and in which folder it lies here."""
     data = DataConfig(**read_manifest(run.folder)["train"]["config"]["data"])
     return dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
+
+
+def run_template(run: Run) -> str:
+    """Return the template of a run's texts: "hh" for what was trained here, or the one it was adopted with."""
+    return read_manifest(run.folder)["train"]["config"].get(ADOPTED, {}).get("template", "hh")
+
+
+def base_source(run: Run) -> str | None:
+    """Return where the model is that a run was trained from; None for an adopted run whose base model is not known."""
+    adopted = read_manifest(run.folder)["train"]["config"].get(ADOPTED)
+    name = run.base_model if adopted is None else adopted["base_model"]
+    return resolve_source(name, run.root, "base_model") if name else None
 
 
 def load_items(run: Run, data: DataConfig, config: EvaluateConfig | ItemsConfig) -> LoadedBenchmarks:
@@ -220,7 +240,7 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
     loaded = load_items(run, stage.data, config)
     max_length = config.max_length or stage.data.max_length
     options = stage.engine_options() | {"max_length": max_length}
-    groups, left_out = group_by_prompt(stage.tokenizer, loaded.items, max_length)
+    groups, left_out = group_by_prompt(stage.tokenizer, loaded.items, max_length, stage.template)
     if config.n_template_check:
         few = first_prompts(loaded.items, config.n_template_check)
         few, _ = group_by_prompt(stage.tokenizer, few, max_length, template="published")
@@ -319,6 +339,8 @@ VIEW_KINDS = (*ACTIVATION_KINDS, "rms_change")  # that tables read on both texts
 
 GENERIC_KINDS = (*ACTIVATION_KINDS, "rms")
 
+BASED_VIEWS = ("heads", "base-text", "base-generic")  # those that need the base model
+
 GENERIC_SEED = 0  # every reward model reads the same passages
 
 
@@ -354,9 +376,10 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
     stage = Stage(run, "identify", OWN_SCORES, config)
     if not stage.start():
         return False
-    texts = training_texts(stage, config.engine.n_items)
-    source = resolve_source(run.base_model, run.root, "base_model")
-    options = stage.engine_options() | {"base_model": load_base_model(source, **stage.placement)}
+    texts, source = training_texts(stage, config.engine.n_items), base_source(run)
+    config, left_out = _without_base(config) if source is None else (config, [])
+    base = load_base_model(source, **stage.placement) if source else None
+    options = stage.engine_options() | {"base_model": base, "template": stage.template}
     scores, *halves = split_half_scores(
         stage.model,
         stage.tokenizer,
@@ -365,7 +388,8 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
         scope=config.scopes,
         **options,
     )
-    found = {f"half-{number}": half for number, half in enumerate(halves)} | _own_text(stage, config, texts, scores)
+    found = {f"half-{number}": half for number, half in enumerate(halves)}
+    found |= _own_text(stage, config, texts, scores, base is not None)
     taken = _views(stage, config, texts, options, found) | _generic_views(stage, config, options)
     with atomic_path(run.folder / VIEWS) as temporary:
         temporary.mkdir(parents=True)
@@ -373,27 +397,45 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
             view.save(temporary / f"{name}.safetensors")
     with atomic_path(run.folder / OWN_SCORES) as temporary:
         scores.save(temporary)
-    stage.inputs |= local_inputs(base_model=source)
+    stage.inputs |= local_inputs(base_model=source) if source else {}
     if config.n_generic and config.generic_text != PYDOC:
         stage.inputs["generic_text"] = Path(config.generic_text).expanduser()
     n_tokens = scores.n_tokens + sum(view.n_tokens for view in taken.values())
     counts = {"n_view_items": config.n_view_items, "n_generic": config.n_generic}
-    stage.finish(n_tokens, n_items=len(texts[run.objective]), **counts)
+    stage.finish(n_tokens, n_items=len(texts[run.objective]), left_out=left_out, **counts)
     return True
 
 
-def _text_kinds(config: IdentifyConfig) -> tuple[str, ...]:
+def _without_base(config: IdentifyConfig) -> tuple[IdentifyConfig, list[str]]:
+    """Return what can be asked where the base model is not known, and the kinds and views that are left out.
+
+    Raises:
+        ValueError: if nothing is left.
+    """
+    kinds = tuple(kind for kind in config.score_kinds if kind not in BASED_KINDS)
+    if not kinds:
+        raise ValueError(
+            f"score_kinds: {list(config.score_kinds)} compare with the base model, which is not known of this run; "
+            "ask for others, or adopt it with its base_model"
+        )
+    left_out = [*(kind for kind in config.score_kinds if kind in BASED_KINDS), *BASED_VIEWS]
+    print(f"left out, because the base model is not known: {', '.join(left_out)}", flush=True)
+    return dataclasses.replace(config, score_kinds=kinds), left_out
+
+
+def _text_kinds(config: IdentifyConfig, has_base: bool) -> tuple[str, ...]:
     """Return the score kinds of the views on both texts."""
-    return tuple(dict.fromkeys((*config.score_kinds, *VIEW_KINDS)))
+    kinds = dict.fromkeys((*config.score_kinds, *VIEW_KINDS))
+    return tuple(kind for kind in kinds if has_base or kind not in BASED_KINDS)
 
 
 def _own_text(
-    stage: Stage, config: IdentifyConfig, texts: dict[str, list[Item]], scores: NeuronScores
+    stage: Stage, config: IdentifyConfig, texts: dict[str, list[Item]], scores: NeuronScores, has_base: bool
 ) -> dict[str, NeuronScores]:
     """Return the view on the own objective's text where the run's own scores are just that; else nothing."""
     objective = stage.run.objective
     is_whole = len(texts[objective][: config.n_view_items or None]) == len(texts[objective])
-    has_all = set(_text_kinds(config)) <= set(config.score_kinds) and "all" in config.scopes
+    has_all = set(_text_kinds(config, has_base)) <= set(config.score_kinds) and "all" in config.scopes
     if objective not in SINGLE_OBJECTIVES or not (is_whole and has_all):
         return {}
     tensors = {key: values for key, values in scores.tensors.items() if key[2] == "all"}
@@ -409,6 +451,8 @@ def _generic_views(stage: Stage, config: IdentifyConfig, options: dict) -> dict[
         GENERIC: (stage.model, (*GENERIC_KINDS, *BASED_KINDS)),
         BASE_GENERIC: (options["base_model"], GENERIC_KINDS),
     }
+    if options["base_model"] is None:
+        asked = {GENERIC: (stage.model, GENERIC_KINDS)}
     return {
         view: text_scores(model, stage.tokenizer, texts, kinds=kinds, **options)
         for view, (model, kinds) in asked.items()
@@ -421,12 +465,14 @@ def _views(
     """Return the statistics at other sites, on both texts, and of the base model, but for views that were found."""
     objective, base = stage.run.objective, options["base_model"]
     texts = {name: items[: config.n_view_items or None] for name, items in texts.items()}
+    kinds = _text_kinds(config, base is not None)
     asked = {
         "gate": (stage.model, objective, config.score_kinds, "gate", config.scopes),
-        HEADS: (stage.model, objective, HEAD_KINDS, HEADS, "all"),
-        **{f"text-{name}": (stage.model, name, _text_kinds(config), "down_input", "all") for name in SINGLE_OBJECTIVES},
+        **{f"text-{name}": (stage.model, name, kinds, "down_input", "all") for name in SINGLE_OBJECTIVES},
     }
-    if objective in SINGLE_OBJECTIVES:
+    if base is not None:
+        asked[HEADS] = (stage.model, objective, HEAD_KINDS, HEADS, "all")
+    if base is not None and objective in SINGLE_OBJECTIVES:
         asked[f"base-text-{objective}"] = (base, objective, ACTIVATION_KINDS, "down_input", "all")
     return {
         view: neuron_scores(model, stage.tokenizer, texts[text], kinds=kinds, site=site, scope=scope, **options)
@@ -498,7 +544,7 @@ class _Ablation:
     def bank_pairs(self) -> list:
         """Tokenized training pairs whose activations are donors."""
         pairs = list(training_pairs(self.stage.data, self.run.objective, self.run.seed).train)[:N_BANK_PAIRS]
-        return prepare_items(self.stage.tokenizer, pairs, self.options["max_length"])
+        return prepare_items(self.stage.tokenizer, pairs, self.options["max_length"], self.stage.template)
 
     @cached_property
     def bank(self) -> torch.Tensor:
@@ -686,7 +732,8 @@ def _items_of(stage: Stage, configs: Sequence[AblateConfig], max_length: int) ->
     for key, config in zip(keys, configs, strict=True):
         if key not in found:
             wanted = EvaluateConfig(config.benchmarks, config.engine, config.sources)
-            groups, _ = group_by_prompt(stage.tokenizer, load_items(stage.run, stage.data, wanted).items, max_length)
+            items = load_items(stage.run, stage.data, wanted).items
+            groups, _ = group_by_prompt(stage.tokenizer, items, max_length, stage.template)
             found[key] = tuple(groups)
     return [_Items(found[key], c.engine.tokens_per_batch) for key, c in zip(keys, configs, strict=True)]
 

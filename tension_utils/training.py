@@ -211,7 +211,7 @@ def local_inputs(**sources: str) -> dict[str, Path]:
 
 
 def tokenize_pairs(
-    tokenizer: PreTrainedTokenizerFast, items: Sequence[Item], data: DataConfig
+    tokenizer: PreTrainedTokenizerFast, items: Sequence[Item], data: DataConfig, template: str = "hh"
 ) -> tuple[list[PreparedItem], int]:
     """Return the pairs as tokens, and how many were left out for their length.
 
@@ -220,7 +220,8 @@ def tokenize_pairs(
     """
     kept, n_dropped = [], 0
     for item in items:
-        (prepared,) = prepare_items(tokenizer, [item], data.max_length if data.long_pairs == "truncate" else NEVER)
+        max_length = data.max_length if data.long_pairs == "truncate" else NEVER
+        (prepared,) = prepare_items(tokenizer, [item], max_length, template)
         longest = max(map(len, prepared.tokens.sequences))
         if longest <= data.max_length:
             kept.append(prepared)

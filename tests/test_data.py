@@ -178,7 +178,7 @@ def test_no_room_for_a_prompt_token_names_the_item_and_the_remedy() -> None:
 
 DIALOGUE = (Turn("human", "Hi"), Turn("assistant", "Hello"), Turn("human", "Bye"))
 TEXTS_OF = {
-    "training": "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant: Yes.",
+    "hh": "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant: Yes.",
     "published": "Human:Hi\n\nAssistant:Hello\n\nHuman:Bye\n\nAssistant:Yes.",
 }
 
@@ -192,15 +192,15 @@ def test_templates_give_exactly_these_texts(template: str) -> None:
     assert PLAIN.decode(tokens.sequences[0]) == f"{text}<eos>"
     n_prompt = len(text) - len("Yes.")
     assert tokens.n_shared == n_prompt
-    assert tokens.response_starts == (n_prompt - (template == "training"),) * 2  # the gap belongs to the response
+    assert tokens.response_starts == (n_prompt - (template == "hh"),) * 2  # the gap belongs to the response
     assert prepare_items(PLAIN, [item], LONG, template)[0].tokens == tokens
 
 
 def test_the_template_of_training_is_the_default() -> None:
     item = make_item("Yes.", "No.", prompt=DIALOGUE)
-    assert render_prompt(DIALOGUE) == render_prompt(DIALOGUE, "training")
-    assert tokenize_item(PLAIN, item, LONG) == tokenize_item(PLAIN, item, LONG, "training")
-    assert prepare_items(PLAIN, [item], LONG) == prepare_items(PLAIN, [item], LONG, "training")
+    assert render_prompt(DIALOGUE) == render_prompt(DIALOGUE, "hh")
+    assert tokenize_item(PLAIN, item, LONG) == tokenize_item(PLAIN, item, LONG, "hh")
+    assert prepare_items(PLAIN, [item], LONG) == prepare_items(PLAIN, [item], LONG, "hh")
 
 
 def test_items_prepared_before_keep_their_template() -> None:
@@ -209,7 +209,7 @@ def test_items_prepared_before_keep_their_template() -> None:
 
 
 def test_an_unknown_template_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="template: expected one of training, published; got 'chatml'"):
+    with pytest.raises(ValueError, match="template: expected one of hh, chat, published; got 'chatml'"):
         prepare_items(PLAIN, [make_item("Yes.", "No.")], LONG, "chatml")
 
 

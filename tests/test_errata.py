@@ -94,6 +94,6 @@ def test_a_changed_number_fails_the_checks(monkeypatch: pytest.MonkeyPatch, old:
 
 def test_templates_are_the_ones_of_the_package(page: dict) -> None:
     item = Item("x", (Turn("human", "Hi"),), ("Hello",), ("No",))
-    for template, ours in (("training", "in_training"), ("published", "on_benchmarks")):
+    for template, ours in (("hh", "in_training"), ("published", "on_benchmarks")):
         text = render_prompt(item.prompt, template) + render_response("Hello", template)
         assert page[ours].format("Hi", "Hello") == text

@@ -86,9 +86,7 @@ def make_tokenizer(*, pad_is_eos: bool = True, joins_border: bool = False) -> Pr
 def make_model(name: str, *, seed: int = 0, pad_token_id: int | None = 0, **options):
     """A random reward model with weights large enough that every part of it matters to the reward."""
     config = CONFIG_MAPPING[name.removesuffix(" windowed")](
-        **COMMON,
-        **(CONFIGS[name] | options),
-        vocab_size=340,
+        **(COMMON | CONFIGS[name] | {"vocab_size": 340} | options),
         num_labels=1,
         pad_token_id=pad_token_id,
         bos_token_id=None,

@@ -11,6 +11,7 @@ from scipy.special import entr
 from scipy.stats import hypergeom
 
 from tension_utils.activations import HEAD_KINDS, HEADS, UNSIDED_KINDS, NeuronScores, load_view, own_scores
+from tension_utils.artifacts import read_manifest
 from tension_utils.config import OBJECTIVES, SINGLE_OBJECTIVES, Run
 from tension_utils.neurons import NeuronSet, jaccard, jaccard_chance, jaccard_chance_by_layer, top_neurons
 
@@ -256,6 +257,8 @@ NEEDS_SEEDS = "needs two seeds of each objective"
 
 NO_BASE = "the untouched base model has no such score"
 
+UNKNOWN_BASE = "the base model is not known"
+
 SAME_MODEL, SAME_TEXT, BOTH_DIFFER = "same model, other text", "other model, same text", "both differ"
 
 RELATIONS = (SAME_MODEL, SAME_TEXT, BOTH_DIFFER)
@@ -271,6 +274,11 @@ def single_runs(runs: Sequence[Run]) -> list[tuple[dict[str, str | int], Run, Ru
         for (name, seed, objective), run in found.items()
         if objective == HELPFUL and (name, seed, HARMLESS) in found
     ]
+
+
+def knows_base(run: Run) -> bool:
+    """Say whether a run's scores were compared with its base model; that of an adopted one may not be known."""
+    return not read_manifest(run.folder).get("identify", {}).get("left_out")
 
 
 def _view_set(scores: NeuronScores, kind: str, fraction: float) -> NeuronSet | None:
@@ -296,10 +304,11 @@ def floor_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float) -> p
     """
     rows = []
     for label, helpful, harmless in single_runs(runs):
-        views = [load_view(run, f"base-text-{run.objective}") for run in (helpful, harmless)]
+        is_known = knows_base(helpful) and knows_base(harmless)
+        views = [load_view(run, f"base-text-{run.objective}") for run in (helpful, harmless) if is_known]
         for kind in kinds:
-            first, second = (_view_set(view, kind, fraction) for view in views)
-            found = {"jaccard": np.nan, "not_run": NO_BASE}
+            first, second = (_view_set(view, kind, fraction) for view in views) if is_known else (None, None)
+            found = {"jaccard": np.nan, "not_run": NO_BASE if is_known else UNKNOWN_BASE}
             if first is not None and second is not None:
                 found = compare_sets(first, second) | {"not_run": ""}
             rows.append(label | {"score_kind": kind} | found)
@@ -380,7 +389,8 @@ def cross_design_table(runs: Sequence[Run], kinds: Sequence[str], fraction: floa
     for label, helpful, harmless in single_runs(runs):
         views = {(run.objective, text): load_view(run, f"text-{text}")
                  for run in (helpful, harmless) for text in SINGLE_OBJECTIVES}  # fmt: skip
-        views |= {(BASE, run.objective): load_view(run, f"base-text-{run.objective}") for run in (helpful, harmless)}
+        views |= {(BASE, run.objective): load_view(run, f"base-text-{run.objective}")
+                  for run in (helpful, harmless) if knows_base(run)}  # fmt: skip
         for kind in kinds:
             sets = {cell: _view_set(view, kind, fraction) for cell, view in views.items()}
             cells = [cell for cell, neurons in sets.items() if neurons is not None]
@@ -531,6 +541,8 @@ def lape_sets(
 def head_sets(runs: Sequence[Run], fraction: float, kind: str = HEAD_KINDS[0]) -> dict[Run, NeuronSet]:
     """Return each run's top attention heads, round(fraction x L x heads) of them, as a set of shape (L, heads).
 
+    Runs whose base model is not known are left out.
+
     Args:
         runs: the reward models.
         fraction: of all heads.
@@ -541,7 +553,7 @@ def head_sets(runs: Sequence[Run], fraction: float, kind: str = HEAD_KINDS[0]) -
 
     Source: METHOD.md, section 1, "Neuron scores": heads have a change score.
     """
-    return {run: top_neurons(load_view(run, HEADS).get(kind), fraction) for run in runs}
+    return {run: top_neurons(load_view(run, HEADS).get(kind), fraction) for run in filter(knows_base, runs)}
 
 
 def variant_table(

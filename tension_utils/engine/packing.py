@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from tension_utils.data import Item, TokenizedItem, special_tokens, tokenize_item
+from tension_utils.data import Item, TokenizedItem, resolve_template, special_tokens, tokenize_item
 
 SCOPES = ("all", "response", "last")
 
@@ -43,7 +43,7 @@ def prepare_items(
     tokenizer: PreTrainedTokenizerFast,
     items: Sequence[Item | PreparedItem],
     max_length: int | None,
-    template: str = "training",
+    template: str | None = None,
 ) -> list[PreparedItem]:
     """Tokenize items once for many calls of the engine; items prepared before are passed through.
 
@@ -51,7 +51,8 @@ def prepare_items(
         tokenizer: the model's tokenizer.
         items: the items.
         max_length: tokens per sequence, EOS included; longer prompts lose their left part, with None none does.
-        template: key of `data.TEMPLATES`; items prepared before keep theirs.
+        template: of `config.TEMPLATE_NAMES`; None is "hh", with a warning where the tokenizer has its own. Items
+            prepared before keep theirs.
     """
 
     def prepare(item: Item | PreparedItem) -> PreparedItem:
@@ -59,6 +60,8 @@ def prepare_items(
             return item
         return PreparedItem(item.item_id, tokenize_item(tokenizer, item, max_length or sys.maxsize, template))
 
+    if any(not isinstance(item, PreparedItem) for item in items):
+        template = resolve_template(tokenizer, template)
     return [prepare(item) for item in items]
 
 
