@@ -13,6 +13,7 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     logging,
@@ -179,10 +180,21 @@ def _prepare(model: PreTrainedModel, dtype: str | torch.dtype, device: str | tor
     return model.to(device).eval()
 
 
-def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[PreTrainedModel, dict]:
-    """Check the architecture from the configuration alone, then load safetensors weights and the neuron mask."""
+def load_config(path_or_name: str | Path) -> PretrainedConfig:
+    """Load a model's configuration.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or model.
+        ValueError: if its architecture is not supported.
+    """
     config = _from_pretrained(AutoConfig.from_pretrained, path_or_name)
     architecture_of_config(config, str(path_or_name))
+    return config
+
+
+def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[PreTrainedModel, dict]:
+    """Check the architecture from the configuration alone, then load safetensors weights and the neuron mask."""
+    load_config(path_or_name)
     options |= {"dtype": "auto", "use_safetensors": True, "attn_implementation": "sdpa", "output_loading_info": True}
     model, info = _from_pretrained(auto_class.from_pretrained, path_or_name, **options)
     restore_embedding_scale(model)

@@ -33,12 +33,13 @@ rule c:
 
 
 PROFILE = {
-    "base_models": ["owner/model"],
+    "base_models": ["toy"],
     "objectives": ["helpful"],
     "seeds": [0],
     "job": "seed",
     "threads": 1,
-    "train": {"data_source": "owner/data", "n_train_pairs": 4, "n_validation_pairs": 2, "max_length": 64},
+    "toy": {},
+    "train": {"data_source": "toy", "n_train_pairs": 4, "n_validation_pairs": 2, "max_length": 64},
 }
 
 
@@ -93,7 +94,7 @@ def test_runs_to_the_end_and_then_has_nothing_to_do(root: Path) -> None:
     assert pipeline.run(root, "tiny", "1") == 0
     assert pipeline.run(root, "tiny", "1") == 0
     assert (root / "ran.log").read_text().split() == ["a", "b", "c"]
-    assert not (root / pipeline.RECORD).exists()
+    assert not list((root / pipeline.CACHE).glob("pipeline.json"))
 
 
 def test_further_arguments_may_name_a_target(root: Path) -> None:
