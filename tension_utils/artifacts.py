@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -179,6 +180,16 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         raise ValueError(f"{path.name}: missing columns {missing}, unknown columns {unknown}")
     with atomic_path(path) as temporary:
         table[list(columns)].to_parquet(temporary, index=False, compression="zstd")
+
+
+FORMULA = re.compile(r"^[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV with 6 digits; text that a spreadsheet would take for a formula gets an apostrophe first."""
+    texts = table.select_dtypes(exclude="number").columns
+    safe = {name: table[name].map(lambda cell: f"'{cell}" if FORMULA.match(str(cell)) else cell) for name in texts}
+    table.assign(**safe).to_csv(path, index=False, float_format="%.6g")
 
 
 def read_table(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> pd.DataFrame:

@@ -5,7 +5,6 @@
 
 import argparse
 import os
-import shutil
 import subprocess
 import zipfile
 from fnmatch import fnmatch
@@ -215,7 +214,6 @@ def main() -> None:
     parser.add_argument("--profile", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
-    shutil.rmtree(options.folder, ignore_errors=True)
     archives = [chapter_archive(Path(), path, options.profile, options.folder) for path in options.notebooks]
     project_archive(Path(), options.folder)
     with atomic_path(options.folder / "table.md") as temporary:

@@ -441,12 +441,13 @@ def read_study(options: argparse.Namespace) -> Study:
 
 def export(study: Study, target: Path) -> int:
     """Export what is finished and say what is missing."""
+    from tension_utils.artifacts import write_csv
     from tension_utils.export import export_runs
 
     n_exported, missing = export_runs(expected_stages(study), study.root, target, study.values["seeds"][0])
     table = choice_table(study)
     if len(table):
-        table.to_csv(target / study.run(MIXED, 0).base_model_name / "choice.csv", index=False, float_format="%.6g")
+        write_csv(target / study.run(MIXED, 0).base_model_name / "choice.csv", table)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 2**20
     print("\n".join(missing))
     print(f"{n_exported} runs exported to {target} ({size:.1f} MiB there); {len(missing)} runs are not finished")
@@ -467,7 +468,10 @@ def main() -> int:
     options = parser.parse_args()
     study = read_study(options)
     if options.export:
-        return export(study, options.export)
+        try:
+            return export(study, options.export)
+        except (OSError, ValueError) as error:
+            fail(f"--export: {error}")
     steps = plan(study)
     if options.until:
         parts = list(dict.fromkeys(step.part for step in steps))
