@@ -111,7 +111,7 @@ def own_scores(run: Run) -> NeuronScores:
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    return NeuronScores.load(require(run.folder / OWN_SCORES, "03_identify"))
+    return NeuronScores.load(require(run.folder / OWN_SCORES, "03_identify", run))
 
 
 def load_view(run: Run, view: str) -> NeuronScores:
@@ -125,7 +125,7 @@ def load_view(run: Run, view: str) -> NeuronScores:
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    return NeuronScores.load(require(run.folder / VIEWS / f"{view}.safetensors", "03_identify"))
+    return NeuronScores.load(require(run.folder / VIEWS / f"{view}.safetensors", "03_identify", run))
 
 
 def head_scores(channel_scores: np.ndarray, n_heads: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -203,9 +204,11 @@ def read_table(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> pd.
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    return pd.concat(
-        [pd.read_parquet(require(run.folder / f"{name}.parquet", made_by)) for run in runs], ignore_index=True
-    )
+    paths = [run.folder / f"{name}.parquet" for run in runs]
+    if missing := [run for run, path in zip(runs, paths, strict=True) if not path.exists()]:
+        raise missing_files(missing, f"{name}.parquet", made_by)
+    tables = [pd.read_parquet(require(path, made_by, run)) for run, path in zip(runs, paths, strict=True)]
+    return pd.concat(tables, ignore_index=True)
 
 
 def find_runs(root: Path) -> list[Run]:
@@ -234,25 +237,39 @@ def enter_project() -> Path:
     )
 
 
-def require(path: Path, made_by: str) -> Path:
+def missing_files(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> FileNotFoundError:
+    """Return the error for a file that runs lack: it names the first one, and the command that makes all of them."""
+    values = {"root": str(runs[0].root), "base_models": list(dict.fromkeys(run.base_model for run in runs))}
+    if objectives := list(dict.fromkeys(run.objective for run in runs if isinstance(run, Run))):
+        values["objectives"] = objectives
+    values["seeds"] = sorted({run.seed for run in runs})
+    places = f"--output executed/{made_by}.ipynb --work work/{made_by}.ipynb"
+    given = shlex.quote(json.dumps(values))
+    return FileNotFoundError(
+        f"{runs[0].folder / name} is missing{f', as for {len(runs) - 1} more' * (len(runs) > 1)}; it is written by "
+        f"notebooks/{made_by}.ipynb: run that chapter first, its other parameters as for the models that are there: "
+        f".venv/bin/python workflow/run_notebook.py notebooks/{made_by}.ipynb {places} --parameters {given}"
+    )
+
+
+def require(path: Path, made_by: str, run: Run | SinglePair) -> Path:
     """Return ``path`` if it exists and is what the manifest of its run's folder says, as far as that names it.
 
+    Args:
+        path: in the run's folder.
+        made_by: notebook that writes it.
+        run: whose it is.
+
     Raises:
-        FileNotFoundError: names the file and the chapter that makes it.
+        FileNotFoundError: names the file and the command that makes it.
         ValueError: its content is another; names the file and what to do.
     """
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing; it is written by notebooks/{made_by}.ipynb: run that chapter first"
-        )
-    for folder in path.parents[:2]:  # of the run, or one below
-        if (folder / MANIFEST).is_file():
-            manifest = read_manifest(folder)
-            name = path.relative_to(folder).as_posix()
-            recorded = recorded_hashes(manifest).get(name)
-            if recorded and _has_weights(path) and recorded != file_hash(path):
-                raise damaged(folder, name)
-            break
+        raise missing_files([run], path.relative_to(run.folder).as_posix(), made_by)
+    name = path.relative_to(run.folder).as_posix()
+    recorded = recorded_hashes(read_manifest(run.folder)).get(name)
+    if recorded and _has_weights(path) and recorded != file_hash(path):
+        raise damaged(run.folder, name)
     return path
 
 

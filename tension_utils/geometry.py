@@ -337,7 +337,7 @@ def weight_change_run(pair: SinglePair, config: WeightChangeConfig) -> bool:
     folders = {arm: pair.run_of(arm).folder / "reward_model" for arm in config.arms}
     found = {arm: folder for arm, folder in folders.items() if folder.exists()}
     if not found:
-        require(folders[config.arms[0]], "01_train")
+        require(folders[config.arms[0]], "01_train", pair.run_of(config.arms[0]))
     settings = {"weight_changes": dataclasses.asdict(config), **pair.label}
     hashes = {arm: read_manifest(folder.parent)["train"]["artifact_hash"] for arm, folder in found.items()}
     digest = config_hash(settings, **hashes)

@@ -147,7 +147,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.place = self.place or self.run
-        self.trained = read_manifest(require(self.run.folder / "reward_model", "01_train").parent)["train"]
+        self.trained = read_manifest(require(self.run.folder / "reward_model", "01_train", self.run).parent)["train"]
         self.data = training_data(self.run)
         self.settings = {self.name: dataclasses.asdict(self.config), **self.place.label}
         if self.further:
@@ -789,7 +789,7 @@ def evaluate_variant(run: Run) -> bool:
 
 def _settings(run: Run, stage: str, artifact: str, made_by: str) -> dict:
     """Return the configuration that one stage of a run was made with."""
-    return read_manifest(require(run.folder / artifact, made_by).parent)[stage]["config"]
+    return read_manifest(require(run.folder / artifact, made_by, run).parent)[stage]["config"]
 
 
 def mask_table(runs: list[Run]) -> pd.DataFrame:
@@ -820,7 +820,7 @@ def reloaded_loss(run: Run) -> tuple[float, float]:
     Raises:
         FileNotFoundError: if the run was not trained.
     """
-    folder = require(run.folder / "reward_model", "01_train")
+    folder = require(run.folder / "reward_model", "01_train", run)
     data = DataConfig(**_settings(run, "train", "reward_model", "01_train")["data"])
     local = dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
     model, tokenizer = load_reward_model(folder, device=pick_device()), load_tokenizer(folder)

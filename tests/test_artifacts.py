@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -250,9 +251,17 @@ def test_tables_of_several_runs_are_stacked_and_a_missing_one_names_its_chapter(
 
 
 def test_require_returns_what_is_there_and_names_the_chapter_otherwise(tmp_path: Path) -> None:
-    assert require(tmp_path, "01_train") == tmp_path
-    with pytest.raises(FileNotFoundError, match="neuron_scores.safetensors is missing.*03_identify.ipynb: run that"):
-        require(tmp_path / "neuron_scores.safetensors", "03_identify")
+    run = Run(tmp_path / "it's", "owner/Base", "helpful-harmless-matched", 3)
+    run.folder.mkdir(parents=True)
+    assert require(run.folder, "01_train", run) == run.folder
+    with pytest.raises(
+        FileNotFoundError, match="neuron_scores.safetensors is missing.*03_identify.ipynb: run"
+    ) as error:
+        require(run.folder / "neuron_scores.safetensors", "03_identify", run)
+    words = shlex.split(str(error.value).partition("that are there: ")[2])
+    assert words[:3] == [".venv/bin/python", "workflow/run_notebook.py", "notebooks/03_identify.ipynb"]
+    values = {"root": str(run.root), "base_models": ["owner/Base"], "objectives": [run.objective], "seeds": [3]}
+    assert json.loads(words[-1]) == values
 
 
 def test_file_hash_sees_names_contents_and_nothing_else(tmp_path: Path) -> None:
@@ -433,16 +442,17 @@ def found(folder: Path, **sources: Path) -> bool:
 
 @pytest.mark.parametrize("name", ["scores.txt", "beside.txt", "score_views/gate.txt"])
 def test_every_file_of_a_stage_is_looked_at(tmp_path: Path, name: str) -> None:
-    finish_with_views(tmp_path)
-    assert found(tmp_path)
+    run = Run(tmp_path, "toy", "helpful", 0)
+    finish_with_views(run.folder)
+    assert found(run.folder)
     for file in ("scores.txt", "beside.txt", "score_views/gate.txt"):
-        assert require(tmp_path / file, "03_identify").is_file()
-    flip(tmp_path / name)
-    assert not found(tmp_path)
+        assert require(run.folder / file, "03_identify", run).is_file()
+    flip(run.folder / name)
+    assert not found(run.folder)
     with pytest.raises(ValueError, match=rf"{name}: its content is not what manifest.json says; run `make book`"):
-        require(tmp_path / name, "03_identify")
-    (tmp_path / name).unlink()
-    assert not found(tmp_path)
+        require(run.folder / name, "03_identify", run)
+    (run.folder / name).unlink()
+    assert not found(run.folder)
 
 
 def test_a_source_that_changed_or_came_since_is_seen(tmp_path: Path) -> None:

@@ -100,8 +100,9 @@ def run(root: Path, profile: str, cores: str, extra: Sequence[str] = ()) -> int:
         RuntimeError: if another run is at work in this folder.
     """
     values = read_profile(root, profile)
+    is_dry = bool({"-n", "--dry-run", "--dryrun"} & set(extra))
     if cluster := cluster_profile(extra):
-        check_cluster(root, cluster, is_submitted=not {"-n", "--dry-run", "--dryrun"} & set(extra))
+        check_cluster(root, cluster, is_submitted=not is_dry)
     config = Path("config", f"{profile}.yaml")
     with sole_owner(root / CACHE / "pipeline") as (own, before), sole_owner(root / "runs" / profile / ".work"):
         recover(root, config, before)
@@ -110,7 +111,7 @@ def run(root: Path, profile: str, cores: str, extra: Sequence[str] = ()) -> int:
         # Options that take several values come last, so that they do not swallow a target among the further arguments.
         arguments = [*forced(extra, find_stale(root, profile, values)), "--cores", cores, "--rerun-incomplete"]
         arguments += ["--keep-going", "--configfile", str(config)]
-        arguments += ["--quiet", "host", "reason", "rules", *local_limits(extra)]
+        arguments += ["--quiet", "host", *(() if is_dry else ("reason", "rules")), *local_limits(extra)]
         environment = usable_environment(root) | {MARK: own.mark}
         process = subprocess.Popen([*_snakemake(), *arguments], cwd=root, start_new_session=True, env=environment)
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -540,7 +540,7 @@ def head_sets(runs: Sequence[Run], fraction: float, kind: str = "rms_change") ->
     """
     sets = {}
     for run in runs:
-        n_heads = AutoConfig.from_pretrained(require(run.folder / "reward_model", "01_train")).num_attention_heads
+        n_heads = AutoConfig.from_pretrained(require(run.folder / "reward_model", "01_train", run)).num_attention_heads
         sets[run] = top_neurons(head_scores(load_view(run, "heads").get(kind), n_heads), fraction)
     return sets
 
