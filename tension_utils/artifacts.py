@@ -99,18 +99,20 @@ def remove_leftovers(path: Path) -> None:
             remove_any(leftover)
 
 
-def require_own(folder: Path, marker: str) -> None:
+def require_own(folder: Path, marker: str, parts: Sequence[str] = ()) -> None:
     """Check that a folder may be replaced: nothing is there, an empty folder, or one that was made here.
 
     Args:
         folder: to be replaced.
         marker: name of a file that those have that were made here.
+        parts: names of all there is in such a folder, where one that lost its marker is known by them.
 
     Raises:
         FileExistsError: something else is there; nothing was removed.
     """
-    is_empty = folder.is_dir() and not any(folder.iterdir())
-    if folder.is_symlink() or not (is_empty or not folder.exists() or (folder / marker).is_file()):
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    is_own = folder.is_dir() and ((folder / marker).is_file() or names <= set(parts))
+    if os.path.lexists(folder) and (folder.is_symlink() or not is_own):
         raise FileExistsError(
             f"{folder}: expected nothing there, or a folder with {marker} that was made here; what is there would be "
             "lost; name another folder, or move it away"

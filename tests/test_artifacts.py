@@ -34,6 +34,7 @@ from tension_utils.artifacts import (
     require,
     require_own,
     save_tensors,
+    write_csv,
     write_table,
 )
 from tension_utils.config import Run, config_hash
@@ -500,3 +501,11 @@ def test_only_a_folder_that_was_made_here_may_be_replaced(tmp_path: Path) -> Non
             require_own(tmp_path / name, "manifest.json")
     (tmp_path / "theirs" / "manifest.json").touch()
     require_own(tmp_path / "theirs", "manifest.json")
+
+
+def test_text_that_a_spreadsheet_would_compute_gets_an_apostrophe(tmp_path: Path) -> None:
+    cells = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "plain", ""]
+    write_csv(tmp_path / "a.csv", pd.DataFrame({"text": cells, "number": [-1.5, 2, -3, 4, 5, 6, 7]}))
+    found = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
+    assert found.text.tolist() == [*(f"'{cell}" for cell in cells[:5]), "plain", ""]
+    assert found.number.tolist() == [-1.5, 2, -3, 4, 5, 6, 7]

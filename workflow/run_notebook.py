@@ -392,6 +392,14 @@ def relative(path: Path) -> str:
         return path.name
 
 
+def home() -> Path:
+    """Return the user's home, or the root folder for a user without an entry and a variable, as in containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
+
+
 def without_machine_paths(value: Any) -> Any:
     """Return a notebook's JSON-like content with machine paths shortened in every text.
 
@@ -402,7 +410,7 @@ def without_machine_paths(value: Any) -> Any:
         (Path.cwd(), "."),
         (Path(sys.prefix), "<python>"),
         (Path(sys.base_prefix), "<python>"),
-        (Path(os.environ.get("HOME", "/")), "~"),  # Path.home() fails for a user without an entry
+        (home(), "~"),
     ]
     rules = []
     for place, short in places:

@@ -30,6 +30,8 @@ VOCABULARY_SIZE = 1200
 
 CONTEXT_LENGTH = 256  # tokens
 
+PARTS = ("base_model", "benchmark", "hh-rlhf")  # of a world's folder, besides its manifest
+
 BLOCK_LENGTH = 128  # tokens per training row of the language model
 
 LEARNING_RATE = 3e-3
@@ -122,7 +124,7 @@ def ensure_toy_world(folder: Path, config: ToyConfig) -> Path:
     digest = config_hash(config)
     if is_whole(folder, digest):
         return folder
-    require_own(folder, MANIFEST)
+    require_own(folder, MANIFEST, PARTS)
     with atomic_path(folder) as temporary:
         write_world(temporary, config)
         loss = train_base_model(temporary / "base_model", config)
