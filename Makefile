@@ -11,8 +11,8 @@ LAB_ARGS ?=
 
 # A profile is a file in config/: no other name reaches a shell.
 PROFILES := $(sort $(basename $(notdir $(wildcard config/*.yaml))))
-ifneq ($(words $(PROFILE)) $(filter $(PROFILES),$(PROFILE)),1 $(PROFILE))
-  $(error PROFILE=$(PROFILE): expected one of $(PROFILES))
+ifneq ($(words $(value PROFILE)) $(filter $(PROFILES),$(value PROFILE)),1 $(value PROFILE))
+  $(error PROFILE=$(value PROFILE): expected one of $(PROFILES))
 endif
 
 VENV := .venv
@@ -25,12 +25,14 @@ STAMP := $(VENV)/.ready-$(shell { cat requirements.txt pyproject.toml; pwd; } | 
 # $(call step,what,command): say what is done, do it, say how long it took.
 step = @echo "==> $(1)"; start=$$(date +%s); $(2) && echo "    $$(( $$(date +%s) - start )) s"
 
-.PHONY: help book pipeline site test serve lab lock clear clean clean-runs
+.PHONY: help book pipeline dry-run prefetch site test serve lab lock clear clean clean-runs
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book  [PROFILE=tiny] [CORES=all]   run the notebooks, build the book   -> _build/html/index.html"
 	@echo "make test  [PYTEST_ARGS=...]            run the tests"
+	@echo "make dry-run [PROFILE=tiny]             say which jobs would run and why, and run none"
+	@echo "make prefetch [PROFILE=tiny]            fetch models and data, for nodes without a network"
 	@echo "make serve [PORT=8000]                  show the built book on this machine only"
 	@echo "make lab   [LAB_ARGS=--no-browser]      open the notebooks in JupyterLab: sliders and forms compute anew"
 	@echo "make lock                               write requirements.lock anew, after a change of requirements.txt"
@@ -42,6 +44,12 @@ book: site
 
 pipeline: $(STAMP)
 	$(call step,run what is missing or changed (profile $(PROFILE)),$(BIN)/python workflow/pipeline.py --profile "$(PROFILE)" --cores "$(CORES)" $(SNAKEMAKE_ARGS))
+
+dry-run: $(STAMP)
+	@$(BIN)/python workflow/pipeline.py --profile "$(PROFILE)" --cores "$(CORES)" --dry-run $(SNAKEMAKE_ARGS)
+
+prefetch: $(STAMP)
+	@$(BIN)/python workflow/prefetch.py "$(PROFILE)"
 
 site: pipeline
 	$(call step,build the pages,$(BIN)/python book/_ext/build.py build)

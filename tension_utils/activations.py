@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.numpy import save_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.architectures import architecture_of, head_shape, neuron_shape, reward_head
-from tension_utils.artifacts import OWN_SCORES, VIEWS, require
+from tension_utils.artifacts import OWN_SCORES, VIEWS, require, save_tensors
 from tension_utils.config import Run
 from tension_utils.data import Item
 from tension_utils.engine.attention import packed_attention
@@ -81,13 +80,13 @@ class NeuronScores:
             is_half: write float16, each tensor over its largest absolute value, which the metadata keeps. Ranks that
                 float16 does not tell apart become ties.
         """
-        tensors = {"/".join(key): np.ascontiguousarray(t) for key, t in self.tensors.items()}
+        tensors = {"/".join(key): t for key, t in self.tensors.items()}
         metadata = {"site": self.site, "n_items": str(self.n_items), "n_tokens": str(self.n_tokens)}
         if is_half:
             scales = {key: float(np.abs(t).max()) or 1.0 for key, t in tensors.items()}
             tensors = {key: (t / scales[key]).astype(np.float16) for key, t in tensors.items()}
             metadata["scales"] = json.dumps(scales, sort_keys=True)
-        save_file(tensors, path, metadata)
+        save_tensors(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "NeuronScores":
@@ -112,7 +111,7 @@ def own_scores(run: Run) -> NeuronScores:
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    return NeuronScores.load(require(run.folder / OWN_SCORES, "03_identify"))
+    return NeuronScores.load(require(run.folder / OWN_SCORES, "03_identify", run))
 
 
 def load_view(run: Run, view: str) -> NeuronScores:
@@ -126,7 +125,7 @@ def load_view(run: Run, view: str) -> NeuronScores:
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    return NeuronScores.load(require(run.folder / VIEWS / f"{view}.safetensors", "03_identify"))
+    return NeuronScores.load(require(run.folder / VIEWS / f"{view}.safetensors", "03_identify", run))
 
 
 HEADS = "heads"

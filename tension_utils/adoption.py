@@ -8,11 +8,11 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
 from tension_utils.architectures import neuron_shape
-from tension_utils.artifacts import ADOPTED, StageRecord, atomic_path, is_adopted, is_current
+from tension_utils.artifacts import ADOPTED, StageRecord, atomic_path, is_adopted, is_current, resolve_source
 from tension_utils.config import SINGLE_OBJECTIVES, DataConfig, Run, config_hash
 from tension_utils.data import resolve_template
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
-from tension_utils.training import check_context, resolve_source
+from tension_utils.training import check_context
 
 LINKED = (".json", ".safetensors", ".jinja", ".model", ".txt")  # files that models and tokenizers are loaded from
 

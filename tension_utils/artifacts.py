@@ -1,27 +1,33 @@
 """Run folders: files that appear whole or not at all, typed tables, manifests, JSON lines."""
 
 import contextlib
-import fcntl
 import glob
 import gzip
 import hashlib
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import pandas as pd
 import psutil
 from safetensors import SafetensorError
+from safetensors.numpy import save
 
-from tension_utils.config import ARMS, SINGLE_OBJECTIVES, Run, SinglePair
+from tension_utils.config import ARMS, SINGLE_OBJECTIVES, TOY, Run, SinglePair
+from tension_utils.locks import locked
+
+MANIFEST = "manifest.json"
 
 OWN_SCORES = "neuron_scores.safetensors"  # on the run's own training pairs, at the neuron
 
@@ -96,6 +102,26 @@ def remove_leftovers(path: Path) -> None:
             remove_any(leftover)
 
 
+def require_own(folder: Path, marker: str, parts: Sequence[str] = ()) -> None:
+    """Check that a folder may be replaced: nothing is there, an empty folder, or one that was made here.
+
+    Args:
+        folder: to be replaced.
+        marker: name of a file that those have that were made here.
+        parts: names of all there is in such a folder, where one that lost its marker is known by them.
+
+    Raises:
+        FileExistsError: something else is there; nothing was removed.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    is_own = folder.is_dir() and ((folder / marker).is_file() or names <= set(parts))
+    if os.path.lexists(folder) and (folder.is_symlink() or not is_own):
+        raise FileExistsError(
+            f"{folder}: expected nothing there, or a folder with {marker} that was made here; what is there would be "
+            "lost; name another folder, or move it away"
+        )
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; move it there when the block ends without error, else remove it.
@@ -133,6 +159,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         remove_any(aside)
 
 
+def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file; equal content gives equal bytes, which the library alone promises for one key only.
+
+    Args:
+        path: where to.
+        tensors: by name.
+        metadata: texts by name.
+    """
+    data = save({name: np.ascontiguousarray(values) for name, values in tensors.items()}, metadata and dict(metadata))
+    start = 8 + int.from_bytes(data[:8], "little")  # of the values; the header before them is JSON
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    Path(path).write_bytes(len(header).to_bytes(8, "little") + header + data[start:])
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table of `TABLES` (named by the file's stem) as parquet, atomically.
 
@@ -147,6 +188,16 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table[list(columns)].to_parquet(temporary, index=False, compression="zstd")
 
 
+FORMULA = re.compile(r"^[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV with 6 digits; text that a spreadsheet would take for a formula gets an apostrophe first."""
+    texts = table.select_dtypes(exclude="number").columns
+    safe = {name: table[name].map(lambda cell: f"'{cell}" if FORMULA.match(str(cell)) else cell) for name in texts}
+    table.assign(**safe).to_csv(path, index=False, float_format="%.6g")
+
+
 def read_table(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> pd.DataFrame:
     """Read one table of every run and stack them.
 
@@ -158,9 +209,11 @@ def read_table(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> pd.
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    return pd.concat(
-        [pd.read_parquet(require(run.folder / f"{name}.parquet", made_by)) for run in runs], ignore_index=True
-    )
+    paths = [run.folder / f"{name}.parquet" for run in runs]
+    if missing := [run for run, path in zip(runs, paths, strict=True) if not path.exists()]:
+        raise missing_files(missing, f"{name}.parquet", made_by)
+    tables = [pd.read_parquet(require(path, made_by, run)) for run, path in zip(runs, paths, strict=True)]
+    return pd.concat(tables, ignore_index=True)
 
 
 def find_runs(root: Path) -> list[Run]:
@@ -189,27 +242,105 @@ def enter_project() -> Path:
     )
 
 
-def require(path: Path, made_by: str) -> Path:
-    """Return ``path`` if it exists.
+def missing_files(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> FileNotFoundError:
+    """Return the error for a file that runs lack: it names the first one, and the command that makes all of them."""
+    values = {"root": str(runs[0].root), "base_models": list(dict.fromkeys(run.base_model for run in runs))}
+    if objectives := list(dict.fromkeys(run.objective for run in runs if isinstance(run, Run))):
+        values["objectives"] = objectives
+    values["seeds"] = sorted({run.seed for run in runs})
+    places = f"--output executed/{made_by}.ipynb --work work/{made_by}.ipynb"
+    given = shlex.quote(json.dumps(values))
+    return FileNotFoundError(
+        f"{runs[0].folder / name} is missing{f', as for {len(runs) - 1} more' * (len(runs) > 1)}; it is written by "
+        f"notebooks/{made_by}.ipynb: run that chapter first, its other parameters as for the models that are there: "
+        f".venv/bin/python workflow/run_notebook.py notebooks/{made_by}.ipynb {places} --parameters {given}"
+    )
+
+
+def require(path: Path, made_by: str, run: Run | SinglePair) -> Path:
+    """Return ``path`` if it exists and is what the manifest of its run's folder says, as far as that names it.
+
+    Args:
+        path: in the run's folder.
+        made_by: notebook that writes it.
+        run: whose it is.
 
     Raises:
-        FileNotFoundError: names the file and the chapter that makes it.
+        FileNotFoundError: names the file and the command that makes it.
+        ValueError: its content is another; names the file and what to do.
     """
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing; it is written by notebooks/{made_by}.ipynb: run that chapter first"
-        )
+        raise missing_files([run], path.relative_to(run.folder).as_posix(), made_by)
+    name = path.relative_to(run.folder).as_posix()
+    recorded = recorded_hashes(read_manifest(run.folder)).get(name)
+    if recorded and _has_weights(path) and recorded != file_hash(path):
+        raise damaged(run.folder, name)
     return path
 
 
+def _has_weights(path: Path) -> bool:
+    """Say whether a file, or a folder with its weights, is there: a chapter's download names models without them."""
+    return path.is_file() or any(path.glob("model*.safetensors"))
+
+
+def damaged(folder: Path, name: str) -> ValueError:
+    """Return the error for a file of a run's folder that is not what the manifest says."""
+    todo = "copy the folder again" if "export" in read_manifest(folder) else "run `make book`, which makes it anew"
+    what = "its content is not what" if (folder / name).exists() else "it is missing, and"
+    return ValueError(f"{folder / name}: {what} {MANIFEST} says; {todo}")
+
+
+def recorded_hashes(manifest: Mapping[str, dict]) -> dict[str, str]:
+    """Return what a manifest says of the contents of its folder: name -> `file_hash`."""
+    exported = manifest.get("export", {}).get("files")
+    if exported is not None:
+        return dict(exported)
+    found: dict[str, str] = {}
+    for section in manifest.values():
+        found |= {section["artifact"]: section["artifact_hash"]} if "artifact" in section else {}
+        found |= section.get("beside", {})
+    return found
+
+
+_HASHES: dict[str, str] = {}  # of large files, by their place on disk, size and times
+
+LARGE = 2**20  # bytes; a smaller file is read each time
+
+
 def file_hash(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's file names and contents."""
+    """Return the sha256 of a file, or of a folder's file names and contents.
+
+    A large file is read once, as long as it stays as it is: its inode, its size, and the times of its content and of
+    its last change, of which nobody can set the second.
+    """
     digest = hashlib.sha256()
     for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         digest.update(part.relative_to(path).as_posix().encode())
-        with part.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(_content_hash(part)))
     return digest.hexdigest()
+
+
+def _content_hash(path: Path) -> str:
+    at = path.stat()
+    key = f"{at.st_dev}-{at.st_ino}-{at.st_size}-{at.st_mtime_ns}-{at.st_ctime_ns}"
+    if at.st_size < LARGE or key not in _HASHES:
+        with path.open("rb") as file:
+            _HASHES[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _HASHES[key]
+
+
+@contextlib.contextmanager
+def remembered_hashes(path: Path) -> Iterator[None]:
+    """Let `file_hash` know the large files that an earlier process has read, and keep what this one reads.
+
+    Args:
+        path: of a JSON file; a missing or damaged one is no loss.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        _HASHES.update(json.loads(path.read_text(encoding="utf-8")))
+    yield
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(_HASHES, sort_keys=True), encoding="utf-8")
 
 
 def git_commit() -> str:
@@ -237,9 +368,24 @@ def package_versions() -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> dict:
-    """Return a run's manifest, stage by stage; empty if there is none."""
-    path = folder / "manifest.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    """Return a run's manifest, stage by stage; empty if there is none.
+
+    Raises:
+        ValueError: if it is no JSON object of objects; names the file.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or not all(isinstance(section, dict) for section in manifest.values()):
+            raise ValueError(f"got {json.dumps(manifest)[:40]}")
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected a JSON object with a section per stage; {error}; copy the file again, or remove it: "
+            "then the stages of this folder are computed anew"
+        ) from None
+    return manifest
 
 
 def is_adopted(folder: Path) -> bool:
@@ -247,15 +393,86 @@ def is_adopted(folder: Path) -> bool:
     return ADOPTED in read_manifest(folder).get("train", {}).get("config", {})
 
 
-def is_current(folder: Path, stage: str, digest: str, artifact: str) -> bool:
-    """Say whether ``artifact`` is what ``stage`` made from the configuration with this hash.
+def is_current(
+    folder: Path,
+    stage: str,
+    digest: str,
+    artifact: str,
+    *,
+    beside: Sequence[str] = (),
+    sources: Mapping[str, Path] | None = None,
+) -> bool:
+    """Say whether what is there is what ``stage`` made from this configuration and from what lies there to be read.
 
-    Its content is compared too: after a kill between an artifact and its manifest, the section is of an earlier one.
+    Contents are compared too: after a kill between an artifact and its manifest, the section is of an earlier one.
+
+    Args:
+        folder: of the run.
+        stage: section of the manifest.
+        digest: hash of the configuration.
+        artifact: file or folder that the stage makes.
+        beside: further ones.
+        sources: local files and folders that the stage reads, by name; their hashes are compared with those that were
+            recorded.
     """
     section = read_manifest(folder).get(stage, {})
-    if section.get("config_hash") != digest or not (folder / artifact).exists():
+    if section.get("config_hash") != digest or not all((folder / name).exists() for name in (artifact, *beside)):
         return False
-    return section["artifact_hash"] == file_hash(folder / artifact)
+    return not changed_files(folder, section) and not changed_sources(section, sources or {})
+
+
+def changed_files(folder: Path, section: Mapping) -> list[str]:
+    """Return the files that a stage wrote and that are missing or other ones now."""
+    recorded = {section["artifact"]: section["artifact_hash"], **section.get("beside", {})}
+    return [name for name, kept in recorded.items() if not (folder / name).exists() or file_hash(folder / name) != kept]
+
+
+def changed_sources(section: Mapping, sources: Mapping[str, Path]) -> list[str]:
+    """Return the names of the local files and folders whose content is not what a stage read, or that came since.
+
+    A section of before stages wrote down all they read, without "beside", tells nothing of what came since.
+    """
+    recorded, found = section.get("inputs", {}), []
+    for name, path in sources.items():
+        if name in recorded or "beside" in section:
+            found += [name] * (recorded.get(name) != (file_hash(path) if path.exists() else None))
+    return found
+
+
+def resolve_source(source: str, root: Path, part: str) -> str:
+    """Return a source as it is, or the toy world's folder for ``"toy"``; ``part`` is "hh-rlhf" or "base_model"."""
+    return str(Path(root) / "toy-world" / part) if source == TOY else source
+
+
+def local_inputs(**sources: str) -> dict[str, Path]:
+    """Return those sources that lie here, whose hashes can be recorded; public names pass by name only."""
+    places = {name: Path(source).expanduser() for name, source in sources.items()}
+    return {name: path for name, path in places.items() if path.exists()}
+
+
+PYDOC = "pydoc"  # the Python language reference, which ships with the standard library
+
+
+def named_sources(root: Path, configs: Iterable[Mapping]) -> dict[str, str]:
+    """Return what stages read besides training pairs and models: folders and files, or public names.
+
+    Args:
+        root: of the run.
+        configs: recorded configurations of one stage.
+    """
+    found = {}
+    for config in configs:
+        items = config.get("items", config)
+        places = {TOY: str(toy_benchmark(root))} | dict(items.get("sources", {}))
+        found |= {f"benchmark_{name}": places[name] for name in items.get("benchmarks", ()) if name in places}
+        if config.get("n_generic") and config["generic_text"] != PYDOC:
+            found["generic_text"] = config["generic_text"]
+    return found
+
+
+def toy_benchmark(root: Path) -> Path:
+    """Return the folder of the toy world's benchmark."""
+    return Path(root) / "toy-world" / "benchmark"
 
 
 def is_archived(folder: Path, artifact: str) -> bool:
@@ -264,17 +481,18 @@ def is_archived(folder: Path, artifact: str) -> bool:
     Nothing can be computed anew there, so what is there is taken as it is.
 
     Raises:
-        ValueError: the artifact is not the one that the manifest names.
+        ValueError: a file of the export is missing, or not the one that the manifest names.
     """
-    if not (folder / artifact).exists() or (folder / "reward_model").exists() or (folder / "training_state").exists():
+    if (folder / "reward_model").exists() or (folder / "training_state").exists():
         return False
-    manifest = read_manifest(folder)
-    if "export" not in manifest:  # weights that were removed are made again
+    exported = read_manifest(folder).get("export")
+    if exported is None:  # weights that were removed are made again
         return False
-    sections = [part for part in manifest.values() if part.get("artifact") == artifact]
-    if any(part["artifact_hash"] != file_hash(folder / artifact) for part in sections):
-        raise ValueError(f"{folder / artifact}: its content is not what manifest.json says; copy the folder again")
-    return True
+    files = exported.get("files", {})
+    for name, recorded in files.items():
+        if not (folder / name).exists() or file_hash(folder / name) != recorded:
+            raise damaged(folder, name)
+    return artifact in files or (folder / artifact).exists()
 
 
 class StageRecord:
@@ -284,11 +502,21 @@ class StageRecord:
         self.folder, self.stage, self.config, self.digest = folder, stage, config, digest
         self.started = time.perf_counter()
 
-    def finish(self, artifact: str, *, device: str, n_tokens: int, inputs: dict[str, Path], **facts: object) -> None:
+    def finish(
+        self,
+        artifact: str,
+        *,
+        device: str,
+        n_tokens: int,
+        inputs: dict[str, Path],
+        beside: Sequence[str] = (),
+        **facts: object,
+    ) -> None:
         """Write the section; stages of the same run may do so at the same time.
 
         Args:
             artifact: file or folder that the stage made, relative to the run's folder; its hash is recorded.
+            beside: further files that it made, likewise.
             device: what computed it.
             n_tokens: tokens that went through the model.
             inputs: what it read, by name; hashes are recorded.
@@ -299,6 +527,7 @@ class StageRecord:
             "config_hash": self.digest,
             "artifact": artifact,
             "artifact_hash": file_hash(self.folder / artifact),
+            "beside": {name: file_hash(self.folder / name) for name in beside},
             "inputs": {name: file_hash(path) for name, path in inputs.items()},
             "seconds": round(time.perf_counter() - self.started, 2),
             "n_tokens": n_tokens,
@@ -308,10 +537,9 @@ class StageRecord:
             "packages": package_versions(),
             **facts,
         }
-        with (self.folder / ".manifest.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / ".manifest.lock"):
             manifest = read_manifest(self.folder) | {self.stage: section}
-            with atomic_path(self.folder / "manifest.json") as temporary:
+            with atomic_path(self.folder / MANIFEST) as temporary:
                 temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 

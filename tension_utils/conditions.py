@@ -234,5 +234,5 @@ def score_sources(run: Run, *configs: AblateConfig) -> list[Run]:
     ) or any(EQUAL_ACTIVITY in config.families for config in mixed)
     sources = [run] * needs_own + (_single_runs(run) if mixed else [])
     for source in sources:
-        require(source.folder / OWN_SCORES, "03_identify")
+        require(source.folder / OWN_SCORES, "03_identify", source)
     return sources

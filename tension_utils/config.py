@@ -467,7 +467,7 @@ def check_name(name: str) -> str:
     Raises:
         ValueError: for anything but letters, digits, ``.``, ``_`` and ``-``, the first a letter or digit.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"expected letters, digits, '.', '_' or '-', the first a letter or digit; got {name!r}")
     return name
 
@@ -590,4 +590,4 @@ def named_runs(values: dict) -> list[Run]:
     if not isinstance(values, dict) or not set(names) <= set(values):
         raise ValueError(f"--parameters: expected an object with {', '.join(names)}; got {values!r}")
     profile, *lists = (values[name] for name in names)
-    return list_runs(Path("runs") / profile, *lists)
+    return list_runs(Path("runs") / check_name(profile), *lists)

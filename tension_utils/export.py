@@ -9,12 +9,14 @@ from tension_utils.activations import NeuronScores
 from tension_utils.artifacts import (
     DETAIL_KINDS,
     DETAIL_VIEWS,
+    MANIFEST,
     OWN_SCORES,
     TABLES,
     VIEWS,
     atomic_path,
     file_hash,
     read_manifest,
+    require_own,
 )
 from tension_utils.config import SCOPES, SCORE_KINDS, SINGLE_OBJECTIVES, Run, SinglePair
 from tension_utils.engine.packing import SIDES
@@ -60,6 +62,7 @@ def export_run(run: Run | SinglePair, target: Path, *, is_detailed: bool = True)
         The stages that were exported; none if no stage is finished, and nothing is written then.
 
     Raises:
+        FileExistsError: if something else is in that folder.
         ValueError: if an artifact is not what its stage wrote; names the file and how to make it again.
     """
     manifest = read_manifest(run.folder)
@@ -69,6 +72,7 @@ def export_run(run: Run | SinglePair, target: Path, *, is_detailed: bool = True)
     for stage in stages:
         _require_whole(run.folder, stage, manifest[stage])
     folder = target / run.folder.relative_to(run.root)
+    require_own(folder, MANIFEST)
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         for name in TABLES:

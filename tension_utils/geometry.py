@@ -14,7 +14,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tension_utils.architectures import architecture_of, reward_head
-from tension_utils.artifacts import DOTS, StageRecord, is_adopted, is_current, read_manifest, require, write_table
+from tension_utils.artifacts import (
+    DOTS,
+    StageRecord,
+    is_adopted,
+    is_current,
+    local_inputs,
+    read_manifest,
+    require,
+    resolve_source,
+    write_table,
+)
 from tension_utils.config import (
     ARMS,
     MATCHED_ARM,
@@ -32,7 +42,7 @@ from tension_utils.data import training_pairs
 from tension_utils.engine.packing import PreparedItem
 from tension_utils.models import new_reward_model, open_checkpoint
 from tension_utils.stages import Stage
-from tension_utils.training import PackedPasses, device_name, local_inputs, resolve_source, tokenize_pairs
+from tension_utils.training import PackedPasses, device_name, tokenize_pairs
 
 PARTS = ("attention", "mlp_up", "mlp_down", "norm", "embedding", "head")  # mlp_up holds the gate projection too
 
@@ -328,7 +338,7 @@ def weight_change_run(pair: SinglePair, config: WeightChangeConfig) -> bool:
     folders = {arm: pair.run_of(arm).folder / "reward_model" for arm in config.arms}
     found = {arm: folder for arm, folder in folders.items() if folder.exists()}
     if not found:
-        require(folders[config.arms[0]], "01_train")
+        require(folders[config.arms[0]], "01_train", pair.run_of(config.arms[0]))
     if adopted := [arm for arm, folder in found.items() if is_adopted(folder.parent)]:
         raise ValueError(
             f"{pair.folder}: expected reward models that were trained here, so that their start is known; "
@@ -337,16 +347,17 @@ def weight_change_run(pair: SinglePair, config: WeightChangeConfig) -> bool:
     settings = {"weight_changes": dataclasses.asdict(config), **pair.label}
     hashes = {arm: read_manifest(folder.parent)["train"]["artifact_hash"] for arm, folder in found.items()}
     digest = config_hash(settings, **hashes)
-    if is_current(pair.folder, "weight_changes", digest, "weight_changes.parquet"):
+    base = resolve_source(pair.base_model, pair.root, "base_model")
+    sources = local_inputs(base_model=base)
+    if is_current(pair.folder, "weight_changes", digest, "weight_changes.parquet", sources=sources):
         return False
     record = StageRecord(pair.folder, "weight_changes", settings, digest)
-    base = resolve_source(pair.base_model, pair.root, "base_model")
     initial = new_reward_model(base, pair.seed)
     with ExitStack() as stack, torch.no_grad():
         reads = [stack.enter_context(open_checkpoint(folder)) for folder in found.values()]
         dots = dot_table(initial, list(found), lambda name, start: [read(name, start.shape) - start for read in reads])
     write_table(pair.folder / "weight_changes.parquet", dots.assign(**pair.label))
-    inputs = {f"reward_model_{arm}": folder for arm, folder in found.items()} | local_inputs(base_model=base)
+    inputs = {f"reward_model_{arm}": folder for arm, folder in found.items()} | sources
     device = device_name(torch.device("cpu"))
     record.finish("weight_changes.parquet", device=device, n_tokens=0, inputs=inputs, arms=list(found))
     return True

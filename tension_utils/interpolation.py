@@ -38,7 +38,7 @@ class InterpolateConfig:
 def require_unmasked(pair: SinglePair) -> None:
     """Raise ValueError if a reward model of the pair was trained without some of its neurons."""
     for run in (pair.helpful, pair.harmless):
-        trained = read_manifest(require(run.folder / "reward_model", "01_train").parent)["train"]["config"]
+        trained = read_manifest(require(run.folder / "reward_model", "01_train", run).parent)["train"]["config"]
         if trained.get("neuron_mask") or (run.folder / "reward_model" / NEURON_MASK_FILE).exists():
             raise ValueError(
                 f"{run.folder}: expected a reward model with all its neurons, got one with a neuron mask; a mask has "

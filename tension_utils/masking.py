@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from tension_utils.architectures import architecture_of, neuron_shape
+from tension_utils.artifacts import save_tensors
 from tension_utils.config import MASK_MODES, check_choice
 from tension_utils.neurons import FILE_KEY, NeuronSet
 
@@ -55,7 +55,7 @@ class NeuronMask:
 
     def save(self, path: str | Path) -> None:
         """Write the set as `NeuronSet.save` does, with the mode beside it."""
-        save_file({FILE_KEY: np.ascontiguousarray(self.neurons.mask)}, path, {"mode": self.mode})
+        save_tensors(path, {FILE_KEY: self.neurons.mask}, {"mode": self.mode})
 
     @classmethod
     def load(cls, path: str | Path) -> "NeuronMask":

@@ -13,6 +13,7 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     logging,
@@ -177,13 +178,24 @@ def _prepare(model: PreTrainedModel, dtype: str | torch.dtype, device: str | tor
     return model.to(device).eval()
 
 
-def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[PreTrainedModel, dict]:
-    """Check the architecture from the configuration alone, then load safetensors weights and the neuron mask."""
+def load_config(path_or_name: str | Path) -> PretrainedConfig:
+    """Load a model's configuration.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or model.
+        ValueError: if its architecture is not supported, or the folder is no model.
+    """
     if (folder := Path(path_or_name).expanduser()).is_dir():
         check_model_folder(folder)
     config = _from_pretrained(AutoConfig.from_pretrained, path_or_name)
     check_config(path_or_name, {**vars(config), "model_type": config.model_type})
     architecture_of_config(config, str(path_or_name))
+    return config
+
+
+def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[PreTrainedModel, dict]:
+    """Check the architecture from the configuration alone, then load safetensors weights and the neuron mask."""
+    load_config(path_or_name)
     options |= {"dtype": "auto", "use_safetensors": True, "attn_implementation": "sdpa"}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # `check_tensors` refuses them
     model, info = _from_pretrained(auto_class.from_pretrained, path_or_name, **options)

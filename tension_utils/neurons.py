@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.stats import hypergeom
+
+from tension_utils.artifacts import save_tensors
 
 FILE_KEY = "neurons"
 
@@ -161,7 +163,7 @@ class NeuronSet:
 
     def save(self, path: str | Path) -> None:
         """Write the set as a safetensors file."""
-        save_file({FILE_KEY: np.ascontiguousarray(self.mask)}, path)
+        save_tensors(path, {FILE_KEY: self.mask})
 
     @classmethod
     def load(cls, path: str | Path) -> "NeuronSet":

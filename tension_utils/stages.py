@@ -35,6 +35,7 @@ from tension_utils.activations import (
 from tension_utils.artifacts import (
     ADOPTED,
     OWN_SCORES,
+    PYDOC,
     TABLES,
     VIEWS,
     StageRecord,
@@ -43,13 +44,17 @@ from tension_utils.artifacts import (
     is_adopted,
     is_archived,
     is_current,
+    local_inputs,
+    named_sources,
     read_manifest,
     read_table,
     remove_any,
     require,
+    resolve_source,
+    toy_benchmark,
     write_table,
 )
-from tension_utils.benchmarks.load import LoadedBenchmarks, first_prompts, load_benchmarks
+from tension_utils.benchmarks.load import LoadedBenchmarks, first_prompts, is_reachable, load_benchmarks
 from tension_utils.conditions import Condition, list_conditions, score_sources, set_generator
 from tension_utils.config import (
     BENCHMARKS,
@@ -60,6 +65,7 @@ from tension_utils.config import (
     SCORE_KINDS,
     SHARED_MASK_ARM,
     SINGLE_OBJECTIVES,
+    TOY,
     AblateConfig,
     DataConfig,
     EngineConfig,
@@ -84,9 +90,7 @@ from tension_utils.models import load_base_model, load_reward_model, load_tokeni
 from tension_utils.neurons import NeuronSet, top_neurons
 from tension_utils.training import (
     device_name,
-    local_inputs,
     pick_device,
-    resolve_source,
     tokenize_pairs,
     train_run,
     uses_bfloat16,
@@ -134,6 +138,7 @@ class Stage:
         place: whose folder and label the artifact gets; None is the run's own.
         is_autocast: keep float32 weights, also where the precision is bfloat16.
         further: configurations whose rows are in the same table.
+        beside: further files or folders that the stage makes.
     """
 
     run: Run
@@ -143,22 +148,27 @@ class Stage:
     place: Run | SinglePair | None = None
     is_autocast: bool = False
     further: tuple[AblateConfig, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.place = self.place or self.run
-        self.trained = read_manifest(require(self.run.folder / "reward_model", "01_train").parent)["train"]
+        manifest = read_manifest(require(self.run.folder / "reward_model", "01_train", self.run).parent)
+        self.trained = manifest["train"]
         self.data, self.template = training_data(self.run), run_template(self.run)
         self.settings = {self.name: dataclasses.asdict(self.config), **self.place.label}
         if self.template != "hh":
             self.settings["template"] = self.template
         if self.further:
             self.settings["further"] = [dataclasses.asdict(config) for config in self.further]
-        self.inputs = {"reward_model": self.run.folder / "reward_model", **local_inputs(data_source=self.data.source)}
+        self.named = named_sources(self.run.root, [self.settings[self.name], *self.settings.get("further", ())])
+        self.sources = local_inputs(data_source=self.data.source, **self.named)
+        self.inputs = {"reward_model": self.run.folder / "reward_model", **self.sources}
 
     def start(self, **upstream: str) -> bool:
         """Return False if the artifact is there and current; else start the clock and return True."""
         self.digest = config_hash(self.settings, reward_model=self.trained["artifact_hash"], **upstream)
-        if is_current(self.place.folder, self.name, self.digest, self.artifact):
+        there = {"beside": self.beside, "sources": self.sources}
+        if is_current(self.place.folder, self.name, self.digest, self.artifact, **there) and not self._can_go_on():
             return False
         files = self.inputs["reward_model"]
         if is_adopted(self.run.folder) and file_hash(files) != self.trained["artifact_hash"]:
@@ -172,6 +182,12 @@ class Stage:
         self.tokenizer = load_tokenizer(self.run.folder / "reward_model", pad_with_eos=True)
         return True
 
+    def _can_go_on(self) -> bool:
+        """Say whether a benchmark that was out of reach is within reach now, and the reward model to score it."""
+        not_run = read_manifest(self.place.folder)[self.name].get("not_run", {})
+        has_weights = any((self.run.folder / "reward_model").glob("model*.safetensors"))
+        return has_weights and any(is_reachable(name, self.named.get(f"benchmark_{name}")) for name in not_run)
+
     def engine_options(self) -> dict:
         """Return the keyword arguments of every engine call."""
         engine: EngineConfig = self.config.engine
@@ -184,6 +200,7 @@ class Stage:
             device=device_name(self.device),
             n_tokens=n_tokens,
             inputs=self.inputs,
+            beside=self.beside,
             dtype=self.placement["dtype"],
             **facts,
         )
@@ -213,7 +230,7 @@ def load_items(run: Run, data: DataConfig, config: EvaluateConfig | ItemsConfig)
     Raises:
         ValueError: for an unknown benchmark; lists the known ones.
     """
-    sources = {"hh-rlhf": data.source, "toy": Path(run.root) / "toy-world" / "benchmark"} | dict(config.sources)
+    sources = {"hh-rlhf": data.source, TOY: toy_benchmark(run.root)} | dict(config.sources)
     loaded = load_benchmarks(config.benchmarks, sources, subsets=data.subsets, bad_pairs=data.bad_pairs)
     kept = []
     for name in config.benchmarks:
@@ -234,13 +251,15 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
     """
     if is_archived(run.folder, "evaluation.parquet"):
         return False
-    stage = Stage(run, "evaluate", "evaluation.parquet", config)
+    beside = ("template_check.parquet",) * bool(config.n_template_check)
+    stage = Stage(run, "evaluate", "evaluation.parquet", config, beside=beside)
     if not stage.start():
         return False
     loaded = load_items(run, stage.data, config)
     max_length = config.max_length or stage.data.max_length
     options = stage.engine_options() | {"max_length": max_length}
     groups, left_out = group_by_prompt(stage.tokenizer, loaded.items, max_length, stage.template)
+    remove_any(run.folder / "template_check.parquet")
     if config.n_template_check:
         few = first_prompts(loaded.items, config.n_template_check)
         few, _ = group_by_prompt(stage.tokenizer, few, max_length, template="published")
@@ -258,8 +277,6 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
     )
     return True
 
-
-PYDOC = "pydoc"  # the Python language reference, which ships with the standard library
 
 LONGEST, SHORTEST = 500, 120  # characters of a passage
 
@@ -373,7 +390,7 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
     """
     if is_archived(run.folder, OWN_SCORES):
         return False
-    stage = Stage(run, "identify", OWN_SCORES, config)
+    stage = Stage(run, "identify", OWN_SCORES, config, beside=(VIEWS,))
     if not stage.start():
         return False
     texts, source = training_texts(stage, config.engine.n_items), base_source(run)
@@ -398,8 +415,7 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
     with atomic_path(run.folder / OWN_SCORES) as temporary:
         scores.save(temporary)
     stage.inputs |= local_inputs(base_model=source) if source else {}
-    if config.n_generic and config.generic_text != PYDOC:
-        stage.inputs["generic_text"] = Path(config.generic_text).expanduser()
+    stage.beside = tuple(f"{VIEWS}/{name}.safetensors" for name in sorted(found | taken))
     n_tokens = scores.n_tokens + sum(view.n_tokens for view in taken.values())
     counts = {"n_view_items": config.n_view_items, "n_generic": config.n_generic}
     stage.finish(n_tokens, n_items=len(texts[run.objective]), left_out=left_out, **counts)
@@ -700,7 +716,7 @@ def ablate_run(run: Run, *configs: AblateConfig) -> bool:
     if not stage.start(schema=str(SCHEMA), **hashes):
         return False
     max_length = configs[0].max_length or stage.data.max_length
-    items_of = _items_of(stage, configs, max_length)
+    items_of, not_run = _items_of(stage, configs, max_length)
     todo, work = list(list_work(run, configs, items_of)), _Ablation(stage, max_length)
     if not todo:
         raise ValueError(f"blocks: no condition is left for the {run.objective} model; see config.BLOCKS")
@@ -721,21 +737,23 @@ def ablate_run(run: Run, *configs: AblateConfig) -> bool:
     facts = {"seconds_per_set": seconds, "seconds_intact": intact}
     facts = {name: float(np.median(values)) if values else None for name, values in facts.items()}
     n_items = len(rows.drop_duplicates(list(ITEM_KEY)))
-    stage.finish(n_tokens, n_sets=len(todo), n_found=work.n_found, n_items=n_items, **facts)
+    stage.finish(n_tokens, n_sets=len(todo), n_found=work.n_found, n_items=n_items, not_run=not_run, **facts)
     return True
 
 
-def _items_of(stage: Stage, configs: Sequence[AblateConfig], max_length: int) -> list[_Items]:
-    """Load and tokenize the items of each configuration, those that several share once."""
+def _items_of(stage: Stage, configs: Sequence[AblateConfig], max_length: int) -> tuple[list[_Items], dict[str, str]]:
+    """Load and tokenize the items of each configuration, those that several share once; say what was out of reach."""
     found: dict[tuple, tuple[PromptGroup, ...]] = {}
+    not_run: dict[str, str] = {}
     keys = [(c.benchmarks, c.engine.n_items, tuple(sorted(c.sources.items()))) for c in configs]
     for key, config in zip(keys, configs, strict=True):
         if key not in found:
             wanted = EvaluateConfig(config.benchmarks, config.engine, config.sources)
-            items = load_items(stage.run, stage.data, wanted).items
-            groups, _ = group_by_prompt(stage.tokenizer, items, max_length, stage.template)
+            loaded = load_items(stage.run, stage.data, wanted)
+            not_run |= loaded.not_run
+            groups, _ = group_by_prompt(stage.tokenizer, loaded.items, max_length, stage.template)
             found[key] = tuple(groups)
-    return [_Items(found[key], c.engine.tokens_per_batch) for key, c in zip(keys, configs, strict=True)]
+    return [_Items(found[key], c.engine.tokens_per_batch) for key, c in zip(keys, configs, strict=True)], not_run
 
 
 @checked
@@ -820,7 +838,7 @@ def evaluate_variant(run: Run) -> bool:
 
 def _settings(run: Run, stage: str, artifact: str, made_by: str) -> dict:
     """Return the configuration that one stage of a run was made with."""
-    return read_manifest(require(run.folder / artifact, made_by).parent)[stage]["config"]
+    return read_manifest(require(run.folder / artifact, made_by, run).parent)[stage]["config"]
 
 
 def mask_table(runs: list[Run]) -> pd.DataFrame:
@@ -851,7 +869,7 @@ def reloaded_loss(run: Run) -> tuple[float, float]:
     Raises:
         FileNotFoundError: if the run was not trained.
     """
-    folder = require(run.folder / "reward_model", "01_train")
+    folder = require(run.folder / "reward_model", "01_train", run)
     data = DataConfig(**_settings(run, "train", "reward_model", "01_train")["data"])
     local = dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
     model, tokenizer = load_reward_model(folder, device=pick_device()), load_tokenizer(folder)

@@ -34,11 +34,13 @@ from tension_utils.artifacts import (
     fsync_path,
     is_archived,
     is_current,
+    local_inputs,
     package_versions,
     remove_any,
+    resolve_source,
     write_table,
 )
-from tension_utils.config import TOY, DataConfig, Run, TrainConfig, config_hash
+from tension_utils.config import DataConfig, Run, TrainConfig, config_hash
 from tension_utils.data import Item, training_pairs
 from tension_utils.engine.attention import packed_attention
 from tension_utils.engine.batches import split_by_budget
@@ -46,6 +48,8 @@ from tension_utils.engine.packing import PreparedItem, pack_items, prepare_items
 from tension_utils.evaluation import batch_rewards, margins
 from tension_utils.masking import NeuronMask, check_shape, trained_without
 from tension_utils.models import load_tokenizer, new_reward_model, save_reward_model
+
+BESIDE_MODEL = ("train_log.parquet",)  # what a training writes besides
 
 COLUMNS = {
     "loss": "loss",
@@ -198,16 +202,6 @@ def uses_bfloat16(precision: str, device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16"))
-
-
-def resolve_source(source: str, root: Path, part: str) -> str:
-    """Return a source as it is, or the toy world's folder for ``"toy"``; ``part`` is "hh-rlhf" or "base_model"."""
-    return str(Path(root) / "toy-world" / part) if source == TOY else source
-
-
-def local_inputs(**sources: str) -> dict[str, Path]:
-    """Return those sources that are folders here, whose hashes can be recorded; public names pass by name only."""
-    return {name: Path(source) for name, source in sources.items() if Path(source).is_dir()}
 
 
 def tokenize_pairs(
@@ -494,8 +488,7 @@ def train_run(run: Run, data: DataConfig, config: TrainConfig, mask: NeuronMask 
     local = dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
     inputs = local_inputs(base_model=base, data_source=local.source)
     digest = config_hash(settings, **{name: file_hash(path) for name, path in inputs.items()})
-    has_log = (run.folder / "train_log.parquet").exists()
-    if has_log and is_current(run.folder, "train", digest, "reward_model"):
+    if is_current(run.folder, "train", digest, "reward_model", beside=BESIDE_MODEL):
         return False
     record = StageRecord(run.folder, "train", settings, digest)
     tokenizer = load_tokenizer(base, pad_with_eos=config.pad_with_eos)
@@ -512,7 +505,12 @@ def train_run(run: Run, data: DataConfig, config: TrainConfig, mask: NeuronMask 
     model, log = train_model(model, train, validation, config, seed=run.seed, label=label, mask=mask, state=state)
     save_reward_model(model, tokenizer, run.folder / "reward_model", mask)
     write_table(run.folder / "train_log.parquet", log)
-    facts = {"n_train": len(train), "n_validation": len(validation), "n_dropped": pairs.n_dropped}
+    facts = {
+        "beside": BESIDE_MODEL,
+        "n_train": len(train),
+        "n_validation": len(validation),
+        "n_dropped": pairs.n_dropped,
+    }
     facts |= {"n_too_long": n_long_train + n_long_validation, "n_resumed": state.n_resumed}
     facts |= {"is_bfloat16": uses_bfloat16(config.precision, pick_device())}
     n_tokens = int(log["n_tokens"].max())

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from tension_utils import artifacts
 from tension_utils.artifacts import (
@@ -24,10 +26,15 @@ from tension_utils.artifacts import (
     atomic_path,
     enter_project,
     file_hash,
+    is_archived,
     is_current,
     read_manifest,
     read_table,
+    remembered_hashes,
     require,
+    require_own,
+    save_tensors,
+    write_csv,
     write_table,
 )
 from tension_utils.config import Run, config_hash
@@ -245,9 +252,17 @@ def test_tables_of_several_runs_are_stacked_and_a_missing_one_names_its_chapter(
 
 
 def test_require_returns_what_is_there_and_names_the_chapter_otherwise(tmp_path: Path) -> None:
-    assert require(tmp_path, "01_train") == tmp_path
-    with pytest.raises(FileNotFoundError, match="neuron_scores.safetensors is missing.*03_identify.ipynb: run that"):
-        require(tmp_path / "neuron_scores.safetensors", "03_identify")
+    run = Run(tmp_path / "it's", "owner/Base", "helpful-harmless-matched", 3)
+    run.folder.mkdir(parents=True)
+    assert require(run.folder, "01_train", run) == run.folder
+    with pytest.raises(
+        FileNotFoundError, match="neuron_scores.safetensors is missing.*03_identify.ipynb: run"
+    ) as error:
+        require(run.folder / "neuron_scores.safetensors", "03_identify", run)
+    words = shlex.split(str(error.value).partition("that are there: ")[2])
+    assert words[:3] == [".venv/bin/python", "workflow/run_notebook.py", "notebooks/03_identify.ipynb"]
+    values = {"root": str(run.root), "base_models": ["owner/Base"], "objectives": [run.objective], "seeds": [3]}
+    assert json.loads(words[-1]) == values
 
 
 def test_file_hash_sees_names_contents_and_nothing_else(tmp_path: Path) -> None:
@@ -349,3 +364,148 @@ def test_hash_of_a_configuration_with_upstream_is_what_a_stage_compares(tmp_path
     finish(tmp_path, "train", digest, "x")
     assert is_current(tmp_path, "train", config_hash({"seed": 0}, data="1"), "train.txt")
     assert not is_current(tmp_path, "train", config_hash({"seed": 0}, data="2"), "train.txt")
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file and keep its time stamps."""
+    at, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+
+
+@pytest.mark.parametrize("n_bytes", [10, 3 * artifacts.LARGE], ids=["small", "large"])
+def test_a_flipped_bit_under_an_old_time_stamp_is_seen(tmp_path: Path, n_bytes: int) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(n_bytes))
+    before = file_hash(path)
+    flip(path)
+    assert file_hash(path) != before
+    flip(path)
+    assert file_hash(path) == before
+
+
+def test_large_files_are_read_once_also_by_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, kept = tmp_path / "a.bin", tmp_path / "hashes.json"
+    path.write_bytes(bytes(2 * artifacts.LARGE))
+    read = []
+    digest = artifacts.hashlib.file_digest
+    monkeypatch.setattr(
+        artifacts.hashlib, "file_digest", lambda file, kind: (read.append(file.name), digest(file, kind))[1]
+    )
+    with remembered_hashes(kept):
+        first = file_hash(path)
+    monkeypatch.setattr(artifacts, "_HASHES", {})
+    with remembered_hashes(kept):
+        assert file_hash(path) == first and len(read) == 1
+    kept.write_text("half a fi")
+    monkeypatch.setattr(artifacts, "_HASHES", {})
+    with remembered_hashes(kept):
+        assert file_hash(path) == first and len(read) == 2
+
+
+def test_equal_tensors_give_equal_bytes_whatever_the_order_of_their_metadata(tmp_path: Path) -> None:
+    tensors = {"b": np.arange(6.0).reshape(2, 3).T, "a": np.ones(3, np.float16)}
+    about = {f"key{number}": f"value \u00e9 {number}" for number in range(30)}
+    save_tensors(tmp_path / "one", tensors, about)
+    save_tensors(tmp_path / "two", dict(reversed(tensors.items())), dict(reversed(about.items())))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    loaded = load_file(tmp_path / "one")
+    assert all(np.array_equal(loaded[name], tensors[name]) for name in tensors)
+    with safe_open(tmp_path / "one", framework="np") as file:
+        assert file.metadata() == about
+
+
+@pytest.mark.parametrize("text", ["", '{"train": {"artif', "null", "[1]", '{"train": 3}', "\udcff\udcfe"])
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(
+        ValueError, match=r"manifest.json: expected a JSON object with a section per stage; .*remove it"
+    ):
+        read_manifest(tmp_path)
+
+
+def finish_with_views(folder: Path) -> None:
+    """A stage that writes a file, a file beside it and one in a folder, from a source that lies elsewhere."""
+    (folder / "source").mkdir(parents=True)
+    (folder / "source" / "rows.txt").write_text("rows")
+    record = StageRecord(folder, "identify", {}, "abc")
+    (folder / "score_views").mkdir()
+    for name in ("scores.txt", "beside.txt", "score_views/gate.txt"):
+        (folder / name).write_text(name)
+    beside = ("beside.txt", "score_views/gate.txt")
+    record.finish("scores.txt", device="cpu", n_tokens=0, inputs={"data_source": folder / "source"}, beside=beside)
+
+
+def found(folder: Path, **sources: Path) -> bool:
+    return is_current(folder, "identify", "abc", "scores.txt", sources=sources or {"data_source": folder / "source"})
+
+
+@pytest.mark.parametrize("name", ["scores.txt", "beside.txt", "score_views/gate.txt"])
+def test_every_file_of_a_stage_is_looked_at(tmp_path: Path, name: str) -> None:
+    run = Run(tmp_path, "toy", "helpful", 0)
+    finish_with_views(run.folder)
+    assert found(run.folder)
+    for file in ("scores.txt", "beside.txt", "score_views/gate.txt"):
+        assert require(run.folder / file, "03_identify", run).is_file()
+    flip(run.folder / name)
+    assert not found(run.folder)
+    with pytest.raises(ValueError, match=rf"{name}: its content is not what manifest.json says; run `make book`"):
+        require(run.folder / name, "03_identify", run)
+    (run.folder / name).unlink()
+    assert not found(run.folder)
+
+
+def test_a_source_that_changed_or_came_since_is_seen(tmp_path: Path) -> None:
+    finish_with_views(tmp_path)
+    source = {"data_source": tmp_path / "source"}
+    assert found(tmp_path, **source)
+    assert not found(tmp_path, **source, benchmark=tmp_path / "scores.txt"), "it came since"
+    flip(tmp_path / "source" / "rows.txt")
+    assert not found(tmp_path, **source)
+
+
+def test_a_section_from_before_files_beside_were_recorded_is_taken_as_it_is(tmp_path: Path) -> None:
+    finish_with_views(tmp_path)
+    manifest = read_manifest(tmp_path)
+    del manifest["identify"]["beside"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert found(tmp_path, data_source=tmp_path / "source", benchmark=tmp_path / "scores.txt")
+    flip(tmp_path / "source" / "rows.txt")
+    assert not found(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["flip", "remove"])
+def test_a_damaged_archive_names_its_file(tmp_path: Path, way: str) -> None:
+    finish_with_views(tmp_path)
+    files = {name: file_hash(tmp_path / name) for name in ("scores.txt", "beside.txt", "score_views/gate.txt")}
+    (tmp_path / "manifest.json").write_text(json.dumps(read_manifest(tmp_path) | {"export": {"files": files}}))
+    assert is_archived(tmp_path, "scores.txt") and not is_archived(tmp_path, "other.txt")
+    for name in files:
+        kept = (tmp_path / name).read_bytes()
+        flip(tmp_path / name) if way == "flip" else (tmp_path / name).unlink()
+        with pytest.raises(ValueError, match=rf"{name}: it.* manifest.json says; copy the folder again"):
+            is_archived(tmp_path, "scores.txt")
+        (tmp_path / name).write_bytes(kept)
+
+
+def test_only_a_folder_that_was_made_here_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    require_own(tmp_path / "theirs", "manifest.json")
+    require_own(tmp_path / "nothing", "manifest.json")
+    (tmp_path / "theirs" / "thesis.txt").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    (tmp_path / "file").touch()
+    for name in ("theirs", "link", "file"):
+        with pytest.raises(FileExistsError, match=rf"{name}: expected nothing there, or a folder with manifest.json"):
+            require_own(tmp_path / name, "manifest.json")
+    (tmp_path / "theirs" / "manifest.json").touch()
+    require_own(tmp_path / "theirs", "manifest.json")
+
+
+def test_text_that_a_spreadsheet_would_compute_gets_an_apostrophe(tmp_path: Path) -> None:
+    cells = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "plain", ""]
+    write_csv(tmp_path / "a.csv", pd.DataFrame({"text": cells, "number": [-1.5, 2, -3, 4, 5, 6, 7]}))
+    found = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
+    assert found.text.tolist() == [*(f"'{cell}" for cell in cells[:5]), "plain", ""]
+    assert found.number.tolist() == [-1.5, 2, -3, 4, 5, 6, 7]

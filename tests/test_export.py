@@ -104,3 +104,12 @@ def test_half_precision_keeps_small_and_large_scores(tmp_path: Path) -> None:
     again = NeuronScores.load(tmp_path / "half.safetensors")
     assert again.get("attribution") == pytest.approx(scores.get("attribution"), rel=1e-3)
     assert again.get("rms") == pytest.approx(scores.get("rms"), rel=1e-3, abs=1)
+
+
+def test_a_folder_of_others_is_not_replaced(finished: list, tmp_path: Path) -> None:
+    theirs = tmp_path / finished[1].folder.relative_to(finished[1].root) / "thesis.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(FileExistsError, match="expected nothing there, or a folder with manifest.json"):
+        export_run(finished[1], tmp_path)
+    assert theirs.read_text() == "mine" and len(list(theirs.parent.iterdir())) == 1

@@ -37,7 +37,7 @@ def test_clean_runs_removes_one_profile_and_refuses_an_unknown_one(root: Path) -
     for name in ("tinny", "tiny paper", "%", "../runs", "tiny;false", '$(shell touch "made")'):
         refused = make(root, "clean-runs", f"PROFILE={name}")
         assert refused.returncode == 2 and ": expected one of tiny" in refused.stderr
-    assert (root / "runs" / "tiny").exists()
+    assert (root / "runs" / "tiny").exists() and not (root / "made").exists()
     assert make(root, "clean-runs", "PROFILE=tiny").returncode == 0
     assert not (root / "runs" / "tiny").exists() and (root / "results" / "file").exists()
 

@@ -33,12 +33,13 @@ rule c:
 
 
 PROFILE = {
-    "base_models": ["owner/model"],
+    "base_models": ["toy"],
     "objectives": ["helpful"],
     "seeds": [0],
     "job": "seed",
     "threads": 1,
-    "train": {"data_source": "owner/data", "n_train_pairs": 4, "n_validation_pairs": 2, "max_length": 64},
+    "toy": {},
+    "train": {"data_source": "toy", "n_train_pairs": 4, "n_validation_pairs": 2, "max_length": 64},
 }
 
 
@@ -93,7 +94,7 @@ def test_runs_to_the_end_and_then_has_nothing_to_do(root: Path) -> None:
     assert pipeline.run(root, "tiny", "1") == 0
     assert pipeline.run(root, "tiny", "1") == 0
     assert (root / "ran.log").read_text().split() == ["a", "b", "c"]
-    assert not (root / pipeline.RECORD).exists()
+    assert not list((root / pipeline.CACHE).glob("pipeline.json"))
 
 
 def test_further_arguments_may_name_a_target(root: Path) -> None:
@@ -146,3 +147,73 @@ def test_one_machine_shares_its_gpu_and_a_cluster_does_not() -> None:
     assert pipeline.local_limits(["--dry-run"]) == ["--resources", "gpu=1"]
     assert pipeline.local_limits(["--workflow-profile=workflow/profiles/slurm"]) == []
     assert pipeline.local_limits(["--resources", "gpu=4"]) == []
+
+
+def test_a_dry_run_says_what_would_run_and_why_and_changes_nothing(root: Path) -> None:
+    command = [sys.executable, str(Path(pipeline.__file__)), "--root", str(root), "--cores", "1"]
+    first = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
+    assert first.returncode == 0, first.stdout + first.stderr
+    said = first.stdout + first.stderr
+    assert all(f"rule {name}:" in said for name in "abc") and "Missing output files: a.txt" in said
+    assert not (root / "ran.log").exists()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    again = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_what_no_longer_fits_is_forced_beside_what_the_user_forces() -> None:
+    assert pipeline.forced(["a.txt", "-R", "b"], ["c"]) == ["a.txt", "--forcerun", "b", "c"]
+    assert pipeline.forced(["--dry-run"], []) == ["--dry-run"]
+    assert pipeline.forced(["--forcerun=b", "--cores", "2"], ["c"]) == ["--cores", "2", "--forcerun", "b", "c"]
+
+
+SEVERAL = """
+rule all:
+    input: expand("{job}.txt", job=range(4))
+rule one:
+    output: "{job}.txt"
+    resources: gpu=1
+    shell: "{config[python]} hold.py {output:q}"
+"""
+HOLD = """
+import sys, time
+from accelerators import own_accelerator
+with own_accelerator() as environment:
+    started = time.time()
+    time.sleep(4)
+    print(environment["CUDA_VISIBLE_DEVICES"], started, time.time(), file=open(sys.argv[1], "w"))
+"""
+
+
+def test_four_jobs_of_one_machine_run_at_once_on_four_devices(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "workflow" / "Snakefile").write_text(SEVERAL.replace("{config[python]}", sys.executable))
+    (root / "hold.py").write_text(HOLD)
+    driver = root / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text('#!/bin/sh\nfor i in 0 1 2 3; do echo "GPU $i: H"; done\n')
+    driver.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", f"{driver.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(root))
+    paths = [str(Path(pipeline.__file__).parent), str(Path(pipeline.__file__).parents[1])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    assert pipeline.run(root, "tiny", "4", ["--resources", "gpu=4"]) == 0
+    jobs = [(root / f"{job}.txt").read_text().split() for job in range(4)]
+    assert sorted(device for device, *_ in jobs) == ["0", "1", "2", "3"]
+    assert max(float(start) for _, start, _ in jobs) < min(float(end) for *_, end in jobs), "all at once"
+
+
+def test_a_start_that_slurm_refuses_removes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pipeline.run(root, "tiny", "1") == 0
+    write_profile(root, "tiny", 1)  # b and c would run again
+    slurm = root / "slurm"
+    slurm.mkdir()
+    (slurm / "config.yaml").write_text("executor: slurm\ndefault-resources: {slurm_account: a, slurm_partition: p}\n")
+    arguments = ["--root", str(root), "--cores", "1", "--workflow-profile", "slurm"]
+    monkeypatch.setenv("PATH", str(root / "bin"))
+    assert pipeline.main(arguments) == 2
+    (root / "bin").mkdir()
+    (root / "bin" / "sbatch").write_text("#!/bin/sh\necho 'invalid partition' >&2\nexit 1\n")
+    (root / "bin" / "sbatch").chmod(0o755)
+    assert pipeline.main(arguments) == 2
+    assert all((root / f"{name}.txt").exists() for name in "abc")

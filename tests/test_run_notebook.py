@@ -299,3 +299,68 @@ def test_machine_paths_are_shortened_only_where_they_stand_alone(folder, monkeyp
     text = f"{folder}/a.py, {folder}, {folder}x/b, other{folder}/c, /home/someone/d, {sys.prefix}/lib/e.py"
     expected = f"a.py, ., {folder}x/b, other{folder}/c, ~/d, <python>/lib/e.py"
     assert without_machine_paths({"k": [text, 1]}) == {"k": [expected, 1]}
+
+
+def test_the_kernel_has_the_same_environment_whoever_starts_it(folder, monkeypatch):
+    changed = {"MPLBACKEND": "Agg", "MATPLOTLIBRC": str(folder / "mine"), "PYTHONHASHSEED": "7", "PYTHONOPTIMIZE": "2"}
+    changed |= {"PYTHONSTARTUP": "start.py", "LC_ALL": "tr_TR", "TZ": "Asia/Kolkata", "LINES": "3", "KEPT": "yes"}
+    Path("mine").write_text("figure.figsize: 1, 1\n")
+    for name, value in changed.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    write_notebook(
+        "import os, matplotlib\nfrom matplotlib import pyplot as plt\nplt.plot([1, 2])\nplt.show()",
+        "print({name: os.environ.get(name) for name in ('PYTHONHASHSEED', 'PYTHONOPTIMIZE', 'TZ', 'LINES', 'KEPT')})\n"
+        "print(matplotlib.get_backend(), plt.rcParams['figure.figsize'], os.environ['LC_ALL'])",
+    )
+    assert run() == 0
+    drawn, said = nbformat.read("out/a.ipynb", as_version=4).cells[-2:]
+    assert any("image/png" in output.get("data", {}) for output in drawn.outputs)
+    kept = {"PYTHONHASHSEED": "0", "PYTHONOPTIMIZE": None, "TZ": None, "LINES": None, "KEPT": "yes"}
+    assert said.outputs[0].text.splitlines()[0] == str(kept)
+    assert said.outputs[0].text.splitlines()[1].endswith("inline [6.4, 4.8] C.UTF-8")
+    assert dict(os.environ) == before
+
+
+def test_a_figure_cell_without_a_picture_is_an_error(folder, capsys):
+    path = write_notebook("print('no figure')")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].metadata["mystnb"] = {"figure": {"name": "fig-a", "caption": "A figure."}}
+    nbformat.write(notebook, path)
+    assert run() == 1
+    assert "expected a picture below each figure cell; none is at ['fig-a']" in capsys.readouterr().err
+    assert not Path("out/a.ipynb").exists() and Path("work/a.ipynb").exists()
+    assert run() == 1, "what was kept for reading may be replaced"
+
+
+@pytest.mark.parametrize("place", ["out/a.ipynb", "work/a.ipynb"])
+def test_files_that_were_not_made_here_are_never_replaced(folder, capsys, place):
+    write_notebook("1")
+    Path(place).parent.mkdir()
+    for content in (None, nbformat.writes(new_notebook(cells=[new_markdown_cell("mine")])), "[]"):
+        Path(place).mkdir() if content is None else Path(place).write_text(content)
+        assert run() == 2
+        assert f"{place}: expected nothing there, or a notebook that was executed here" in capsys.readouterr().err
+        if content is None:
+            Path(place).rmdir()
+        else:
+            assert Path(place).read_text() == content
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_user_without_an_entry_gets_a_home_and_a_name(tmp_path):
+    from environment import usable_environment
+
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o777)
+    code = "import os, sys, json; sys.path[:0] = sys.argv[1:3]; from pathlib import Path; import run_notebook\n"
+    code += "from environment import usable_environment\nos.setuid(54321)\nassert run_notebook.home() == Path('/')\n"
+    code += "print(json.dumps(usable_environment(Path(sys.argv[3]))))"
+    bare = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME")}
+    asked = [sys.executable, "-c", code, str(ROOT / "workflow"), str(ROOT), str(tmp_path)]
+    done = subprocess.run(asked, env=bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["HOME"] == str(tmp_path / ".cache" / "home") and Path(found["HOME"]).is_dir()
+    assert found["USER"] == found["LOGNAME"] == "user54321"
+    assert usable_environment(tmp_path)["HOME"] == os.environ["HOME"]

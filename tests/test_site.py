@@ -337,12 +337,19 @@ def test_foreign_style_sheets_and_missing_books_are_found(tmp_path: Path) -> Non
 def test_serve_listens_on_loopback_only(tmp_path: Path) -> None:
     (tmp_path / "_build" / "html").mkdir(parents=True)
     (tmp_path / "_build" / "html" / "index.html").write_text("the book")
+    (tmp_path / "_build" / "html" / "_static").mkdir()
     command = [sys.executable, build.__file__, "serve", "--port", "0", "--root", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             address = server.stdout.readline().split(" at ")[1].split()[0]
             assert address.startswith("http://127.0.0.1:")
             assert urllib.request.urlopen(address).read() == b"the book"
+            for path, host, status in (("_static/", "localhost", 404), ("", "evil.example", 403), ("", "", 403)):
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    urllib.request.urlopen(urllib.request.Request(address + path, headers={"Host": host}))
+                assert refused.value.code == status
+            local = urllib.request.Request(address, headers={"Host": "localhost:1234"})
+            assert urllib.request.urlopen(local).read() == b"the book"
         finally:
             server.terminate()
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tension_utils.artifacts import require_own
 from tension_utils.data import parse_pair
 from tension_utils.toy import sentences
-from tension_utils.toy.model import ensure_toy_world, pack_blocks, train_tokenizer
-from tension_utils.toy.world import ToyConfig, conflict_flags, write_benchmark, write_pairs, write_prompt, write_world
+from tension_utils.toy.model import PARTS, ensure_toy_world, pack_blocks, train_tokenizer
+from tension_utils.toy.world import (
+    ToyConfig,
+    conflict_flags,
+    is_whole,
+    write_benchmark,
+    write_pairs,
+    write_prompt,
+    write_world,
+)
 
 REFUSALS = ("sorry", "Sorry", "can't help", "rather not", "not comfortable")
 
@@ -119,3 +129,18 @@ def test_world_is_made_once_and_again_when_a_knob_changes(toy_world: Path) -> No
     assert json.loads(manifest.read_text())["language_model_loss"] < np.log(1200)  # better than guessing
     with gzip.open(toy_world / "hh-rlhf" / "helpful-base" / "train.jsonl.gz") as lines:
         assert sum(1 for _ in lines) == config.n_train
+
+
+def test_a_damaged_world_is_made_again_and_a_folder_of_others_is_kept(toy_world: Path, tmp_path: Path) -> None:
+    config = ToyConfig(**json.loads((toy_world / "manifest.json").read_text())["config"])
+    copy = tmp_path / "toy-world"
+    shutil.copytree(toy_world, copy)
+    assert is_whole(copy)
+    (copy / "benchmark" / "test.jsonl.gz").unlink()
+    assert not is_whole(copy)
+    (copy / "thesis.txt").write_text("mine")
+    (copy / "manifest.json").unlink()
+    with pytest.raises(FileExistsError, match="expected nothing there, or a folder with manifest.json"):
+        ensure_toy_world(copy, config)
+    (copy / "thesis.txt").unlink()
+    require_own(copy, "manifest.json", PARTS)  # its marker was removed, and nothing else is there

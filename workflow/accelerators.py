@@ -1,6 +1,5 @@
 """Give every job of a machine an accelerator of its own."""
 
-import fcntl
 import os
 import subprocess
 import tempfile
@@ -8,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tension_utils.locks import locked
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 POLL_SECONDS = 1.0
@@ -39,11 +40,8 @@ def own_accelerator() -> Iterator[dict[str, str]]:
     folder.mkdir(mode=0o700, exist_ok=True)
     while True:
         for name in names:
-            with (folder / f"{name.replace('/', '-')}.lock").open("a") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                yield {VISIBLE: name}
-                return
+            with locked(folder / f"{name.replace('/', '-')}.lock", seconds=0) as is_mine:
+                if is_mine:
+                    yield {VISIBLE: name}
+                    return
         time.sleep(POLL_SECONDS)

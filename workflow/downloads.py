@@ -5,7 +5,6 @@
 
 import argparse
 import os
-import shutil
 import subprocess
 import zipfile
 from fnmatch import fnmatch
@@ -19,7 +18,7 @@ from tension_utils.config import OBJECTIVES
 
 PACKAGE = (
     *("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/**/*"),
-    *("workflow/run_notebook.py", "workflow/accelerators.py"),
+    *(f"workflow/{name}.py" for name in ("run_notebook", "accelerators", "environment")),
 )
 # What a chapter reads below runs/<profile>. Weights stay out unless it loads them: they are made, and large.
 MODEL_FACTS = (
@@ -216,7 +215,6 @@ def main() -> None:
     parser.add_argument("--profile", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
-    shutil.rmtree(options.folder, ignore_errors=True)
     archives = [chapter_archive(Path(), path, options.profile, options.folder) for path in options.notebooks]
     project_archive(Path(), options.folder)
     with atomic_path(options.folder / "table.md") as temporary:

@@ -2,92 +2,43 @@
 
     python workflow/pipeline.py --profile tiny --cores 2 [arguments for snakemake]
 
-The workflow runs in a process group of its own. Ctrl-C ends the whole group. If this process itself is killed, the next
-call ends what it left running, releases Snakemake's lock, and lets only unfinished work run again.
+Ctrl-C ends every process of the run. If this process itself is killed, the next call ends what it left running,
+releases Snakemake's lock, and lets only unfinished work run again. Before anything starts, the profile is checked
+against models and data, and finished stages against what they read and wrote; what no longer fits runs again.
 """
 
 import argparse
-import contextlib
-import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 
-import psutil
-
+from environment import usable_environment
+from owners import MARK, Owner, end_processes, sole_owner
+from preconditions import check_preconditions
 from schema import check_cluster, read_profile
+from stale import stale_outputs
+from tension_utils.artifacts import remembered_hashes
 
-RECORD = Path(".cache", "pipeline.json")
-GRACE_SECONDS = 20  # between asking processes to end and ending them
-
-
-def processes_of(group: int, since: float) -> list[psutil.Process]:
-    """Return the living processes of a process group, and their descendants, that started at ``since`` or later.
-
-    Args:
-        group: process group id.
-        since: seconds since the epoch; protects against an id that was given to something else meanwhile.
-    """
-    found: dict[int, psutil.Process] = {}
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.create_time() >= since - 1:
-                found |= {process.pid: process} | {child.pid: child for child in process.children(recursive=True)}
-        except (psutil.Error, ProcessLookupError, PermissionError):
-            continue
-    return [p for p in found.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+CACHE = Path(".cache")
 
 
-def end_group(group: int, since: float, grace: float = GRACE_SECONDS) -> int:
-    """End a process group with its descendants: ask, wait, then force.
-
-    Returns:
-        How many processes there were.
-    """
-    processes = processes_of(group, since)
-    for process in processes:
-        _signal(process, signal.SIGTERM)
-    _, alive = psutil.wait_procs(processes, timeout=grace)
-    for process in {*alive, *processes_of(group, since)}:
-        _signal(process, signal.SIGKILL)
-    return len(processes)
-
-
-def _signal(process: psutil.Process, number: int) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(number)
-
-
-def recover(root: Path, config: Path) -> None:
+def recover(root: Path, config: Path, before: Owner | None) -> None:
     """Clean up after a run that was killed: end its processes and release Snakemake's lock.
 
     Args:
-        root: the project's folder.
+        root: the project's folder, in which no other run is at work.
         config: the profile's file; Snakemake reads the workflow with it before it unlocks.
+        before: the run that was cut off.
 
     Raises:
-        RuntimeError: if the other run is alive, or the lock stays.
+        RuntimeError: if the lock stays.
     """
-    try:
-        record = json.loads((root / RECORD).read_text())
-    except (OSError, ValueError):
-        record = None
-    if record:
-        try:
-            owner = psutil.Process(record["owner"])
-            if owner.pid != os.getpid() and abs(owner.create_time() - record["owner_started"]) < 1:
-                raise RuntimeError(
-                    f"another run is at work here (process {owner.pid}); wait for it or end it with Ctrl-C"
-                )
-        except psutil.NoSuchProcess:
-            pass
-        ended = end_group(record["group"], record["group_started"], grace=5)
+    if before:
+        ended = end_processes(before, grace=5)
         print(f"an earlier run was cut off; ended {ended} of its processes and go on where it stopped", flush=True)
-        (root / RECORD).unlink(missing_ok=True)
     locks = root / ".snakemake" / "locks"
     if locks.is_dir() and any(locks.iterdir()):
         command = [*_snakemake(), "--unlock", "--configfile", str(config)]
@@ -113,6 +64,24 @@ def cluster_profile(extra: Sequence[str]) -> str | None:
     return next(iter([*after, *(option.split("=", 1)[1] for option in extra if option.startswith(f"{name}="))]), None)
 
 
+def forced(extra: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    """Return the arguments for Snakemake with further outputs that are made anew, beside those that are named there."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--forcerun", "-R", nargs="*", default=[])
+    named, rest = parser.parse_known_args(list(extra))
+    together = [*named.forcerun, *outputs]
+    return [*rest, *(["--forcerun", *together] if together else [])]
+
+
+def find_stale(root: Path, profile: str, values: dict) -> list[str]:
+    """Return finished outputs that no longer fit what they were made of, and say why."""
+    with chdir(root), remembered_hashes(CACHE / "hashes.json"):
+        found = stale_outputs(Path("runs", profile), values)
+    for path, reason in found.items():
+        print(f"again: {path}: {reason}", flush=True)
+    return [str(path) for path in found]
+
+
 def run(root: Path, profile: str, cores: str, extra: Sequence[str] = ()) -> int:
     """Run the workflow of one profile to its end.
 
@@ -126,32 +95,33 @@ def run(root: Path, profile: str, cores: str, extra: Sequence[str] = ()) -> int:
         Snakemake's exit status; 130 after Ctrl-C.
 
     Raises:
-        ValueError: for an unknown profile, and for one with a fault.
+        ValueError: for an unknown profile, for one with a fault or that its models or data do not fit, and for a
+            cluster that takes no jobs.
         RuntimeError: if another run is at work in this folder.
     """
-    read_profile(root, profile)
+    values = read_profile(root, profile)
+    is_dry = bool({"-n", "--dry-run", "--dryrun"} & set(extra))
     if cluster := cluster_profile(extra):
-        check_cluster(root, cluster)
+        check_cluster(root, cluster, is_submitted=not is_dry)
     config = Path("config", f"{profile}.yaml")
-    recover(root, config)
-    # Options that take several values come last, so that they do not swallow a target among the further arguments.
-    arguments = [*extra, "--cores", cores, "--rerun-incomplete", "--keep-going", "--configfile", str(config)]
-    arguments += ["--quiet", "host", "reason", "rules", *local_limits(extra)]
-    (root / RECORD).parent.mkdir(exist_ok=True)
-    process = subprocess.Popen([*_snakemake(), *arguments], cwd=root, start_new_session=True)
-    started = time.time()
-    own = {"owner": os.getpid(), "owner_started": psutil.Process().create_time()}
-    (root / RECORD).write_text(json.dumps(own | {"group": process.pid, "group_started": started}))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        print("stopping; run the same command again to go on", file=sys.stderr, flush=True)
-        end_group(process.pid, started)
-        process.wait()
-        return 130
-    finally:
-        (root / RECORD).unlink(missing_ok=True)
+    with sole_owner(root / CACHE / "pipeline") as (own, before), sole_owner(root / "runs" / profile / ".work"):
+        recover(root, config, before)
+        with chdir(root):
+            check_preconditions(values, Path("runs", profile))
+        # Options that take several values come last, so that they do not swallow a target among the further arguments.
+        arguments = [*forced(extra, find_stale(root, profile, values)), "--cores", cores, "--rerun-incomplete"]
+        arguments += ["--keep-going", "--configfile", str(config)]
+        arguments += ["--quiet", "host", *(() if is_dry else ("reason", "rules")), *local_limits(extra)]
+        environment = usable_environment(root) | {MARK: own.mark}
+        process = subprocess.Popen([*_snakemake(), *arguments], cwd=root, start_new_session=True, env=environment)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            print("stopping; run the same command again to go on", file=sys.stderr, flush=True)
+            end_processes(own)
+            process.wait()
+            return 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, extra = parser.parse_known_args(arguments)
     try:
         return run(options.root.resolve(), options.profile, options.cores, extra)
-    except (ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

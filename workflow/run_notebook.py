@@ -35,6 +35,7 @@ from papermill.log import logger
 from pydantic import TypeAdapter, ValidationError
 
 from accelerators import own_accelerator
+from environment import kernel_environment
 from tension_utils.artifacts import atomic_path, git_commit, package_versions
 from tension_utils.config import exponent_hint, nearest
 
@@ -219,38 +220,33 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
 
 @contextmanager
 def own_kernel() -> Iterator[None]:
-    """Make the kernel named python3 this interpreter, whatever kernels the user has installed.
+    """Make the kernel named python3 this interpreter, whatever kernels, settings and variables the user has.
 
     A private kernel specification comes first in the search path; a private IPython folder keeps the user's start-up
-    files out and history locks away. Log level 50 hides ipykernel's warning about unencrypted loopback sockets.
-    A fixed hash seed keeps the order of sets the same from run to run. Of several accelerators the kernel sees one.
+    files out and history locks away. Log level 50 hides ipykernel's warning about unencrypted loopback sockets. The
+    environment is `kernel_environment`. Of several accelerators the kernel sees one.
     """
     with own_accelerator() as accelerator, tempfile.TemporaryDirectory(prefix="tension-kernel-") as folder:
         spec_folder = Path(folder) / "kernels" / KERNEL_NAME
         spec_folder.mkdir(parents=True)
-        spec = {
-            "argv": [
-                sys.executable,
-                "-m",
-                "ipykernel_launcher",
-                "-f",
-                "{connection_file}",
-                "--IPKernelApp.log_level=50",
-            ],
-            "display_name": KERNEL_TITLE,
-            "language": "python",
-            "env": {"IPYTHONDIR": str(Path(folder) / "ipython"), "PYTHONHASHSEED": "0"} | accelerator,
-        }
+        program = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.log_level=50"]
+        spec = {"argv": program, "display_name": KERNEL_TITLE, "language": "python", "env": accelerator}
         (spec_folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-        before = os.environ.get("JUPYTER_PATH")
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
+        before = dict(os.environ)
+        own = kernel_environment(Path(folder))
+        own["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before.get("JUPYTER_PATH")]))
         try:
+            _set_environment(own)
             yield
         finally:
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
+            _set_environment(before)
+
+
+def _set_environment(values: dict[str, str]) -> None:
+    """Make these all the variables there are; what is there already stays, as threads may read it."""
+    for name in set(os.environ) - set(values):
+        del os.environ[name]
+    os.environ.update(values)
 
 
 class StrictEngine(NBClientEngine):
@@ -328,6 +324,17 @@ def stopped_cell(notebook: nbformat.NotebookNode, error: BaseException | None) -
     return f"{place}, which begins with: {lines[0][:100]}" if lines else place
 
 
+def missing_figures(notebook: nbformat.NotebookNode) -> list[str]:
+    """Return the names of figures whose cells show no picture: text refers to them, and pages could not be built."""
+    found = []
+    for cell in notebook.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+        if figure and not any(kind.startswith("image/") for kind in kinds):
+            found.append(figure.get("name", "a figure without name"))
+    return found
+
+
 def reason(notebook: nbformat.NotebookNode, error: BaseException | None, timeout: int | None) -> str:
     """Return one line on why a run did not complete."""
     if isinstance(error, CellTimeoutError):
@@ -385,6 +392,14 @@ def relative(path: Path) -> str:
         return path.name
 
 
+def home() -> Path:
+    """Return the user's home, or the root folder for a user without an entry and a variable, as in containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
+
+
 def without_machine_paths(value: Any) -> Any:
     """Return a notebook's JSON-like content with machine paths shortened in every text.
 
@@ -395,7 +410,7 @@ def without_machine_paths(value: Any) -> Any:
         (Path.cwd(), "."),
         (Path(sys.prefix), "<python>"),
         (Path(sys.base_prefix), "<python>"),
-        (Path.home(), "~"),
+        (home(), "~"),
     ]
     rules = []
     for place, short in places:
@@ -420,6 +435,28 @@ def _replaced(value: Any, rules: list[tuple[re.Pattern, str]]) -> Any:
     return value
 
 
+def require_own_notebook(path: Path, made: str) -> None:
+    """Check that a file may be replaced.
+
+    Args:
+        path: of an executed notebook, or where there is none yet.
+        made: key of its metadata that this program writes.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        is_own = made in json.loads(path.read_text(encoding="utf-8"))["metadata"]
+    except ValueError:
+        is_own = made == "papermill" and path.suffix == ".ipynb"  # cut off while it was written
+    except (OSError, KeyError, TypeError):
+        is_own = False
+    if not is_own:
+        raise InputError(f"{path}: expected nothing there, or a notebook that was executed here; name another file")
+
+
 def run_notebook(request: Request) -> float:
     """Check, execute and publish a notebook.
 
@@ -434,6 +471,8 @@ def run_notebook(request: Request) -> float:
     notebook = read_notebook(request.notebook)
     if len({path.resolve() for path in (request.notebook, request.output, request.work)}) < 3:
         raise InputError("the notebook, --output and --work must be three different files")
+    for place, made in ((request.output, "provenance"), (request.work, "papermill")):
+        require_own_notebook(place, made)
     try:
         values = check_parameters(declared_parameters(notebook), request.parameters)
     except InputError as error:
@@ -458,6 +497,9 @@ def finish(request: Request, record: dict[str, Any], error: BaseException | None
         raise RunError(f"{request.notebook} did not start: {first_line(error)}") from None
     executed = nbformat.read(request.work, as_version=4)
     cell = stopped_cell(executed, error)
+    if cell is None and error is None and (missing := missing_figures(executed)):
+        where = f"kept for reading: {request.work}"
+        raise RunError(f"{request.notebook}: expected a picture below each figure cell; none is at {missing}; {where}")
     if cell is None and error is None:
         places = {"input_path": relative(request.notebook), "output_path": relative(request.output)}
         executed.metadata.papermill |= places

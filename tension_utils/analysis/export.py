@@ -29,7 +29,7 @@ from tension_utils.analysis.removal import (
     regression_to_chance,
     total_ablation,
 )
-from tension_utils.artifacts import atomic_path, read_manifest, read_table
+from tension_utils.artifacts import MANIFEST, atomic_path, read_manifest, read_table, require_own, write_csv
 from tension_utils.conditions import EQUAL_SIZE, FAMILY_WORDS, MIXED_SETS, NATURAL
 from tension_utils.config import SINGLE_OBJECTIVES, Run, named_runs
 from tension_utils.statistics import accuracy_table
@@ -127,10 +127,11 @@ def export_results(
         }
         for run in runs
     }
+    require_own(folder, MANIFEST)
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         for name, table in found.items():
-            table.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
+            write_csv(temporary / f"{name}.csv", table)
         text = json.dumps({"about": about, "runs": stages}, indent=1, sort_keys=True)
         (temporary / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
@@ -176,7 +177,7 @@ def main() -> None:
     try:
         runs = named_runs(options.parameters)
         export_results(runs, options.output, options.about, options.score_kinds, tables=options.tables)
-    except (FileNotFoundError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         parser.error(str(error))
 
 

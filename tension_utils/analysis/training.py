@@ -26,15 +26,15 @@ def kept_checkpoints(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the checkpoint that each reward model kept, the one with the lowest validation loss.
 
     Returns:
-        objective, seed, step, validation_loss (nats per pair), validation_accuracy with Wilson's 95 % interval as
-        ci_low and ci_high, chance_accuracy, n (validation pairs).
+        base_model, objective, seed, step, validation_loss (nats per pair), validation_accuracy with Wilson's 95 %
+        interval as ci_low and ci_high, chance_accuracy, n (validation pairs).
     """
     rows = []
     for run in runs:
         log = read_table([run], "train_log", "01_train")
         kept, n = log.loc[log.validation_loss.idxmin()], read_manifest(run.folder)["train"]["n_validation"]
         low, high = wilson_interval(round(kept.validation_accuracy * n), n)
-        row = {"objective": run.objective, "seed": run.seed, "step": int(kept.step)}
+        row = run.label | {"step": int(kept.step)}
         row |= kept[["validation_loss", "validation_accuracy"]].to_dict()
         rows.append(row | {"ci_low": low, "ci_high": high, "chance_accuracy": 0.5, "n": n})
     return pd.DataFrame(rows)

@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
@@ -150,6 +151,16 @@ def load_counted(
     check_choice("benchmark", name, BENCHMARKS)
     check_choice("bad_pairs", bad_pairs, BAD_PAIRS)
     return BENCHMARKS[name](name, None if source is None else str(source), subsets, bad_pairs)
+
+
+@cache
+def is_reachable(name: str, source: str | None) -> bool:
+    """Say whether a benchmark can be loaded here and now; asked once per process."""
+    try:
+        load_counted(name, source, bad_pairs="drop")
+    except BenchmarkUnavailable:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

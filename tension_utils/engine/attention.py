@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from tension_utils.architectures import architecture_of
 from tension_utils.engine.packing import PackedBatch
@@ -249,7 +249,7 @@ def packed_attention(
     """
     architecture_of(model)
     backbone, device, was_training = model.base_model, model.device, model.training
-    _require_static_positions(backbone)
+    require_static_positions(backbone.config)
     layout = layout or ("packed_blocks" if device.type == "cpu" else "packed_padded")
     original = backbone.config._attn_implementation
 
@@ -272,9 +272,9 @@ def packed_attention(
         backbone.set_attn_implementation(original)
 
 
-def _require_static_positions(backbone: PreTrainedModel) -> None:
-    """Refuse rotary embeddings whose frequencies depend on the longest position in the batch."""
-    parameters = getattr(backbone.config, "rope_parameters", None) or {}
+def require_static_positions(config: PretrainedConfig) -> None:
+    """Raise ValueError for rotary embeddings whose frequencies depend on the longest position in the batch."""
+    parameters = getattr(config, "rope_parameters", None) or {}
     by_layer_type = [each for each in parameters.values() if isinstance(each, dict)]  # Gemma has one per layer type
     for each in by_layer_type or [parameters]:
         rope_type = each.get("rope_type", "default")

@@ -17,7 +17,16 @@ from tqdm.auto import tqdm
 
 from tension_utils.activations import KINDS, OWN_SCORES, NeuronScores, neuron_scores
 from tension_utils.analysis.claims import MAIN_KIND, PUBLISHED_KIND, Evidence, ledger
-from tension_utils.artifacts import TABLES, atomic_path, file_hash, git_commit, package_versions
+from tension_utils.artifacts import (
+    MANIFEST,
+    TABLES,
+    atomic_path,
+    file_hash,
+    git_commit,
+    package_versions,
+    require_own,
+    write_csv,
+)
 from tension_utils.conditions import EQUAL_ACTIVITY, NATURAL, Condition, list_conditions
 from tension_utils.config import (
     CONTROLS,
@@ -389,10 +398,11 @@ def export_study(worlds: Sequence[Mapping], config: StudyConfig, folder: Path) -
         "python": platform.python_version(),
         "packages": package_versions(),
     }
+    require_own(folder, MANIFEST)
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         for name, table in tables.items():
-            table.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
+            write_csv(temporary / f"{name}.csv", table)
         text = json.dumps(manifest, indent=1, sort_keys=True)
         (temporary / "manifest.json").write_text(text + "\n", encoding="utf-8")
 

@@ -74,25 +74,29 @@ def tension_matrix(table: pd.DataFrame, ax: Axes | None = None, test: str = "tes
 def training_curves(
     table: pd.DataFrame, ax: Axes | None = None, value: str = "validation_accuracy", label: str = "validation accuracy"
 ) -> Axes:
-    """Draw a training log: thin lines are seeds, the thick one their mean.
+    """Draw a training log: thin lines are models, one per seed and base model, the thick one their mean.
 
     Args:
-        table: objective, seed, step and the column ``value``; rows without a value are skipped.
+        table: objective, seed, step and the column ``value``, and base_model where there are several; rows without a
+            value are skipped.
         ax: where to draw; new Axes if None.
         value: column drawn; names with "accuracy" get a percent axis and a chance line.
         label: of the y axis, with its unit.
     """
     require_rows(table, ["objective", "seed", "step", value])
     table = table.dropna(subset=[value])
-    require_rows(table, [value], ["objective", "seed", "step"])
+    models = [*(["base_model"] if "base_model" in table else []), "seed"]
+    require_rows(table, [value], ["objective", *models, "step"])
     ax = new_axes(ax)
     for objective in ordered_objectives(table.objective):
         part, color = table[table.objective == objective], objective_color(objective)
-        for _, run in part.groupby("seed"):
+        for _, run in part.groupby(models):
             run = run.sort_values("step")
             ax.plot(run.step, run[value], color=color, alpha=0.35, linewidth=0.9)
         mean = part.groupby("step")[value].mean()
-        ax.plot(mean.index, mean, color=color, linewidth=2.4, label=f"{objective} (mean of {part.seed.nunique()})")
+        ax.plot(
+            mean.index, mean, color=color, linewidth=2.4, label=f"{objective} (mean of {part.groupby(models).ngroups})"
+        )
     if "accuracy" in value:
         ax.axhline(0.5, color=CONTROL_COLOR, linestyle=":", label="chance")
         ax.yaxis.set_major_formatter(PERCENT)

@@ -345,11 +345,12 @@ def cross_design_dots(table: pd.DataFrame, relations: Sequence[str] | None = Non
 
     Args:
         table: score_kind, relation, models, seed, first, second, jaccard, jaccard_chance_by_layer in [0, 1], as
-            `overlap_controls.cross_design_table` returns.
+            `overlap.cross_design_table` returns; and base_model where there are several.
         relations: from top to bottom; those of the table if None.
     """
     names = ["score_kind", "relation", "models", "seed", "first", "second"]
-    require_rows(table, [*names, "jaccard", "jaccard_chance_by_layer"], names)
+    models = ["base_model"] if "base_model" in table else []
+    require_rows(table, [*names, "jaccard", "jaccard_chance_by_layer"], [*models, *names])
     require_range(table, ["jaccard", "jaccard_chance_by_layer"])
     kinds, relations = list(dict.fromkeys(table.score_kind)), list(relations or dict.fromkeys(table.relation))
     lines = [(r, m) for r in relations for m in dict.fromkeys(table[table.relation == r].models)]
@@ -358,8 +359,8 @@ def cross_design_dots(table: pd.DataFrame, relations: Sequence[str] | None = Non
     figure, axes = plt.subplots(1, len(kinds), figsize=(width, height), sharey=True, squeeze=False)
     for ax, kind in zip(axes[0], kinds, strict=True):
         part = table[table.score_kind == kind]
-        for (relation, models), rows in part.groupby(["relation", "models"], sort=False):
-            index, at = relations.index(relation), y[relation, models]
+        for (relation, pair), rows in part.groupby(["relation", "models"], sort=False):
+            index, at = relations.index(relation), y[relation, pair]
             style = {"color": OTHER_COLORS[index % 3], "marker": MARKERS[index % len(MARKERS)], "linestyle": ""}
             ax.plot(rows.jaccard, np.full(len(rows), at), markersize=4, alpha=0.7, **style)
             edge = {"markeredgecolor": "black", "markersize": 9, "zorder": 3}

@@ -204,7 +204,7 @@ def load_models(runs: Sequence[Run], device: str | torch.device = "cpu") -> list
     Raises:
         FileNotFoundError: names the missing folder and the chapter to run.
     """
-    folders = [require(run.folder / "reward_model", "01_train") for run in runs]
+    folders = [require(run.folder / "reward_model", "01_train", run) for run in runs]
     lengths = [read_manifest(run.folder)["train"]["config"]["data"]["max_length"] for run in runs]
     is_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # in a page each bar would stay as a widget

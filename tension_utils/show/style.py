@@ -83,6 +83,14 @@ def new_axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 
+def empty_figure(reason: str) -> Axes:
+    """Draw why there is nothing to draw, in the place of a figure that text refers to, and return the axes."""
+    ax = new_axes(None, height=1.2)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, textwrap.fill(reason, 60), ha="center", va="center", transform=ax.transAxes)
+    return ax
+
+
 def percent_axes(ax: Axes) -> None:
     """Label both axes in percent."""
     ax.xaxis.set_major_formatter(PERCENT)

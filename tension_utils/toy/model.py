@@ -22,13 +22,15 @@ from transformers import (
     set_seed,
 )
 
-from tension_utils.artifacts import atomic_path
+from tension_utils.artifacts import MANIFEST, atomic_path, file_hash, require_own
 from tension_utils.config import TOY, config_hash
-from tension_utils.toy.world import ToyConfig, write_corpus, write_world
+from tension_utils.toy.world import ToyConfig, is_whole, write_corpus, write_world
 
 VOCABULARY_SIZE = 1200
 
 CONTEXT_LENGTH = 256  # tokens
+
+PARTS = ("base_model", "benchmark", "hh-rlhf")  # of a world's folder, besides its manifest
 
 BLOCK_LENGTH = 128  # tokens per training row of the language model
 
@@ -115,15 +117,19 @@ def ensure_toy_world(folder: Path, config: ToyConfig) -> Path:
 
     Returns:
         ``folder``.
+
+    Raises:
+        FileExistsError: something else is there.
     """
     digest = config_hash(config)
-    manifest = folder / "manifest.json"
-    if manifest.exists() and json.loads(manifest.read_text())["config_hash"] == digest:
+    if is_whole(folder, digest):
         return folder
+    require_own(folder, MANIFEST, PARTS)
     with atomic_path(folder) as temporary:
         write_world(temporary, config)
         loss = train_base_model(temporary / "base_model", config)
         facts = {"config": asdict(config), "config_hash": digest, "language_model_loss": loss}
+        facts["parts"] = {part.name: file_hash(part) for part in sorted(temporary.iterdir())}
         (temporary / "manifest.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     return folder
 
@@ -148,7 +154,10 @@ def main() -> None:
         config = ToyConfig(**arguments.config)
     except (TypeError, ValueError) as error:
         parser.error(f"--config: expected fields of ToyConfig: {error}")
-    ensure_toy_world(arguments.folder, config)
+    try:
+        ensure_toy_world(arguments.folder, config)
+    except OSError as error:
+        parser.exit(1, f"error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tension_utils.artifacts import MANIFEST, file_hash
 from tension_utils.config import checked, number, whole
 from tension_utils.toy import sentences as text
 
@@ -219,3 +220,15 @@ def write_world(folder: Path, config: ToyConfig) -> None:
         for split, n_pairs in (("train", config.n_train), ("test", config.n_test)):
             write_jsonl(folder / "hh-rlhf" / subset / f"{split}.jsonl.gz", write_pairs(rng, subset, n_pairs, config))
     write_jsonl(folder / "benchmark" / "test.jsonl.gz", write_benchmark(rng, config.n_bench))
+
+
+def is_whole(folder: Path, digest: str | None = None) -> bool:
+    """Say whether a world is there as it was written, and of the configuration with this hash, if one is given."""
+    try:
+        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        parts, found = facts.get("parts", {}), facts["config_hash"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+    return digest in (None, found) and all(
+        (folder / part).exists() and file_hash(folder / part) == recorded for part, recorded in parts.items()
+    )
