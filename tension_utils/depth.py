@@ -21,7 +21,7 @@ from tension_utils.evaluation import (
     read_batches,
     split_rewards,
 )
-from tension_utils.stages import ItemsConfig, Stage, load_items
+from tension_utils.stages import ItemsConfig, Stage, item_hashes, load_items
 
 
 @checked
@@ -160,7 +160,7 @@ def depth_run(run: Run, config: DepthConfig) -> bool:
         ValueError: if no item fits into ``max_length`` tokens.
     """
     stage = Stage(run, "depth", "depth.parquet", config)
-    if not stage.start():
+    if not stage.start(**item_hashes(run, stage.data, config.items)):
         return False
     max_length = config.items.max_length or stage.data.max_length
     groups, _ = group_by_prompt(stage.tokenizer, load_items(run, stage.data, config.items).items, max_length)

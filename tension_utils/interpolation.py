@@ -12,7 +12,7 @@ from tension_utils.config import SINGLE_OBJECTIVES, EngineConfig, SinglePair, ch
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.masking import NEURON_MASK_FILE
 from tension_utils.models import open_checkpoint, set_interpolated
-from tension_utils.stages import ItemsConfig, Stage, load_items
+from tension_utils.stages import ItemsConfig, Stage, item_hashes, load_items
 
 PARTS = "interpolation_parts"  # folder of finished weights while the stage is under way
 
@@ -69,7 +69,7 @@ def interpolate_run(pair: SinglePair, config: InterpolateConfig) -> bool:
     require_unmasked(pair)
     stage = Stage(pair.helpful, "interpolate", "interpolation.parquet", config, place=pair)
     harmless = read_manifest(pair.harmless.folder)["train"]["artifact_hash"]
-    if not stage.start(harmless=harmless):
+    if not stage.start(harmless=harmless, **item_hashes(pair.helpful, stage.data, config.items)):
         return False
     max_length = config.items.max_length or stage.data.max_length
     options = stage.engine_options() | {"max_length": max_length, "progress": False}

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,7 @@ from tension_utils.artifacts import (
     VIEWS,
     StageRecord,
     atomic_path,
+    file_hash,
     is_archived,
     is_current,
     read_manifest,
@@ -44,7 +46,7 @@ from tension_utils.artifacts import (
     require,
     write_table,
 )
-from tension_utils.benchmarks.load import LoadedBenchmarks, first_prompts, load_benchmarks
+from tension_utils.benchmarks.load import LoadedBenchmarks, benchmark_files, first_prompts, load_benchmarks
 from tension_utils.conditions import Condition, list_conditions, score_sources, set_generator
 from tension_utils.config import (
     BENCHMARKS,
@@ -150,6 +152,7 @@ class Stage:
 
     def start(self, **upstream: str) -> bool:
         """Return False if the artifact is there and current; else start the clock and return True."""
+        upstream |= {name: file_hash(path) for name, path in local_inputs(data_source=self.data.source).items()}
         self.digest = config_hash(self.settings, reward_model=self.trained["artifact_hash"], **upstream)
         if is_current(self.place.folder, self.name, self.digest, self.artifact):
             return False
@@ -185,14 +188,38 @@ def training_data(run: Run) -> DataConfig:
     return dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
 
 
-def load_items(run: Run, data: DataConfig, config: EvaluateConfig | ItemsConfig) -> LoadedBenchmarks:
+def item_sources(run: Run, data: DataConfig, config: EvaluateConfig | ItemsConfig | AblateConfig) -> dict:
+    """Return where each benchmark is loaded from, unless it is its public name."""
+    return {"hh-rlhf": data.source, "toy": Path(run.root) / "toy-world" / "benchmark"} | dict(config.sources)
+
+
+def item_hashes(run: Run, data: DataConfig, *configs: EvaluateConfig | ItemsConfig | AblateConfig) -> dict[str, str]:
+    """Return the hashes of the local files that `load_items` reads, for a stage's digest."""
+    found = {}
+    for config in configs:
+        for name in config.benchmarks:
+            source = item_sources(run, data, config).get(name)
+            files = benchmark_files(name, source, data.subsets)
+            found |= {f"{name} {source} {file.name} {i}": file_hash(file) for i, file in enumerate(files)}
+    return found
+
+
+def load_items(
+    run: Run, data: DataConfig, config: EvaluateConfig | ItemsConfig | AblateConfig, unusable_items: str = "drop"
+) -> LoadedBenchmarks:
     """Load the benchmarks that can be reached and keep the first prompts of every subset, as many as are asked for.
+
+    Args:
+        run: gives the place of the toy benchmark.
+        data: gives the place of the training data's test split.
+        config: which benchmarks.
+        unusable_items: see `EvaluateConfig`; an evaluation has stopped at them, or left them out.
 
     Raises:
         ValueError: for an unknown benchmark; lists the known ones.
     """
-    sources = {"hh-rlhf": data.source, "toy": Path(run.root) / "toy-world" / "benchmark"} | dict(config.sources)
-    loaded = load_benchmarks(config.benchmarks, sources, subsets=data.subsets, bad_pairs=data.bad_pairs)
+    sources = item_sources(run, data, config)
+    loaded = load_benchmarks(config.benchmarks, sources, subsets=data.subsets, unusable_items=unusable_items)
     kept = []
     for name in config.benchmarks:
         own = [item for item in loaded.items if item.benchmark == name]
@@ -213,9 +240,9 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
     if is_archived(run.folder, "evaluation.parquet"):
         return False
     stage = Stage(run, "evaluate", "evaluation.parquet", config)
-    if not stage.start():
+    if not stage.start(**item_hashes(run, stage.data, config)):
         return False
-    loaded = load_items(run, stage.data, config)
+    loaded = load_items(run, stage.data, config, config.unusable_items)
     max_length = config.max_length or stage.data.max_length
     options = stage.engine_options() | {"max_length": max_length}
     groups, left_out = group_by_prompt(stage.tokenizer, loaded.items, max_length)
@@ -226,12 +253,15 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
         write_table(run.folder / "template_check.parquet", again)
     table = score_groups(stage.model, stage.tokenizer, groups, **options).assign(**run.label)
     write_table(run.folder / "evaluation.parquet", table)
-    n_too_long = Counter(f"{item.benchmark}/{item.subset}" for item in left_out)
+    n_too_long = Counter(f"{item.benchmark}/{item.subset}" for item in left_out["too long"])
+    n_dropped = {name: Counter(of) for name, of in loaded.n_dropped.items()}
+    for item in left_out["identical tokens"]:
+        n_dropped.setdefault(item.benchmark, Counter())["identical tokens"] += 1
     stage.finish(
         int(table.n_tokens.sum()),
         n_items=len(table),
         n_too_long=dict(n_too_long),
-        n_dropped=loaded.n_dropped,
+        n_dropped=n_dropped,
         not_run=loaded.not_run,
     )
     return True
@@ -329,7 +359,15 @@ def training_texts(stage: Stage, n_items: int) -> dict[str, list[Item]]:
     """
     objectives = dict.fromkeys((stage.run.objective, *SINGLE_OBJECTIVES))
     pairs = {objective: training_pairs(stage.data, objective, stage.run.seed).train for objective in objectives}
-    return {objective: list(items)[: n_items or None] for objective, items in pairs.items()}
+    return {objective: list(islice(told_apart(stage, of), n_items or None)) for objective, of in pairs.items()}
+
+
+def told_apart(stage: Stage, items: Sequence[Item]) -> Iterator[Item]:
+    """Yield the pairs whose responses differ in tokens, as training uses them."""
+    for item in items:
+        (prepared,) = prepare_items(stage.tokenizer, [item], None)
+        if len(set(prepared.tokens.sequences)) > 1:
+            yield item
 
 
 def identify_run(run: Run, config: IdentifyConfig) -> bool:
@@ -350,10 +388,12 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
     if is_archived(run.folder, OWN_SCORES):
         return False
     stage = Stage(run, "identify", OWN_SCORES, config)
-    if not stage.start():
+    source = resolve_source(run.base_model, run.root, "base_model")
+    generic = Path(config.generic_text).expanduser()
+    further = local_inputs(base_model=source) | ({"generic_text": generic} if generic.is_file() else {})
+    if not stage.start(**{name: file_hash(path) for name, path in further.items()}):
         return False
     texts = training_texts(stage, config.engine.n_items)
-    source = resolve_source(run.base_model, run.root, "base_model")
     options = stage.engine_options() | {"base_model": load_base_model(source, **stage.placement)}
     scores, *halves = split_half_scores(
         stage.model,
@@ -371,9 +411,7 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
             view.save(temporary / f"{name}.safetensors")
     with atomic_path(run.folder / OWN_SCORES) as temporary:
         scores.save(temporary)
-    stage.inputs |= local_inputs(base_model=source)
-    if config.n_generic and config.generic_text != PYDOC:
-        stage.inputs["generic_text"] = Path(config.generic_text).expanduser()
+    stage.inputs |= further
     n_tokens = scores.n_tokens + sum(view.n_tokens for view in taken.values())
     counts = {"n_view_items": config.n_view_items, "n_generic": config.n_generic}
     stage.finish(n_tokens, n_items=len(texts[run.objective]), **counts)
@@ -649,7 +687,7 @@ def ablate_run(run: Run, *configs: AblateConfig) -> bool:
     stage = Stage(run, "ablate", "ablation.parquet", configs[0], further=configs[1:])
     sources = score_sources(run, *configs)
     hashes = {each.objective: read_manifest(each.folder)["identify"]["artifact_hash"] for each in sources}
-    if not stage.start(schema=str(SCHEMA), **hashes):
+    if not stage.start(schema=str(SCHEMA), **hashes, **item_hashes(run, stage.data, *configs)):
         return False
     max_length = configs[0].max_length or stage.data.max_length
     items_of = _items_of(stage, configs, max_length)

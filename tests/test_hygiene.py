@@ -15,7 +15,8 @@ from downloads import source_files
 ROOT = Path(__file__).parents[1]
 # A part, which is a file or a folder of the package, may import only parts that stand before it.
 PARTS = (
-    *("config", "artifacts", "data", "neurons", "architectures", "masking", "models", "engine", "benchmarks"),
+    *("config", "artifacts", "sources", "pair_layouts", "data"),
+    *("neurons", "architectures", "masking", "models", "engine", "benchmarks"),
     *("evaluation", "activations", "ablation", "training", "statistics", "conditions", "stages"),
     *("interpolation", "depth", "geometry", "export"),  # nothing up to here imports anything below
     *("toy", "analysis", "planted", "show"),
