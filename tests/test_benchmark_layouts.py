@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tension_utils.benchmarks import load as benchmarks
 from tension_utils.benchmarks.items import STYLES, BenchmarkUnavailable, read_turns
 from tension_utils.benchmarks.layouts import REWARD_BENCH, REWARD_BENCH_2, RM_BENCH, parse_rm_bench
-from tension_utils.benchmarks.load import BENCHMARKS, load_benchmark, load_benchmarks
+from tension_utils.benchmarks.load import BENCHMARKS, benchmark_files, load_benchmark, load_benchmarks
 from tension_utils.data import Turn
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -428,3 +428,42 @@ def test_benchmarks_side_by_side(source: Callable[[str], Path]) -> None:
     items = loaded.items
     assert list(loaded.not_run) == ["rmb"] and len({item.item_id for item in items}) == len(items)
     assert set(Counter(item.benchmark for item in items)) == set(sources)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_files_that_a_benchmark_is_read_from_are_listed(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path, name, ROWS[name](0))
+    (tmp_path / ".DS_Store").write_text("no data")
+    assert benchmark_files(name, tmp_path, {}) == [file]
+    assert benchmark_files(name, None, {}) == [] == benchmark_files(name, tmp_path / "none", {})
+
+
+def test_a_clone_with_parts_beside_the_whole_is_read_once(tmp_path: Path) -> None:
+    write(tmp_path, "rm-bench", rm_row(0), file="data/chat_filtered.json")
+    write(tmp_path, "rm-bench", rm_row(0), rm_row(1), file="data/total_dataset.json")
+    assert len(load_benchmark("rm-bench", tmp_path)) == 18
+
+
+def test_an_export_is_read_by_the_name_of_its_split(tmp_path: Path) -> None:
+    file = tmp_path / "filtered.jsonl"
+    file.write_text(json.dumps(bench_row(0)) + "\n")
+    assert len(load_benchmark("reward-bench", tmp_path)) == 1
+    file.rename(tmp_path / "mine.jsonl")
+    with pytest.raises(ValueError, match=r"expected a file filtered with one of .jsonl, .*; got \['mine.jsonl'\]"):
+        load_benchmark("reward-bench", tmp_path)
+
+
+@pytest.mark.parametrize("count", [True, float("inf"), float("nan"), "1", 0.5])
+def test_a_count_that_is_no_whole_number_names_the_row(tmp_path: Path, count: object) -> None:
+    (tmp_path / "test.jsonl").write_text(
+        json.dumps(bench_2_row("1", num_correct=count)).replace("Infinity", "1e999").replace("NaN", "null") + "\n"
+    )
+    with pytest.raises(ValueError, match=r"test.jsonl, line 1: expected (a whole number of )?chosen"):
+        load_benchmark("reward-bench-2", tmp_path)
+
+
+@pytest.mark.parametrize("subset", [["math-prm"], None, 3, {"a": 1}])
+def test_a_subset_that_is_no_text_is_one_clear_error(tmp_path: Path, subset: object) -> None:
+    (tmp_path / "filtered.jsonl").write_text(json.dumps(bench_row(0, subset)) + "\n")
+    with pytest.raises(ValueError, match="line 1: subset: expected one of alpacaeval-easy"):
+        load_benchmark("reward-bench", tmp_path)

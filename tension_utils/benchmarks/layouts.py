@@ -88,6 +88,11 @@ def parse_reward_bench(row: dict, place: str) -> list[BenchmarkItem]:
     ]
 
 
+def count_of(row: dict, column: str) -> object:
+    """Return a count as it is, and -1, which no list has, where it is missing."""
+    return -1 if row[column] is None else row[column]
+
+
 def parse_reward_bench_2(row: dict, place: str) -> list[BenchmarkItem]:
     """Parse a row of allenai/reward-bench-2: one prompt, lists of chosen and rejected responses.
 
@@ -95,8 +100,8 @@ def parse_reward_bench_2(row: dict, place: str) -> list[BenchmarkItem]:
         ValueError: if a list has another length than its count; the authors score by position, so it must hold.
     """
     subset = check_choice(f"{place}: subset", row["subset"], REWARD_BENCH_2)
-    chosen = read_texts(row["chosen"], "chosen", place, row["num_correct"])
-    rejected = read_texts(row["rejected"], "rejected", place, row["num_incorrect"])
+    chosen = read_texts(row["chosen"], "chosen", place, count_of(row, "num_correct"))
+    rejected = read_texts(row["rejected"], "rejected", place, count_of(row, "num_incorrect"))
     check_different(chosen, rejected, place)
     item_id = f"reward-bench-2/{subset}/{read_id(row, place)}"
     prompt = read_user(row, place)
