@@ -74,7 +74,7 @@ def _items(options: argparse.Namespace) -> list:
         subsets = there if any(there.values()) else HH_SUBSETS
     subsets = {objective: names or () for objective, names in subsets.items()}
     try:
-        items = load_benchmark(name, source, subsets=subsets, bad_pairs=options.bad_pairs)
+        items = load_benchmark(name, source, subsets=subsets, unusable_items=options.unusable_items)
     except BenchmarkUnavailable as error:
         raise FileNotFoundError(str(error)) from error
     return first_prompts(items, options.n_items)
@@ -85,8 +85,8 @@ def _groups(subject: _Subject, items: list) -> list:
     from tension_utils.evaluation import group_by_prompt
 
     groups, left_out = group_by_prompt(subject.tokenizer, items, subject.max_length, subject.template)
-    if left_out:
-        print(f"tension: left out {len(left_out)} of {len(items)} items, longer than max_length", file=sys.stderr)
+    for reason, lost in left_out.items():
+        print(f"tension: left out {len(lost)} of {len(items)} items: {reason}", file=sys.stderr)
     return groups
 
 
@@ -231,7 +231,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     for objective in SINGLE_OBJECTIVES:
         add(f"--{objective}", nargs="+", metavar="SUBSET", help=f"folders of a data set whose pairs are {objective}")
     add("--n-items", type=int, default=100, help="prompts per subset; 0 takes all (100)")
-    add("--bad-pairs", choices=BAD_PAIRS, default="error", help="what to do with an unusable row (error)")
+    add("--unusable-items", choices=BAD_PAIRS, default="drop", help="what to do with an unusable row (drop)")
     add("--max-length", type=int, default=1024, help="tokens per text; longer prompts lose their left part (1024)")
     add("--tokens-per-batch", type=int, help="tokens computed together")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the backbone (float32)")

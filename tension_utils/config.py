@@ -36,9 +36,10 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     >>> check_choice("objective", "helpful", ("helpful", "harmless"))
     'helpful'
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         known = ", ".join(map(str, choices))
-        raise ValueError(f"{name}: expected one of {known}; got {value!r}{nearest(value, choices)}")
+        near = nearest(value, choices) if isinstance(value, str) else ""
+        raise ValueError(f"{name}: expected one of {known}; got {value!r}{near}")
     return value
 
 
@@ -373,6 +374,7 @@ class EvaluateConfig:
         max_length: tokens per sequence; 0 is that of training.
         n_template_check: prompts per (benchmark, subset) that are scored a second time, in the published template.
         items_of: benchmark -> prompts per subset, where it differs from ``engine.n_items``.
+        unusable_items: what to do with a test item that has an empty response or one that is both chosen and rejected.
     """
 
     benchmarks: some(Literal[BENCHMARKS]) = ("hh-rlhf",)
@@ -381,6 +383,7 @@ class EvaluateConfig:
     max_length: whole(0) = 0
     n_template_check: whole(0) = 0
     items_of: Mapping[str, whole(0)] = field(default_factory=dict)
+    unusable_items: Literal[BAD_PAIRS] = "drop"
 
     def __post_init__(self) -> None:
         for name, values in (("benchmark_sources", self.sources), ("benchmark_items", self.items_of)):

@@ -1,34 +1,22 @@
 """From a row of a preference dataset to an item and its tokens; splits, and what every arm is trained on."""
 
 import dataclasses
-import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-from datasets import load_dataset
-from datasets.exceptions import DatasetGenerationError
 from jinja2 import TemplateError
 from numpy.typing import ArrayLike
 from scipy.special import comb
 from transformers import PreTrainedTokenizerFast
 
-from tension_utils.artifacts import read_jsonl
 from tension_utils.config import ARMS, SINGLE_OBJECTIVES, TEMPLATE_NAMES, DataConfig, check_choice
-
-ROLE_NAMES = {"human": "Human", "assistant": "Assistant"}
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn of a dialogue: ``role`` is a key of `MESSAGE_ROLES`, ``content`` its text without surrounding space."""
-
-    role: str
-    content: str
+from tension_utils.pair_layouts import ROLE_NAMES, BadPairError, Pair, Turn, read_pair
+from tension_utils.sources import load_rows
 
 
 @dataclass(frozen=True)
@@ -332,190 +320,160 @@ def tokenize_item(
     )
 
 
-ANSWER_MARK = "\n\nAssistant:"
-
-TURN_PATTERN = re.compile(r"\n\n(Human|Assistant):")
-
-ROLES = {name: role for role, name in ROLE_NAMES.items()}
-
-
-class BadPairError(ValueError):
-    """A row that is no usable preference pair; ``reason`` is a short key for counting."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
 @dataclass(frozen=True)
 class Split:
-    """Items of one split with their original rows, and how many rows were left out for which reason."""
+    """Items of one split with their original rows, how many rows were left out for which reason, and their layout."""
 
     items: tuple[Item, ...]
     rows: tuple[dict, ...]
     n_dropped: dict[str, int]
+    layout: str
 
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """Disjoint training and validation items of one objective, and how many rows were left out for which reason."""
+    """Training and validation items of one objective, disjoint by content.
+
+    Args:
+        train: items.
+        validation: items.
+        n_dropped: rows left out, by reason; those that are in validation too are "also in validation".
+        layouts: subset -> layout that its rows were read as.
+    """
 
     train: tuple[Item, ...]
     validation: tuple[Item, ...]
     n_dropped: dict[str, int]
+    layouts: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def is_local(source: str) -> bool:
-    """Say whether ``source`` means a folder; a public name has the form ``owner/name``."""
-    return Path(source).is_dir() or source.startswith((".", "/", "~")) or source.count("/") > 1
-
-
-def local_files(source: str, subset: str, split: str) -> list[Path]:
-    """Return the JSONL files of one split in a local folder.
-
-    Raises:
-        FileNotFoundError: if the folder, its subset or the split is missing; says what is there.
-    """
-    folder = Path(source).expanduser() / subset
-    if not folder.is_dir():
-        parent = folder.parent
-        there = f"{parent} has {sorted(p.name for p in parent.glob('*/'))}" if parent.is_dir() else f"no {parent} here"
-        raise FileNotFoundError(f"data_source: expected the folder {folder}; {there}; mend data_source or subsets")
-    present = sorted(folder.iterdir())
-    files = [p for p in present if re.fullmatch(rf"{split}([-._ 0-9].*)?\.jsonl(\.gz)?", p.name)]
-    if not files:
-        raise FileNotFoundError(
-            f"data_source: expected a file {split}.jsonl or {split}.jsonl.gz in {folder}; it has "
-            f"{[p.name for p in present]}"
-        )
-    return files
-
-
-def load_rows(source: str, subset: str, split: str) -> tuple[list[dict], list[str]]:
-    """Load one split with ``datasets.load_dataset(source, data_dir=subset)``.
-
-    Returns:
-        The rows, and where each comes from: file and line of a local folder, number of a public dataset's row.
-
-    Raises:
-        FileNotFoundError: if the folder, its subset or the split is missing, or the public name cannot be reached.
-        ValueError: if a line is not JSON (names file and line), or there is no row.
-    """
-    places = []
-    if is_local(source):
-        files = local_files(source, subset, split)
-        places = [f"{file}, line {number}" for file in files for number, _ in read_jsonl(file)]
-        if not places:
-            raise ValueError(f"{files[0]}: expected at least one pair; the file is empty, make or copy it again")
-        source = str(Path(source).expanduser())
-    try:
-        rows = load_dataset(source, data_dir=subset, split=split).to_list()
-    except DatasetGenerationError as error:
-        raise ValueError(f"data_source: {source}/{subset}, split {split}, could not be read: {error}") from error
-    except (ConnectionError, FileNotFoundError) as error:
-        raise FileNotFoundError(
-            f"data_source: {source!r} is neither a folder here nor a public dataset that can be reached: {error}"
-        ) from error
-    if places and len(rows) != len(places):
-        raise ValueError(
-            f"data_source: expected {len(places)} rows, the lines of {[str(file) for file in files]}; datasets read "
-            f"{len(rows)}; keep no other files of this split in the folder"
-        )
-    return rows, places or [f"{source}/{subset}/{split}, row {number}" for number in range(1, len(rows) + 1)]
-
-
-def parse_dialogue(text: str) -> tuple[tuple[Turn, ...], str]:
-    r"""Split a dialogue into the turns before the last answer, and that answer.
-
-    >>> parse_dialogue("\n\nHuman: Hi\n\nAssistant: Hello")
-    ((Turn(role='human', content='Hi'),), 'Hello')
-    """
-    before, mark, response = text.rpartition(ANSWER_MARK)
-    start, *parts = TURN_PATTERN.split(before)
-    turns = tuple(Turn(ROLES[role], said.strip()) for role, said in zip(parts[::2], parts[1::2], strict=True))
-    is_answer = mark and not TURN_PATTERN.search(response)
-    if not is_answer or start.strip() or not turns or turns[-1].role != "human":
-        raise BadPairError(
-            "no dialogue", "expected turns '\\n\\nHuman: ...\\n\\nAssistant: ...' that end with an answer"
-        )
-    return turns, response.strip()
-
-
-def parse_pair(row: dict, place: str) -> Item:
-    """Turn a row of the HH-RLHF layout into an item.
+def parse_pair(row: dict, place: str, objective: str = "") -> Item:
+    """Turn a row of any layout of `pair_layouts` into an item.
 
     Raises:
         BadPairError: if a field is missing, a response is empty, both are the same, or the prompts differ.
     """
+    return _as_item(_read_placed(row, place, objective), place)
+
+
+def _as_item(found: Pair, item_id: str) -> Item:
+    return Item(item_id, found.prompt, (found.chosen,), (found.rejected,))
+
+
+def _read_placed(row: dict, place: str, objective: str) -> Pair:
+    """Do what `pair_layouts.read_pair` does; errors name the place and the remedy."""
     try:
-        for field in ("chosen", "rejected"):
-            if not isinstance(row.get(field), str):
-                got = {name: type(value).__name__ for name, value in row.items() if value is not None}
-                raise BadPairError("missing field", f"expected a text field {field!r}; got {got}")
-        (prompt, chosen), (other_prompt, rejected) = parse_dialogue(row["chosen"]), parse_dialogue(row["rejected"])
-        if prompt != other_prompt:
-            raise BadPairError("different prompts", "expected chosen and rejected to answer the same prompt")
-        if not chosen or not rejected:
-            raise BadPairError("empty response", "expected two non-empty responses")
-        if chosen == rejected:
-            raise BadPairError("identical responses", "expected chosen and rejected to differ")
+        return read_pair(row, objective)
     except BadPairError as error:
-        raise BadPairError(error.reason, f"{place}: {error}; mend or remove the row, or set bad_pairs='drop'") from None
-    return Item(place, prompt, (chosen,), (rejected,))
+        remedy = "mend or remove the row, or set unusable_pairs to 'drop'"
+        raise BadPairError(error.reason, f"{place}: {error}; {remedy}") from None
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
-def read_split(source: str, subset: str, split: str, bad_pairs: str = "error") -> Split:
+def read_split(source: str, subset: str, split: str, bad_pairs: str = "error", objective: str = "") -> Split:
     """Read and check one split of one subset.
 
     Args:
-        source: public dataset name or local folder of the layout of Anthropic/hh-rlhf.
+        source: public dataset name or local folder, in any layout of `pair_layouts`.
         subset: its folder, such as "helpful-base".
         split: "train" or "test".
         bad_pairs: "error" stops at the first unusable row, "drop" leaves it out and counts it.
+        objective: whose label is taken where rows have several; "" is the one that the subset's name begins with.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_rows` and `parse_pair`.
+        FileNotFoundError, ValueError: see `sources.load_rows` and `parse_pair`.
     """
-    rows, places = load_rows(source, subset, split)
-    items, kept, n_dropped = [], [], Counter()
-    for number, (row, place) in enumerate(zip(rows, places, strict=True), start=1):
+    objective = objective or next((name for name in SINGLE_OBJECTIVES if subset.startswith(name)), "")
+    rows = load_rows(source, subset, split)
+    items, kept, n_dropped, layouts = [], [], Counter(), {}
+    for number, (place, row) in enumerate(rows, start=1):
         try:
-            item = parse_pair(row, place)
+            found = _read_placed(row, place, objective)
         except BadPairError as error:
             if bad_pairs == "error":
                 raise
             n_dropped[error.reason] += 1
             continue
-        items.append(Item(f"{subset}/{split}/{number}", item.prompt, item.chosen, item.rejected))
+        layouts.setdefault(found.layout, place)
+        items.append(_as_item(found, f"{subset}/{split}/{number}"))
         kept.append(row)
     if not items:
         raise ValueError(
             f"{source}/{subset}, split {split}: expected at least one usable pair; got {len(rows)} rows, left out "
             f"{dict(n_dropped)}"
         )
-    return Split(tuple(items), tuple(kept), dict(n_dropped))
+    if len(layouts) > 1:
+        raise ValueError(f"{source}/{subset}, split {split}: expected one layout; got {layouts}; separate the rows")
+    return Split(tuple(items), tuple(kept), dict(n_dropped), *layouts)
+
+
+def plain(text: str) -> str:
+    """Return a text in a form that is the same for all spellings of it: NFKC, lower case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def content_key(item: Item) -> tuple[tuple[tuple[str, str], ...], frozenset[str]]:
+    """Return what makes two items the same whatever their ids and labels are: prompt and responses, by `plain`."""
+    prompt = tuple((turn.role, plain(turn.content)) for turn in item.prompt)
+    return prompt, frozenset(map(plain, item.responses))
+
+
+def without(items: Sequence[Item], others: Sequence[Item]) -> list[Item]:
+    """Return the items whose content is in none of the others."""
+    known = {content_key(item) for item in others}
+    return [item for item in items if content_key(item) not in known]
+
+
+def read_objective(config: DataConfig, objective: str) -> dict[str, Split]:
+    """Return the training split of every subset of a single objective; ids tell objectives with one subset apart."""
+    shared = shared_subsets(config)
+    splits = {}
+    for subset in config.subsets[objective]:
+        split = read_split(config.source, subset, "train", config.bad_pairs, objective)
+        if subset in shared:
+            items = [dataclasses.replace(item, item_id=f"{item.item_id}/{objective}") for item in split.items]
+            split = dataclasses.replace(split, items=tuple(items))
+        splits[subset] = split
+    return splits
+
+
+def shared_subsets(config: DataConfig) -> list[str]:
+    """Return the subsets that belong to both objectives: their rows have a label for each."""
+    first, second = (config.subsets[objective] for objective in SINGLE_OBJECTIVES)
+    return [subset for subset in first if subset in second]
 
 
 def split_single(config: DataConfig, objective: str, seed: int) -> TrainingPairs:
     """Shuffle the pairs of a single objective by ``seed`` and cut validation, then training pairs.
 
+    A pair whose content is also in validation is no training pair.
+
     Raises:
         ValueError: if there are fewer pairs than asked for.
     """
-    splits = [read_split(config.source, subset, "train", config.bad_pairs) for subset in config.subsets[objective]]
-    items = [item for split in splits for item in split.items]
-    n_validation, n_train = config.n_validation_pairs, config.n_train_pairs or len(items) - config.n_validation_pairs
-    if n_train < 1 or len(items) < n_validation + n_train:
-        raise ValueError(
-            f"n_train_pairs: expected at most {len(items) - n_validation} for {objective} "
-            f"({len(items)} pairs, {n_validation} of them for validation); got {config.n_train_pairs}"
-        )
+    splits = read_objective(config, objective)
+    items = [item for split in splits.values() for item in split.items]
     rng = np.random.default_rng([seed, SINGLE_OBJECTIVES.index(objective)])
     order = [items[i] for i in rng.permutation(len(items))]
-    n_dropped = sum((Counter(split.n_dropped) for split in splits), Counter())
-    return TrainingPairs(
-        tuple(order[n_validation : n_validation + n_train]), tuple(order[:n_validation]), dict(n_dropped)
-    )
+    validation = order[: config.n_validation_pairs]
+    rest = without(order[config.n_validation_pairs :], validation)
+    n_repeated = max(0, len(items) - len(validation) - len(rest))
+    n_train = config.n_train_pairs or len(rest)
+    if n_train < 1 or len(rest) < n_train:
+        repeated = f" and {n_repeated} more with the same content" if n_repeated else ""
+        raise ValueError(
+            f"n_train_pairs: expected at most {len(items) - config.n_validation_pairs - n_repeated} for {objective} "
+            f"({len(items)} pairs, {config.n_validation_pairs} of them for validation{repeated}); got "
+            f"{config.n_train_pairs}"
+        )
+    n_dropped = sum((Counter(split.n_dropped) for split in splits.values()), Counter())
+    n_dropped += Counter({REPEATED: n_repeated})
+    layouts = {subset: split.layout for subset, split in splits.items()}
+    return TrainingPairs(tuple(rest[:n_train]), tuple(validation), dict(n_dropped), layouts)
+
+
+REPEATED = "also in validation"
 
 
 def training_pairs(config: DataConfig, arm: str, seed: int) -> TrainingPairs:
@@ -545,10 +503,14 @@ def training_pairs(config: DataConfig, arm: str, seed: int) -> TrainingPairs:
             kept += items[:n_kept]
         return tuple(kept[i] for i in rng.permutation(len(kept))) if len(parts) > 1 else tuple(kept)
 
-    train, validation = mix("train"), mix("validation")
+    mixed, validation = mix("train"), mix("validation")
+    train = tuple(without(mixed, validation))
     n_dropped = sum((Counter(part.n_dropped) for part in parts.values()), Counter())
+    n_dropped += Counter({REPEATED: len(mixed) - len(train)})
     coin = np.random.default_rng([seed, *arm.encode()])
-    return TrainingPairs(*(relabel(items, ARMS[arm].labels, coin) for items in (train, validation)), dict(n_dropped))
+    given = (relabel(items, ARMS[arm].labels, coin) for items in (train, validation))
+    layouts = {f"{objective}: {subset}": name for objective, of in parts.items() for subset, name in of.layouts.items()}
+    return TrainingPairs(*given, dict(n_dropped), layouts)
 
 
 def relabel(items: tuple[Item, ...], labels: str, coin: np.random.Generator) -> tuple[Item, ...]:

@@ -190,7 +190,7 @@ class PromptGroup:
 
 def group_by_prompt(
     tokenizer: PreTrainedTokenizerFast, items: Sequence[BenchmarkItem], max_length: int, template: str = "hh"
-) -> tuple[list[PromptGroup], list[BenchmarkItem]]:
+) -> tuple[list[PromptGroup], dict[str, list[BenchmarkItem]]]:
     """Tokenize every prompt of a subset with all responses that its items name.
 
     Args:
@@ -200,22 +200,36 @@ def group_by_prompt(
         template: of `config.TEMPLATE_NAMES`.
 
     Returns:
-        The groups, in the order of their first items, and the items left out because a response of theirs leaves no
-        room for its prompt.
+        The groups, in the order of their first items, and the items left out by reason: "too long" if a response of
+        theirs leaves no room for its prompt, "identical tokens" if a chosen and a rejected one are the same tokens.
     """
     by_prompt: dict[tuple[str, str, tuple[Turn, ...]], list[BenchmarkItem]] = {}
     for item in items:
         by_prompt.setdefault((item.benchmark, item.subset, item.prompt), []).append(item)
-    groups, left_out = [], []
+    groups, left_out = [], {"too long": [], "identical tokens": []}
     for own in by_prompt.values():
         try:
-            groups.append(_group(tokenizer, own, max_length, template))
+            group = _group(tokenizer, own, max_length, template)
         except ResponseTooLongError:
             too_long = _too_long(tokenizer, own, max_length, template)
-            left_out += [item for item in own if too_long & set(item.responses)]
-            if kept := [item for item in own if not too_long & set(item.responses)]:
-                groups.append(_group(tokenizer, kept, max_length, template))
+            left_out["too long"] += [item for item in own if too_long & set(item.responses)]
+            own = [item for item in own if not too_long & set(item.responses)]
+            if not own:
+                continue
+            group = _group(tokenizer, own, max_length, template)
+        if same := _same_tokens(group):
+            left_out["identical tokens"] += same
+            if not (own := [item for item in own if item not in same]):
+                continue
+            group = _group(tokenizer, own, max_length, template)
+        groups.append(group)
     return groups, left_out
+
+
+def _same_tokens(group: PromptGroup) -> list[BenchmarkItem]:
+    """Return the items whose chosen and rejected responses a tokenizer does not tell apart."""
+    tokens = dict(zip(group.responses, group.prepared.tokens.sequences, strict=True))
+    return [item for item in group.items if {tokens[r] for r in item.chosen} & {tokens[r] for r in item.rejected}]
 
 
 def _group(

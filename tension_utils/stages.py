@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -224,14 +225,22 @@ def base_source(run: Run) -> str | None:
     return resolve_source(name, run.root, "base_model") if name else None
 
 
-def load_items(run: Run, data: DataConfig, config: EvaluateConfig | ItemsConfig) -> LoadedBenchmarks:
+def load_items(
+    run: Run, data: DataConfig, config: EvaluateConfig | ItemsConfig | AblateConfig, unusable_items: str = "drop"
+) -> LoadedBenchmarks:
     """Load the benchmarks that can be reached and keep the first prompts of every subset, as many as are asked for.
+
+    Args:
+        run: gives the place of the toy benchmark.
+        data: gives the place of the training data's test split.
+        config: which benchmarks.
+        unusable_items: see `EvaluateConfig`; an evaluation has stopped at them, or left them out.
 
     Raises:
         ValueError: for an unknown benchmark; lists the known ones.
     """
     sources = {"hh-rlhf": data.source, TOY: toy_benchmark(run.root)} | dict(config.sources)
-    loaded = load_benchmarks(config.benchmarks, sources, subsets=data.subsets, bad_pairs=data.bad_pairs)
+    loaded = load_benchmarks(config.benchmarks, sources, subsets=data.subsets, unusable_items=unusable_items)
     kept = []
     for name in config.benchmarks:
         own = [item for item in loaded.items if item.benchmark == name]
@@ -255,7 +264,7 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
     stage = Stage(run, "evaluate", "evaluation.parquet", config, beside=beside)
     if not stage.start():
         return False
-    loaded = load_items(run, stage.data, config)
+    loaded = load_items(run, stage.data, config, config.unusable_items)
     max_length = config.max_length or stage.data.max_length
     options = stage.engine_options() | {"max_length": max_length}
     groups, left_out = group_by_prompt(stage.tokenizer, loaded.items, max_length, stage.template)
@@ -267,12 +276,15 @@ def evaluate_run(run: Run, config: EvaluateConfig) -> bool:
         write_table(run.folder / "template_check.parquet", again)
     table = score_groups(stage.model, stage.tokenizer, groups, **options).assign(**run.label)
     write_table(run.folder / "evaluation.parquet", table)
-    n_too_long = Counter(f"{item.benchmark}/{item.subset}" for item in left_out)
+    n_too_long = Counter(f"{item.benchmark}/{item.subset}" for item in left_out["too long"])
+    n_dropped = {name: Counter(of) for name, of in loaded.n_dropped.items()}
+    for item in left_out["identical tokens"]:
+        n_dropped.setdefault(item.benchmark, Counter())["identical tokens"] += 1
     stage.finish(
         int(table.n_tokens.sum()),
         n_items=len(table),
         n_too_long=dict(n_too_long),
-        n_dropped=loaded.n_dropped,
+        n_dropped=n_dropped,
         not_run=loaded.not_run,
     )
     return True
@@ -370,7 +382,15 @@ def training_texts(stage: Stage, n_items: int) -> dict[str, list[Item]]:
     """
     objectives = dict.fromkeys((stage.run.objective, *SINGLE_OBJECTIVES))
     pairs = {objective: training_pairs(stage.data, objective, stage.run.seed).train for objective in objectives}
-    return {objective: list(items)[: n_items or None] for objective, items in pairs.items()}
+    return {objective: list(islice(told_apart(stage, of), n_items or None)) for objective, of in pairs.items()}
+
+
+def told_apart(stage: Stage, items: Sequence[Item]) -> Iterator[Item]:
+    """Yield the pairs whose responses differ in tokens, as training uses them."""
+    for item in items:
+        (prepared,) = prepare_items(stage.tokenizer, [item], None)
+        if len(set(prepared.tokens.sequences)) > 1:
+            yield item
 
 
 def identify_run(run: Run, config: IdentifyConfig) -> bool:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -206,28 +207,39 @@ def uses_bfloat16(precision: str, device: torch.device) -> bool:
 
 def tokenize_pairs(
     tokenizer: PreTrainedTokenizerFast, items: Sequence[Item], data: DataConfig, template: str = "hh"
-) -> tuple[list[PreparedItem], int]:
-    """Return the pairs as tokens, and how many were left out for their length.
+) -> tuple[list[PreparedItem], Counter]:
+    """Return the pairs as tokens, and how many were left out as "too long" or for "identical tokens".
 
     Raises:
-        ValueError: names the pair that exceeds ``max_length`` if ``long_pairs`` is "error".
+        ValueError: names the pair that exceeds ``max_length`` if ``long_pairs`` is "error", and the one whose two
+            responses are the same tokens if ``bad_pairs`` is.
     """
-    kept, n_dropped = [], 0
+    kept, n_dropped = [], Counter()
     for item in items:
         max_length = data.max_length if data.long_pairs == "truncate" else NEVER
         (prepared,) = prepare_items(tokenizer, [item], max_length, template)
         longest = max(map(len, prepared.tokens.sequences))
-        if longest <= data.max_length:
+        if len(set(prepared.tokens.sequences)) == 1:
+            if data.bad_pairs == "error":
+                raise ValueError(
+                    f"{item.item_id}: expected two responses that the tokenizer tells apart; got the same tokens; mend "
+                    "or remove the row, or set unusable_pairs to 'drop'"
+                )
+            n_dropped["identical tokens"] += 1
+        elif longest <= data.max_length:
             kept.append(prepared)
-            continue
-        if data.long_pairs == "error":
+        elif data.long_pairs == "error":
             raise ValueError(
                 f"{item.item_id}: expected a pair of at most max_length={data.max_length} tokens; got {longest}; "
-                "raise max_length (within the model's context) or set long_pairs to 'drop' or 'truncate'"
+                "raise max_length (within the model's context), or set unusable_pairs to 'drop' (in a DataConfig "
+                "long_pairs to 'drop' or 'truncate')"
             )
-        n_dropped += 1
+        else:
+            n_dropped["too long"] += 1
     if not kept:
-        raise ValueError(f"max_length: expected at least one pair within {data.max_length} tokens; all are longer")
+        raise ValueError(
+            f"max_length: expected at least one usable pair within {data.max_length} tokens; left out {dict(n_dropped)}"
+        )
     return kept, n_dropped
 
 
@@ -497,7 +509,7 @@ def train_run(run: Run, data: DataConfig, config: TrainConfig, mask: NeuronMask 
     if mask is not None:
         check_shape(model, mask.neurons)
     pairs = training_pairs(local, run.objective, run.seed)
-    (train, n_long_train), (validation, n_long_validation) = (
+    (train, of_train), (validation, of_validation) = (
         tokenize_pairs(tokenizer, items, data) for items in (pairs.train, pairs.validation)
     )
     label = f"{run.objective}, seed {run.seed}"
@@ -505,13 +517,10 @@ def train_run(run: Run, data: DataConfig, config: TrainConfig, mask: NeuronMask 
     model, log = train_model(model, train, validation, config, seed=run.seed, label=label, mask=mask, state=state)
     save_reward_model(model, tokenizer, run.folder / "reward_model", mask)
     write_table(run.folder / "train_log.parquet", log)
-    facts = {
-        "beside": BESIDE_MODEL,
-        "n_train": len(train),
-        "n_validation": len(validation),
-        "n_dropped": pairs.n_dropped,
-    }
-    facts |= {"n_too_long": n_long_train + n_long_validation, "n_resumed": state.n_resumed}
+    n_dropped = of_train + of_validation
+    facts = {"beside": BESIDE_MODEL, "n_train": len(train), "n_validation": len(validation)}
+    facts |= {"n_too_long": n_dropped.pop("too long", 0), "n_dropped": pairs.n_dropped | n_dropped}
+    facts |= {"layouts": pairs.layouts, "n_resumed": state.n_resumed}
     facts |= {"is_bfloat16": uses_bfloat16(config.precision, pick_device())}
     n_tokens = int(log["n_tokens"].max())
     record.finish("reward_model", device=device_name(pick_device()), n_tokens=n_tokens, inputs=inputs, **facts)

@@ -187,10 +187,13 @@ def test_system_messages_go_before_the_next_users() -> None:
 @pytest.mark.parametrize(
     "messages, message",
     [
-        ("Hi", "here: expected a list of messages with role and content; got str"),
+        ("Hi", "here: expected a list of messages with role and content as messages; got str"),
         ([], "here: expected a prompt that ends with a user's message; got 0 messages"),
         ([{"role": "assistant", "content": "Hi"}], "here: expected a prompt that ends with a user's message"),
-        ([{"role": "user", "content": "Hi"}, {"role": "system", "content": "Hi"}], "here: expected a prompt that ends"),
+        (
+            [{"role": "user", "content": "Hi"}, {"role": "system", "content": "Hi"}],
+            "here: expected a user's message after",
+        ),
         ([{"role": "tool", "content": "Hi"}], "here: expected a role of user, assistant, system; got 'tool'"),
         ([{"role": "user"}], "here: expected content of message 0 to be a text; got NoneType"),
         ([{"role": "user", "content": " "}], "here: expected a non-empty content of message 0"),
@@ -233,7 +236,7 @@ BAD_ROWS = [
     ("rmb", bon_row(bon_best={"llm_name": "a"}), r"expected bon_best\[0\] to be a text; got NoneType"),
     ("rmb", bon_row(loser_list=[]), "expected loser_list to be a list of one or more texts; got 0 of them"),
     ("rmb", bon_row(loser_list=[{"answer": "good"}]), "expected chosen and rejected responses to differ"),
-    ("rmb", "text", "expected an object; got str"),
+    ("rmb", "text", "expected a JSON object; got str"),
 ]
 
 
@@ -241,7 +244,7 @@ BAD_ROWS = [
 def test_bad_row_names_file_and_row(tmp_path: Path, name: str, row: dict, message: str) -> None:
     file = write(tmp_path, name, ROWS[name](0), row)
     with pytest.raises(ValueError, match=f"^{file}, row 2: {message}"):
-        load_benchmark(name, tmp_path)
+        load_benchmark(name, tmp_path, unusable_items="error")
 
 
 @pytest.mark.parametrize("name", ["reward-bench", "reward-bench-2", "rm-bench"])
@@ -260,7 +263,7 @@ def test_empty_or_broken_file_is_named(tmp_path: Path, name: str, content: str) 
     file = tmp_path / FILES[name]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(content, encoding="latin-1")
-    with pytest.raises(ValueError, match=f"^{file}: expected "):
+    with pytest.raises(ValueError, match=f"^{file}.*: expected "):
         load_benchmark(name, tmp_path)
 
 
@@ -302,16 +305,16 @@ def test_rmb_outside_its_categories(tmp_path: Path, file: str) -> None:
         ("rmb", bon_row(), (bon_row(loser_list=[{"answer": ""}]), bon_row(loser_list=[{"answer": "good"}]))),
     ],
 )
-def test_unusable_rows_are_dropped_and_counted_if_asked(tmp_path: Path, name: str, good: dict, bad: tuple) -> None:
+def test_unusable_rows_are_dropped_and_counted(tmp_path: Path, name: str, good: dict, bad: tuple) -> None:
     write(tmp_path, name, bad[0], good, bad[1])
     with pytest.warns(UserWarning, match=f"{name}: left out 2 rows: {{'empty text': 1, 'identical responses': 1}}"):
-        items = load_benchmark(name, tmp_path, bad_pairs="drop")
+        items = load_benchmark(name, tmp_path)
     assert items and len({item.cluster for item in items}) == 1
     write(tmp_path, name, bad[0], bad[1])
-    with pytest.raises(ValueError, match="expected a usable row here or later; left out"):
-        load_benchmark(name, tmp_path, bad_pairs="drop")
-    with pytest.raises(ValueError, match="bad_pairs: expected one of error, drop; got 'keep'"):
-        load_benchmark(name, tmp_path, bad_pairs="keep")
+    with pytest.raises(ValueError, match="expected a usable row here or before; left out"):
+        load_benchmark(name, tmp_path, unusable_items="drop")
+    with pytest.raises(ValueError, match="unusable_items: expected one of error, drop; got 'keep'"):
+        load_benchmark(name, tmp_path, unusable_items="keep")
 
 
 PUBLIC = {
@@ -421,7 +424,38 @@ def test_reward_bench_keeps_its_subsets(source: Callable[[str], Path]) -> None:
 def test_benchmarks_side_by_side(source: Callable[[str], Path]) -> None:
     sources = {name: source(name) for name in ("rm-bench", "reward-bench", "hh-rlhf")}
     subsets = {"helpful": ("helpful-base",), "harmless": ("harmless-base",)}
-    loaded = load_benchmarks([*sources, "rmb"], sources, subsets=subsets, bad_pairs="drop")
+    loaded = load_benchmarks([*sources, "rmb"], sources, subsets=subsets, unusable_items="drop")
     items = loaded.items
     assert list(loaded.not_run) == ["rmb"] and len({item.item_id for item in items}) == len(items)
     assert set(Counter(item.benchmark for item in items)) == set(sources)
+
+
+def test_a_clone_with_parts_beside_the_whole_is_read_once(tmp_path: Path) -> None:
+    write(tmp_path, "rm-bench", rm_row(0), file="data/chat_filtered.json")
+    write(tmp_path, "rm-bench", rm_row(0), rm_row(1), file="data/total_dataset.json")
+    assert len(load_benchmark("rm-bench", tmp_path)) == 18
+
+
+def test_an_export_is_read_by_the_name_of_its_split(tmp_path: Path) -> None:
+    file = tmp_path / "filtered.jsonl"
+    file.write_text(json.dumps(bench_row(0)) + "\n")
+    assert len(load_benchmark("reward-bench", tmp_path)) == 1
+    file.rename(tmp_path / "mine.jsonl")
+    with pytest.raises(ValueError, match=r"expected a file filtered with one of .jsonl, .*; got \['mine.jsonl'\]"):
+        load_benchmark("reward-bench", tmp_path)
+
+
+@pytest.mark.parametrize("count", [True, float("inf"), float("nan"), "1", 0.5])
+def test_a_count_that_is_no_whole_number_names_the_row(tmp_path: Path, count: object) -> None:
+    (tmp_path / "test.jsonl").write_text(
+        json.dumps(bench_2_row("1", num_correct=count)).replace("Infinity", "1e999").replace("NaN", "null") + "\n"
+    )
+    with pytest.raises(ValueError, match=r"test.jsonl, line 1: expected (a whole number of )?chosen"):
+        load_benchmark("reward-bench-2", tmp_path)
+
+
+@pytest.mark.parametrize("subset", [["math-prm"], None, 3, {"a": 1}])
+def test_a_subset_that_is_no_text_is_one_clear_error(tmp_path: Path, subset: object) -> None:
+    (tmp_path / "filtered.jsonl").write_text(json.dumps(bench_row(0, subset)) + "\n")
+    with pytest.raises(ValueError, match="line 1: subset: expected one of alpacaeval-easy"):
+        load_benchmark("reward-bench", tmp_path)

@@ -5,11 +5,13 @@ import copy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from tension_utils.config import DataConfig
 from tension_utils.data import (
     TEMPLATES,
+    BenchmarkItem,
     Item,
     TokenizedItem,
     Turn,
@@ -19,6 +21,8 @@ from tension_utils.data import (
     tokenize_item,
 )
 from tension_utils.engine.packing import prepare_items, prepare_texts
+from tension_utils.evaluation import group_by_prompt
+from tension_utils.training import tokenize_pairs
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 LONG = 10**6  # tokens: no truncation
@@ -242,3 +246,40 @@ def test_special_tokens_are_where_the_tokenizer_puts_them_with_eos_once_and_stay
     (text,) = prepare_texts(tokenizer, ["Hello"], 1000)
     assert text.tokens.sequences[0][:n_before] == tokens.sequences[0][:n_before]
     assert text.tokens.sequences[0].count(tokenizer.eos_token_id) == 1
+
+
+COMPOSED, DECOMPOSED = "\u00e9", "e\u0301"
+
+
+@pytest.fixture
+def normalizing() -> PreTrainedTokenizerFast:
+    """A tokenizer that reads both spellings of an accent as one."""
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    return tokenizer
+
+
+def test_a_training_pair_of_the_same_tokens_is_left_out_and_counted_or_named(
+    normalizing: PreTrainedTokenizerFast,
+) -> None:
+    items = [make_item("yes", "no"), make_item(COMPOSED, DECOMPOSED)]
+    kept, n_dropped = tokenize_pairs(normalizing, items, DataConfig(bad_pairs="drop"))
+    assert (len(kept), n_dropped) == (1, {"identical tokens": 1})
+    assert len(tokenize_pairs(PLAIN, items, DataConfig())[0]) == 2, "another tokenizer tells them apart"
+    with pytest.raises(
+        ValueError, match="^item: expected two responses that the tokenizer tells apart; .*unusable_pair"
+    ):
+        tokenize_pairs(normalizing, items, DataConfig())
+
+
+def test_a_test_item_of_the_same_tokens_is_left_out_and_the_others_of_its_prompt_stay(
+    normalizing: PreTrainedTokenizerFast,
+) -> None:
+    place = ("toy", "subset", "other", "none", "cluster")
+    prompt = (Turn("human", "Hi"),)
+    good = BenchmarkItem("good", prompt, ("yes",), (COMPOSED,), *place)
+    same = BenchmarkItem("same", prompt, (COMPOSED,), ("no", DECOMPOSED), *place)
+    groups, left_out = group_by_prompt(normalizing, [good, same], LONG)
+    assert [group.items for group in groups] == [(good,)] and groups[0].responses == ("yes", COMPOSED)
+    assert left_out == {"too long": [], "identical tokens": [same]}
+    assert group_by_prompt(normalizing, [same], LONG)[0] == []

@@ -15,9 +15,10 @@ from downloads import source_files
 ROOT = Path(__file__).parents[1]
 # A part, which is a file or a folder of the package, may import only parts that stand before it.
 PARTS = (
-    *("config", "locks", "artifacts", "data", "neurons", "architectures", "checkpoints", "masking", "models", "engine"),
-    *("benchmarks", "evaluation", "activations", "ablation", "training", "adoption", "statistics", "conditions"),
-    *("stages", "interpolation", "depth", "geometry", "export"),  # nothing up to here imports anything below
+    *("config", "locks", "artifacts", "sources", "pair_layouts", "data", "neurons", "architectures", "checkpoints"),
+    *("masking", "models", "engine", "benchmarks", "evaluation", "activations", "ablation", "training", "adoption"),
+    *("statistics", "conditions", "stages", "interpolation", "depth", "geometry", "export"),
+    # nothing up to here imports anything below
     *("toy", "analysis", "planted", "show", "command", "__main__"),
 )
 MODULES = sorted((ROOT / "tension_utils").rglob("*.py"))

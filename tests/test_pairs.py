@@ -16,14 +16,14 @@ from tension_utils.data import (
     BadPairError,
     Item,
     Turn,
-    is_local,
-    parse_dialogue,
     parse_pair,
     read_split,
     render_prompt,
     render_response,
     training_pairs,
 )
+from tension_utils.pair_layouts import parse_dialogue
+from tension_utils.sources import is_local
 
 PROMPT = "\n\nHuman: Hi\n\nAssistant:"
 GOOD = {"chosen": f"{PROMPT} yes", "rejected": f"{PROMPT} no"}
@@ -74,7 +74,7 @@ BAD_ROWS = {
         {**GOOD, "chosen": "\n\nHuman: Hi\n\nAssistant: yes\n\nAssistant: yes"},
     ),
 }
-REMEDY = r"; mend or remove the row, or set bad_pairs='drop'$"
+REMEDY = r"; mend or remove the row, or set unusable_pairs to 'drop'$"
 bad_rows = pytest.mark.parametrize("reason, row", [(reason, row) for reason, rows in BAD_ROWS.items() for row in rows])
 
 
@@ -111,8 +111,8 @@ def test_blank_lines_do_not_shift_line_numbers(tmp_path: Path) -> None:
 
 
 def test_the_right_one_of_several_files_is_named(tmp_path: Path) -> None:
-    write_lines(tmp_path, GOOD, GOOD, name="train-00000.jsonl")
-    file = write_lines(tmp_path, GOOD, {**GOOD, "rejected": PROMPT}, name="train-00001.jsonl")
+    write_lines(tmp_path, GOOD, GOOD, name="train-00000-of-00002.jsonl")
+    file = write_lines(tmp_path, GOOD, {**GOOD, "rejected": PROMPT}, name="train-00001-of-00002.jsonl")
     with pytest.raises(BadPairError, match=f"^{file}, line 2: expected two non-empty responses"):
         read_split(str(tmp_path), "helpful-base", "train")
 
@@ -189,7 +189,7 @@ def test_unreachable_public_name_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("tension_utils.data.load_dataset", unreachable)
+    monkeypatch.setattr("tension_utils.sources.load_dataset", unreachable)
     with pytest.raises(
         FileNotFoundError, match="data_source: 'some/name' is neither a folder here nor a public dataset"
     ):
@@ -203,7 +203,7 @@ def test_public_name_is_read_by_the_same_call_and_places_count_rows(monkeypatch:
         calls.append((name, options))
         return datasets.Dataset.from_list([GOOD, {**GOOD, "rejected": PROMPT}])
 
-    monkeypatch.setattr("tension_utils.data.load_dataset", load)
+    monkeypatch.setattr("tension_utils.sources.load_dataset", load)
     with pytest.raises(BadPairError, match="^Anthropic/hh-rlhf/helpful-base/train, row 2: expected two non-empty"):
         read_split("Anthropic/hh-rlhf", "helpful-base", "train")
     assert calls == [("Anthropic/hh-rlhf", {"data_dir": "helpful-base", "split": "train"})]
@@ -349,8 +349,25 @@ def test_too_many_pairs_asked_says_how_many_there_are(source: Path, values: dict
 
 def test_left_out_rows_are_counted_over_subsets(source: Path) -> None:
     write_lines(source, *numbered(9), {**GOOD, "rejected": GOOD["chosen"]}, name="train.jsonl.gz")
-    write_lines(source, *numbered(9), {**GOOD, "rejected": PROMPT}, {**GOOD, "rejected": GOOD["chosen"]},
+    write_lines(source, *numbered(9, "other"), {**GOOD, "rejected": PROMPT}, {**GOOD, "rejected": GOOD["chosen"]},
                 subset="harmless-base", name="train.jsonl.gz")  # fmt: skip
     pairs = training_pairs(config(source, bad_pairs="drop"), "helpful-harmless", 0)
     assert pairs.n_dropped == {"identical responses": 2, "empty response": 1}
     assert len(pairs.train) + len(pairs.validation) == 18
+
+
+def test_a_pair_of_the_same_content_is_not_in_train_and_validation(tmp_path: Path) -> None:
+    rows = numbered(6)
+    swapped = [{"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+    spelled = [
+        {side: text.replace("good", "Good ").replace("bad", "ＢＡＤ") for side, text in row.items()} for row in rows
+    ]
+    write_lines(tmp_path, *rows, *swapped, *spelled)
+    write_lines(tmp_path, *numbered(6, "harmless"), subset="harmless-base")
+    pairs = training_pairs(config(tmp_path), "helpful", 0)
+    prompts = [{item.prompt for item in items} for items in (pairs.train, pairs.validation)]
+    assert pairs.train and not prompts[0] & prompts[1]
+    assert pairs.n_dropped == {"also in validation": 18 - len(pairs.validation) - len(pairs.train)}
+    n_left = len(pairs.train)
+    with pytest.raises(ValueError, match=rf"at most {n_left} for helpful \(18 pairs, 4 of them .* more with the same"):
+        training_pairs(config(tmp_path, n_train_pairs=n_left + 1), "helpful", 0)

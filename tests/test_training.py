@@ -382,10 +382,10 @@ def test_long_pair_is_named_or_left_out_or_cut(tokenizer: PreTrainedTokenizerFas
     ):
         tokenize_pairs(tokenizer, items, replace(source, max_length=limit))
     kept, n_dropped = tokenize_pairs(tokenizer, items, replace(source, max_length=limit, long_pairs="drop"))
-    assert (len(kept), n_dropped) == (N_PAIRS - 2, 2)
+    assert (len(kept), n_dropped) == (N_PAIRS - 2, {"too long": 2})
     whole, _ = tokenize_pairs(tokenizer, items, source)
     cut, n_dropped = tokenize_pairs(tokenizer, items, replace(source, max_length=limit, long_pairs="truncate"))
-    assert (len(cut), n_dropped) == (N_PAIRS, 0)
+    assert (len(cut), n_dropped) == (N_PAIRS, {})
     for size, before, after in zip(sizes, whole, cut, strict=True):
         excess = max(0, size - limit)
         assert after.tokens.sequences == tuple(ids[excess:] for ids in before.tokens.sequences)

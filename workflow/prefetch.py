@@ -43,7 +43,7 @@ def downloads(values: Mapping, root: Path) -> Iterator[tuple[str, Callable[[], o
     for name in section.get("benchmarks", BENCHMARKS):
         place = section.get("benchmark_sources", {}).get(name)
         if name not in ("hh-rlhf", TOY) and not (place and is_local(place)):
-            yield name, lambda name=name, place=place: load_counted(name, place, bad_pairs="drop")
+            yield name, lambda name=name, place=place: load_counted(name, place, unusable_items="drop")
 
 
 def main() -> int:

@@ -56,7 +56,7 @@ class Train(TypedDict):
     """Chapter 1: how reward models are trained.
 
     Args:
-        data_source: public name, a folder of the layout of HH-RLHF, or `toy`.
+        data_source: public name, a folder of preference pairs in a known layout, or `toy`.
         subsets: folders of the source per objective.
         n_train_pairs: pairs per single objective; 0 takes all that validation leaves.
         n_validation_pairs: pairs per single objective, carved from the train split.
@@ -90,6 +90,7 @@ class Evaluate(TypedDict, total=False):
         benchmark_items: benchmark: prompts per subset, where it differs.
         n_template_check: prompts per subset that are scored in the published template, too.
         max_length: tokens per sequence; 0 is that of training.
+        unusable_items: what to do with a test item that has an empty response or the same one on both sides.
         tokens_per_batch: tokens in one forward pass.
         precision: of the backbone.
     """
@@ -100,6 +101,7 @@ class Evaluate(TypedDict, total=False):
     benchmark_items: dict[str, whole(0)]
     n_template_check: whole(0)
     max_length: whole(0)
+    unusable_items: Literal[BAD_PAIRS]
     tokens_per_batch: whole(1)
     precision: Literal[PRECISIONS]
 

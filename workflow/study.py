@@ -114,6 +114,7 @@ class Study:
             engine=EngineConfig(precision=section.get("precision", "auto")),
             sources=sources,
             max_length=section.get("max_length", 0),
+            unusable_items=section.get("unusable_items", "drop"),
             items_of={name: n for name, n in section.get("benchmark_items", {}).items() if name in benchmarks},
         )
 

@@ -2,18 +2,18 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tension_utils.data import BadPairError, BenchmarkItem, Turn, render_prompt
+from tension_utils.data import BenchmarkItem, render_prompt
+from tension_utils.pair_layouts import BadPairError, Turn, read_messages
+from tension_utils.sources import Row
 
 GROUPS = ("helpful", "harmless", "other")
 
 DIRECTIONS = ("refuse", "respond", "none")
 
 STYLES = ("hard", "normal", "easy", "")
-
-CHAT_ROLES = {"user": "human", "assistant": "assistant"}
 
 
 class BenchmarkUnavailable(Exception):
@@ -74,7 +74,7 @@ def check_columns(row: dict, columns: Collection[str], place: str) -> None:
 
 
 def read_text(value: object, name: str, place: str) -> str:
-    """Return a text without surrounding white space, as `pairs.parse_dialogue` does with HH-RLHF.
+    """Return a text without surrounding white space, as `pair_layouts.parse_dialogue` does with HH-RLHF.
 
     Raises:
         ValueError: if it is no text.
@@ -94,6 +94,8 @@ def read_texts(values: object, name: str, place: str, n: int | None = None) -> t
         ValueError: if it is no list, or of another length.
         BadPairError: if one of them is empty.
     """
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int | float) or n != n or n not in range(1000)):
+        raise ValueError(f"{place}: expected a whole number of {name} responses; got {n!r}; mend or remove the row")
     if not isinstance(values, list) or not values or n not in (None, len(values)):
         got = f"{len(values)} of them" if isinstance(values, list) else type(values).__name__
         raise ValueError(f"{place}: expected {name} to be a list of {n or 'one or more'} texts; got {got}")
@@ -113,45 +115,48 @@ def check_different(chosen: Sequence[str], rejected: Sequence[str], place: str) 
 
 
 def read_turns(messages: object, place: str) -> tuple[Turn, ...]:
-    """Turn chat messages {role, content} into turns that end with a human one.
-
-    The template that training saw has no system turn, so a system message is put before the next user message, with
-    an empty line between.
+    """Return the turns of a prompt of chat messages {role, content}, see `pair_layouts.read_messages`.
 
     Raises:
-        ValueError: if a message has another form or role, or the last one is not a user's.
+        BadPairError: if a message has no text.
+        ValueError: if a message has another form or role, or the last one is not a user's; both name ``place``.
     """
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise ValueError(f"{place}: expected a list of messages with role and content; got {type(messages).__name__}")
-    turns, system = [], []
-    for number, message in enumerate(messages):
-        content = read_text(message.get("content"), f"content of message {number}", place)
-        role = message.get("role")
-        if role == "system":
-            system.append(content)
-        elif role in CHAT_ROLES:
-            before, system = (system, []) if role == "user" else ([], system)
-            turns.append(Turn(CHAT_ROLES[role], "\n\n".join([*before, content])))
-        else:
-            raise ValueError(f"{place}: expected a role of {', '.join(CHAT_ROLES)}, system; got {role!r}")
-    if not turns or turns[-1].role != "human" or system:
+    try:
+        turns = read_messages(messages)
+    except BadPairError as error:
+        message = f"{place}: {error}; mend or remove the row"
+        raise (BadPairError(error.reason, message) if error.reason == "empty text" else ValueError(message)) from None
+    if not turns or turns[-1].role != "human":
         raise ValueError(f"{place}: expected a prompt that ends with a user's message; got {len(messages)} messages")
-    return tuple(turns)
+    if not turns[-1].content:
+        raise BadPairError(
+            "empty text", f"{place}: expected a non-empty content of message {len(messages) - 1}; mend it"
+        )
+    return turns
+
+
+def read_name(value: object, name: str, place: str) -> str:
+    """Return a name that tables and figures show: one line of printable text, without the sign that starts a formula.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or "$" in value:
+        raise ValueError(f"{place}: expected {name} to be a name of printable characters without $; got {value!r}")
+    return value
 
 
 def parse_rows(
-    rows: Sequence[dict],
-    places: Sequence[str],
+    rows: Iterable[Row],
     parse: Callable[[dict, str], list[BenchmarkItem]],
-    bad_pairs: str,
+    unusable_items: str,
 ) -> tuple[list[BenchmarkItem], Counter]:
     """Parse every row, and check that ids are used once.
 
     Args:
-        rows: the rows.
-        places: where each comes from, for errors.
+        rows: place, for errors, and columns of each; one at least.
         parse: turns a row and its place into its items.
-        bad_pairs: "error" stops at the first unusable row, "drop" leaves it out and counts it.
+        unusable_items: "error" stops at the first unusable row, "drop" leaves it out and counts it.
 
     Returns:
         The items, and how many rows were left out for which reason.
@@ -160,12 +165,12 @@ def parse_rows(
         ValueError: if there is no usable row, an id is used twice, or a row is unusable; names file and row.
     """
     items, seen, n_dropped = [], {}, Counter()
-    for row, place in zip(rows, places, strict=True):
+    for place, row in rows:
         try:
             parsed = parse(row, place)
         except BadPairError as error:
-            if bad_pairs == "error":
-                raise BadPairError(error.reason, f"{error}, or set bad_pairs='drop'") from None
+            if unusable_items == "error":
+                raise BadPairError(error.reason, f"{error}, or set unusable_items to 'drop'") from None
             n_dropped[error.reason] += 1
             continue
         for item in parsed:
@@ -175,5 +180,5 @@ def parse_rows(
             seen[item.item_id] = place
         items += parsed
     if not items:
-        raise ValueError(f"{places[0]}: expected a usable row here or later; left out {dict(n_dropped)}")
+        raise ValueError(f"{place}: expected a usable row here or before; left out {dict(n_dropped)}")
     return items, n_dropped

@@ -1,6 +1,5 @@
 """The public layouts of the benchmarks: how one row of each becomes items, and which side of the study it is on."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,12 +14,15 @@ from tension_utils.benchmarks.items import (
     find_folder,
     make_item,
     parse_rows,
+    read_name,
     read_text,
     read_texts,
     read_turns,
 )
 from tension_utils.config import check_choice
-from tension_utils.data import ROLES, BenchmarkItem, Turn
+from tension_utils.data import BenchmarkItem
+from tension_utils.pair_layouts import ROLES, Turn
+from tension_utils.sources import read_rows
 
 # (group, direction) per subset. Source: METHOD.md, section 1, table, and section 2, fact 4.
 HELPFUL, OTHER = ("helpful", "none"), ("other", "none")
@@ -86,6 +88,11 @@ def parse_reward_bench(row: dict, place: str) -> list[BenchmarkItem]:
     ]
 
 
+def count_of(row: dict, column: str) -> object:
+    """Return a count as it is, and -1, which no list has, where it is missing."""
+    return -1 if row[column] is None else row[column]
+
+
 def parse_reward_bench_2(row: dict, place: str) -> list[BenchmarkItem]:
     """Parse a row of allenai/reward-bench-2: one prompt, lists of chosen and rejected responses.
 
@@ -93,8 +100,8 @@ def parse_reward_bench_2(row: dict, place: str) -> list[BenchmarkItem]:
         ValueError: if a list has another length than its count; the authors score by position, so it must hold.
     """
     subset = check_choice(f"{place}: subset", row["subset"], REWARD_BENCH_2)
-    chosen = read_texts(row["chosen"], "chosen", place, row["num_correct"])
-    rejected = read_texts(row["rejected"], "rejected", place, row["num_incorrect"])
+    chosen = read_texts(row["chosen"], "chosen", place, count_of(row, "num_correct"))
+    rejected = read_texts(row["rejected"], "rejected", place, count_of(row, "num_incorrect"))
     check_different(chosen, rejected, place)
     item_id = f"reward-bench-2/{subset}/{read_id(row, place)}"
     prompt = read_user(row, place)
@@ -187,7 +194,8 @@ def parse_toy(row: dict, place: str, number: int) -> list[BenchmarkItem]:
     prompt = [Turn(role, said) for role, said in zip(roles, row["prompt"], strict=False)]
     group = check_choice(f"{place}: group", row["group"], GROUPS)
     direction = check_choice(f"{place}: direction", row["direction"], DIRECTIONS)
-    item_id, subset = f"toy/{row['subset']}/{number}", row["subset"]
+    subset = read_name(row["subset"], "subset", place)
+    item_id = f"toy/{subset}/{number}"
     return [
         make_item(
             item_id, prompt, row["chosen"], row["rejected"], benchmark="toy", subset=subset, place=(group, direction)
@@ -197,10 +205,19 @@ def parse_toy(row: dict, place: str, number: int) -> list[BenchmarkItem]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a benchmark is published as a dataset: its name, its split, the columns and the parser of a row."""
+    """How a benchmark is published as a dataset.
+
+    Args:
+        public_name: of the dataset.
+        split: its split there.
+        names: of that split's files in a folder, the first that is there.
+        columns: of a row.
+        parse: turns a row and its place into items.
+    """
 
     public_name: str
     split: str
+    names: tuple[str, ...]
     columns: tuple[str, ...]
     parse: Callable[[dict, str], list[BenchmarkItem]]
 
@@ -208,61 +225,60 @@ class Layout:
 PAIR_COLUMNS = ("id", "prompt", "chosen", "rejected")
 
 LAYOUTS = {
-    "reward-bench": Layout("allenai/reward-bench", "filtered", (*PAIR_COLUMNS, "subset"), parse_reward_bench),
+    "reward-bench": Layout(
+        "allenai/reward-bench", "filtered", ("filtered",), (*PAIR_COLUMNS, "subset"), parse_reward_bench
+    ),
     "reward-bench-2": Layout(
         "allenai/reward-bench-2",
         "test",
+        ("test",),
         (*PAIR_COLUMNS, "subset", "num_correct", "num_incorrect"),
         parse_reward_bench_2,
     ),
-    "rm-bench": Layout("THU-KEG/RM-Bench", "train", (*PAIR_COLUMNS, "domain"), parse_rm_bench),
+    "rm-bench": Layout(
+        "THU-KEG/RM-Bench", "train", ("total_dataset", "train"), (*PAIR_COLUMNS, "domain"), parse_rm_bench
+    ),
 }
 
 
-def read_json_list(file: Path) -> list[dict]:
-    """Return a JSON list of objects.
+def rmb_files(source: str) -> dict[Path, PurePosixPath]:
+    """Return the files of RMB in the folder of its two sets, or the one above it, with the category of each.
 
     Raises:
-        ValueError: if the file holds something else, or nothing; names file and row.
+        BenchmarkUnavailable: if there is no such folder.
+        ValueError: if there is no set in it.
     """
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: expected a JSON list; {error}; copy the file again") from error
-    if not isinstance(rows, list) or not rows:
+    folder = find_folder("rmb", source, RMB_EXAMPLE)
+    folder = folder / "RMB_dataset" if (folder / "RMB_dataset").is_dir() else folder
+    below = {file: file.relative_to(folder) for name in RMB_SETS for file in sorted((folder / name).rglob("*.json"))}
+    shown = {file: path for file, path in below.items() if not any(part.startswith(".") for part in path.parts)}
+    if not shown:
+        there = sorted(path.name for path in folder.iterdir())
         raise ValueError(
-            f"{file}: expected a JSON list with at least one row; got {type(rows).__name__}; copy it again"
+            f"{folder}: expected JSON files below {' or '.join(RMB_SETS)}; got {there}; is this the folder of another "
+            "benchmark?"
         )
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise ValueError(f"{file}, row {number}: expected an object; got {type(row).__name__}; mend or remove it")
-    return rows
+    return {file: PurePosixPath(path.with_suffix("").as_posix()) for file, path in shown.items()}
 
 
-def load_rmb(source: str | None, bad_pairs: str) -> Loaded:
+RMB_EXAMPLE = "RMB_dataset of https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark"
+
+
+def load_rmb(source: str | None, unusable_items: str) -> Loaded:
     """Load RMB from the folder of its two sets, or the one above it; one of the sets may be absent.
 
     Raises:
         BenchmarkUnavailable: if there is no such folder; RMB is published as a git repository, not as a dataset.
         ValueError: if there is no set in it, or a row is unusable; names file and row.
     """
-    example = "RMB_dataset of https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark"
     if source is None:
-        raise BenchmarkUnavailable(f"rmb: needs a local folder; copy {example} and name it")
-    folder = find_folder("rmb", source, example)
-    folder = folder / "RMB_dataset" if (folder / "RMB_dataset").is_dir() else folder
-    files = [file for name in RMB_SETS for file in sorted((folder / name).rglob("*.json"))]
-    if not files:
-        there = sorted(path.name for path in folder.iterdir())
-        raise ValueError(
-            f"{folder}: expected JSON files below {' or '.join(RMB_SETS)}; got {there}; is this the folder of another "
-            "benchmark?"
-        )
-    rows, places, where = [], [], {}
-    for file in files:
-        category = PurePosixPath(file.relative_to(folder).with_suffix("").as_posix())
-        for number, row in enumerate(read_json_list(file), start=1):
-            rows.append(row)
-            places.append(f"{file}, row {number}")
-            where[places[-1]] = (category, number)
-    return parse_rows(rows, places, lambda row, place: parse_rmb(row, place, *where[place]), bad_pairs)
+        raise BenchmarkUnavailable(f"rmb: needs a local folder; copy {RMB_EXAMPLE} and name it")
+    rows, where = [], {}
+    for file, category in rmb_files(source).items():
+        read_name(str(category), "the path", str(file))
+        found = list(read_rows(file))
+        if not found:
+            raise ValueError(f"{file}: expected a JSON list with at least one row; got none; copy it again")
+        where |= {place: (category, number) for number, (place, _) in enumerate(found, start=1)}
+        rows += found
+    return parse_rows(rows, lambda row, place: parse_rmb(row, place, *where[place]), unusable_items)

@@ -1,5 +1,6 @@
 """Benchmarks by name, from their public place or a folder of the same layout, as one record type."""
 
+import contextlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from datasets import Dataset, load_dataset
+from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 
-from tension_utils.artifacts import read_jsonl
 from tension_utils.benchmarks.items import (
     DIRECTIONS,
     GROUPS,
@@ -20,10 +20,20 @@ from tension_utils.benchmarks.items import (
     find_folder,
     make_item,
     parse_rows,
+    read_name,
 )
 from tension_utils.benchmarks.layouts import LAYOUTS, load_rmb, parse_toy
 from tension_utils.config import BAD_PAIRS, check_choice, check_choices
-from tension_utils.data import BenchmarkItem, is_local, read_split
+from tension_utils.data import BenchmarkItem, read_split
+from tension_utils.sources import (
+    EXTENSIONS,
+    Row,
+    is_local,
+    read_jsonl,
+    read_rows,
+    split_files,
+    visible_files,
+)
 
 HH_RLHF = "Anthropic/hh-rlhf"
 
@@ -32,25 +42,29 @@ HH_SUBSETS = {
     "harmless": ("harmless-base",),
 }
 
-DATA_SUFFIXES = (".parquet", ".json", ".jsonl", ".gz", ".zst")
 
-
-def load_hh_test(source: str, subsets: Mapping[str, Sequence[str]], bad_pairs: str) -> Loaded:
+def load_hh_test(source: str, subsets: Mapping[str, Sequence[str]], unusable_items: str) -> Loaded:
     """Load the test split of every subset; the subsets of an objective form its test.
 
     A row's own ``direction`` is used where the source has that column (the toy world does).
     """
     items, n_dropped = [], Counter()
+    n_owners = Counter(subset for names in subsets.values() for subset in names)
     for objective, names in subsets.items():
         check_choice("subsets", objective, GROUPS)
         for subset in names:
-            split = read_split(source, subset, "test", bad_pairs)
+            read_name(subset, "a subset", "subsets")
+            split = read_split(source, subset, "test", unusable_items, objective)
             n_dropped += Counter(split.n_dropped)
+            shown = subset if n_owners[subset] == 1 else f"{subset}-{objective}"
             for item, row in zip(split.items, split.rows, strict=True):
                 direction = check_choice(f"{item.item_id}: direction", row.get("direction") or "none", DIRECTIONS)
-                place = (objective, direction)
-                items.append(make_item(**vars(item), benchmark="hh-rlhf", subset=subset, place=place))
+                fields = vars(item) | {"item_id": item.item_id.replace(subset, shown, 1)}
+                items.append(make_item(**fields, benchmark="hh-rlhf", subset=shown, place=(objective, direction)))
     return items, n_dropped
+
+
+TOY_FILE = "test.jsonl.gz"
 
 
 def load_toy(source: Path) -> Loaded:
@@ -60,7 +74,7 @@ def load_toy(source: Path) -> Loaded:
         FileNotFoundError: if there is no such file.
         ValueError: if a line is not JSON or lacks a field; names file and line.
     """
-    file = source / "test.jsonl.gz"
+    file = source / TOY_FILE
     if not file.is_file():
         raise FileNotFoundError(
             f"benchmark toy: expected the file {file}; write it with python -m tension_utils.toy.model"
@@ -68,53 +82,83 @@ def load_toy(source: Path) -> Loaded:
     return [item for number, row in read_jsonl(file) for item in parse_toy(row, f"{file}, line {number}", number)], {}
 
 
-def read_table(name: str, source: str) -> tuple[Dataset, str]:
-    """Load a benchmark that is published as a dataset: ``load_dataset(source, split=...)``.
+def table_files(name: str, folder: Path) -> list[Path]:
+    """Return the files of a benchmark of `LAYOUTS` in a folder or those below it.
 
-    Returns:
-        The rows, and what names them in errors: the file, if a local folder holds one, else the source.
+    Raises:
+        ValueError: if there is none, or it is not clear which; names the files.
+    """
+    layout = LAYOUTS[name]
+    below = sorted(path for path in folder.rglob("*") if path.is_dir())
+    folders = [path for path in (folder, *below) if not any(p.startswith(".") for p in path.relative_to(folder).parts)]
+    for split in layout.names:
+        found = {}
+        for place in folders:
+            with contextlib.suppress(FileNotFoundError):
+                found[place] = split_files(place, split)
+        if len(found) > 1:
+            raise ValueError(
+                f"{folder}: expected the files of {split} once; got {[str(files[0]) for files in found.values()]}"
+            )
+        if found:
+            return found.popitem()[1]
+    there = [str(path.relative_to(folder)) for place in folders for path in visible_files(place)]
+    raise ValueError(
+        f"{folder}: expected a file {layout.names[0]} with one of {', '.join(EXTENSIONS)} in the layout of "
+        f"{layout.public_name}; got {there[:9]}; is this the folder of another benchmark?"
+    )
+
+
+def read_table(name: str, source: str) -> list[Row]:
+    """Return the rows of a benchmark that is published as a dataset: ``load_dataset(source, split=...)``.
 
     Raises:
         BenchmarkUnavailable: if there is no such folder, or the public name cannot be reached.
-        ValueError: if what is there cannot be read, or has no such split.
+        ValueError: if what is there cannot be read, lacks columns, or has no such split.
     """
-    layout, where = LAYOUTS[name], source
+    layout = LAYOUTS[name]
     if is_local(source):
-        folder = find_folder(name, source, layout.public_name)
-        files = [file for file in sorted(folder.rglob("*")) if file.suffix in DATA_SUFFIXES]
-        source, where = str(folder), str(files[0] if len(files) == 1 else folder)
+        files = table_files(name, find_folder(name, source, layout.public_name))
+        where, rows = str(files[0]), [row for file in files for row in read_rows(file)]
+    else:
+        where, rows = source, public_rows(name, source)
+    if not rows:
+        raise ValueError(f"{where}: expected rows of split {layout.split!r}; got none; make or copy it again")
+    check_columns(dict.fromkeys(column for _, row in rows for column in row), layout.columns, where)
+    return [(place, dict.fromkeys(layout.columns) | row) for place, row in rows]
+
+
+def public_rows(name: str, source: str) -> list[Row]:
+    """Return the rows of a public dataset, see `read_table`."""
+    layout = LAYOUTS[name]
     try:
-        return load_dataset(source, split=layout.split), where
-    except (DatasetsError, ValueError, OSError, StopIteration) as error:  # StopIteration: an empty JSON file
-        reason = " ".join(f"{error.__cause__ or error or 'nothing to read'}".split())
-        if isinstance(error, OSError) and not is_local(source):
+        rows = load_dataset(source, split=layout.split).to_list()
+    except (DatasetsError, ValueError, OSError) as error:
+        reason = " ".join(f"{error.__cause__ or error}".split())
+        if isinstance(error, OSError):
             raise BenchmarkUnavailable(f"{name}: {source} cannot be reached; name a local folder; {reason}") from error
         raise ValueError(
-            f"{where}: expected rows of split {layout.split!r} in the layout of {layout.public_name}; {reason}; is "
-            "this the folder of another benchmark?"
+            f"{source}: expected rows of split {layout.split!r} in the layout of {layout.public_name}; {reason}"
         ) from error
+    return [(f"{source}, row {number}", row) for number, row in enumerate(rows, start=1)]
 
 
-def load_table(name: str, source: str | None, bad_pairs: str) -> Loaded:
+def load_table(name: str, source: str | None, unusable_items: str) -> Loaded:
     """Load a benchmark of `LAYOUTS`; ``source=None`` is its public name.
 
     Raises:
         BenchmarkUnavailable, ValueError: see `read_table` and `parse_rows`.
     """
-    layout = LAYOUTS[name]
-    table, where = read_table(name, source or layout.public_name)
-    check_columns(dict.fromkeys(table.column_names), layout.columns, where)
-    places = [f"{where}, row {number}" for number in range(1, len(table) + 1)]
-    return parse_rows(table.to_list(), places, layout.parse, bad_pairs)
+    return parse_rows(read_table(name, source or LAYOUTS[name].public_name), LAYOUTS[name].parse, unusable_items)
 
 
 Loader = Callable[[str, str | None, Mapping[str, Sequence[str]], str], Loaded]
 
 BENCHMARKS: dict[str, Loader] = {
-    "hh-rlhf": lambda name, source, subsets, bad_pairs: load_hh_test(source or HH_RLHF, subsets, bad_pairs),
-    **dict.fromkeys(LAYOUTS, lambda name, source, subsets, bad_pairs: load_table(name, source, bad_pairs)),
-    "rmb": lambda name, source, subsets, bad_pairs: load_rmb(source, bad_pairs),
-    "toy": lambda name, source, subsets, bad_pairs: load_toy(Path(source or "")),
+    "hh-rlhf": lambda name, source, subsets, unusable_items: load_hh_test(source or HH_RLHF, subsets, unusable_items),
+    **dict.fromkeys(LAYOUTS, lambda name, source, subsets, unusable_items: load_table(name, source, unusable_items)),
+    "rmb": lambda name, source, subsets, unusable_items: load_rmb(source, unusable_items),
+    "toy": lambda name, source, subsets, unusable_items: load_toy(Path(source or "")),
 }
 
 
@@ -123,7 +167,7 @@ def load_benchmark(
     source: str | Path | None = None,
     *,
     subsets: Mapping[str, Sequence[str]] = HH_SUBSETS,
-    bad_pairs: str = "error",
+    unusable_items: str = "drop",
 ) -> list[BenchmarkItem]:
     """Load a benchmark.
 
@@ -131,33 +175,36 @@ def load_benchmark(
         name: key of `BENCHMARKS`.
         source: public dataset name or a folder of the same layout; None is the public name.
         subsets: of HH-RLHF, by objective; the other benchmarks are loaded whole.
-        bad_pairs: what to do with an empty response or one that is both chosen and rejected: "error", or "drop", which
-            warns with the count. Any other fault is an error.
+        unusable_items: what to do with an empty response or one that is both chosen and rejected: "drop",
+            which warns with the count, or "error". Any other fault is an error.
 
     Raises:
         BenchmarkUnavailable: if it cannot be reached; for HH-RLHF and toy, which every run has, FileNotFoundError.
         ValueError: for an unknown name, or what is there is not this benchmark; names file and row.
     """
-    items, n_dropped = load_counted(name, source, subsets, bad_pairs)
+    items, n_dropped = load_counted(name, source, subsets, unusable_items)
     if n_dropped:
         warnings.warn(f"{name}: left out {sum(n_dropped.values())} rows: {dict(n_dropped)}", stacklevel=2)
     return items
 
 
 def load_counted(
-    name: str, source: str | Path | None, subsets: Mapping[str, Sequence[str]] = HH_SUBSETS, bad_pairs: str = "error"
+    name: str,
+    source: str | Path | None,
+    subsets: Mapping[str, Sequence[str]] = HH_SUBSETS,
+    unusable_items: str = "drop",
 ) -> Loaded:
     """Do what `load_benchmark` does and return the rows left out, by reason, instead of warning."""
     check_choice("benchmark", name, BENCHMARKS)
-    check_choice("bad_pairs", bad_pairs, BAD_PAIRS)
-    return BENCHMARKS[name](name, None if source is None else str(source), subsets, bad_pairs)
+    check_choice("unusable_items", unusable_items, BAD_PAIRS)
+    return BENCHMARKS[name](name, None if source is None else str(source), subsets, unusable_items)
 
 
 @cache
 def is_reachable(name: str, source: str | None) -> bool:
     """Say whether a benchmark can be loaded here and now; asked once per process."""
     try:
-        load_counted(name, source, bad_pairs="drop")
+        load_counted(name, source, unusable_items="drop")
     except BenchmarkUnavailable:
         return False
     return True
