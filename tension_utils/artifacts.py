@@ -283,6 +283,8 @@ def _has_weights(path: Path) -> bool:
 def damaged(folder: Path, name: str) -> ValueError:
     """Return the error for a file of a run's folder that is not what the manifest says."""
     todo = "copy the folder again" if "export" in read_manifest(folder) else "run `make book`, which makes it anew"
+    if is_adopted(folder):
+        return ValueError(f"{folder / name}: the model that was adopted has changed since; adopt it again")
     what = "its content is not what" if (folder / name).exists() else "it is missing, and"
     return ValueError(f"{folder / name}: {what} {MANIFEST} says; {todo}")
 

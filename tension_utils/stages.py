@@ -41,8 +41,6 @@ from tension_utils.artifacts import (
     VIEWS,
     StageRecord,
     atomic_path,
-    file_hash,
-    is_adopted,
     is_archived,
     is_current,
     local_inputs,
@@ -171,9 +169,6 @@ class Stage:
         there = {"beside": self.beside, "sources": self.sources}
         if is_current(self.place.folder, self.name, self.digest, self.artifact, **there) and not self._can_go_on():
             return False
-        files = self.inputs["reward_model"]
-        if is_adopted(self.run.folder) and file_hash(files) != self.trained["artifact_hash"]:
-            raise ValueError(f"{self.run.folder}: the model that was adopted has changed since; adopt it again")
         self.record = StageRecord(self.place.folder, self.name, self.settings, self.digest)
         self.device = pick_device()
         self.is_bfloat16 = uses_bfloat16(self.config.engine.precision, self.device)
