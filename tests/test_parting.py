@@ -162,12 +162,11 @@ def hand_rows(shares: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
 def test_signs_over_seeds_by_hand() -> None:
     rows = hand_rows({("shared", 0): [0.7, 0.5, 0.4, 0.6], ("shared", 1): [0.6, 0.4, 0.6, 0.8]})
     (row,) = parting.sign_table(rows).itertuples()
-    assert row.share == pytest.approx(0.65) and row.control == pytest.approx(0.55)
+    assert row.share == pytest.approx(0.65) and row.random_share == pytest.approx(0.55)
     assert row.effect == pytest.approx(0.1) and row.n_same == 1, "+.2 and 0"
-    reach = 0.05 * stats.t.ppf(0.975, 1)
-    assert (row.share_ci_low, row.share_ci_high) == pytest.approx((0.65 - reach, 0.65 + reach))
+    assert row.share_ci_low == pytest.approx(0.65 - 0.05 * stats.t.ppf(0.975, 1)) and row.share_ci_high == 1
     means = [0.45, 0.5, 0.7]  # of each random set over both seeds
-    assert (row.control_low, row.control_high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    assert (row.random_share_low, row.random_share_high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
     error = np.sqrt((0.01 + 0.04) / 2 * (1 + 1 / 3) / 2)
     assert row.ci_high - row.ci_low == pytest.approx(2 * stats.t.ppf(0.975, 4) * error)
     assert row.p_value == pytest.approx(2 * stats.t.sf(0.1 / error, 4))
@@ -256,11 +255,15 @@ def test_a_subset_without_evaluation_is_named() -> None:
         parting.hh_depths(table, evaluation[evaluation.group == "helpful"])
 
 
-def test_means_over_seeds_leave_out_what_is_missing() -> None:
-    table = pd.DataFrame({"seed": [0, 1, 2], "part": "head", "cosine": [0.1, np.nan, 0.3]})
-    (row,) = parting.seed_means(table, ["cosine"], ["part"]).itertuples()
-    reach = 0.1 * stats.t.ppf(0.975, 1)
-    assert row.cosine == pytest.approx(0.2) and row.cosine_ci_high == pytest.approx(0.2 + reach) and row.n_seeds == 3
+def test_means_over_seeds_by_hand() -> None:
+    table = pd.DataFrame({"seed": [0, 1, 2], "part": "head", "cosine": [0.8, 0.9, 1.0], "corrected_cosine": [1, 2, 3]})
+    table = pd.concat([table, table.assign(part="norm", corrected_cosine=[1, np.nan, 2])])
+    row, lacking = parting.seed_means(table, ["cosine", "corrected_cosine"], ["part"]).itertuples()
+    reach = stats.t.ppf(0.975, 2) / np.sqrt(3)
+    assert row.cosine == pytest.approx(0.9) and row.cosine_ci_low == pytest.approx(0.9 - 0.1 * reach)
+    assert row.cosine_ci_high == 1 and row.corrected_cosine_ci_high == pytest.approx(2 + reach) and row.n_seeds == 3
+    assert lacking.cosine == pytest.approx(0.9)
+    assert np.isnan([lacking.corrected_cosine, lacking.corrected_cosine_ci_low]).all(), "seeds with one are chosen"
 
 
 def dots(vectors: dict[str, list[float]], **label: object) -> pd.DataFrame:

@@ -150,8 +150,15 @@ def test_what_can_be_explored_in_words() -> None:
 
 
 def sign(effect: float, low: float, high: float, n_same: int = 3, **other: object) -> dict:
-    row = {"objective": "helpful-harmless-matched", "set": "shared", "share": 0.5 + effect, "control": 0.5}
-    row |= {"control_low": 0.45, "control_high": 0.55, "effect": effect, "ci_low": low, "ci_high": high}
+    row = {"objective": "helpful-harmless-matched", "set": "shared", "share": 0.5 + effect}
+    row |= {
+        "random_share": 0.5,
+        "random_share_low": 0.45,
+        "random_share_high": 0.55,
+        "effect": effect,
+        "ci_low": low,
+        "ci_high": high,
+    }
     return row | {"p_value": 0.004, "n_same": n_same, "n_seeds": 3, "n_neurons": 1234.0, "n_draws": 20} | other
 
 
@@ -164,6 +171,7 @@ def sign(effect: float, low: float, high: float, n_same: int = 3, **other: objec
         (sign(0.01, -0.02, 0.04), "no"),
         (sign(-0.1, -0.18, -0.02), "no"),
         (sign(0.02, 0.01, 0.03), "yes"),
+        (sign(0.02, 0.01, 0.03, n_same=2), "too few to tell"),
     ],
 )
 def test_shared_neurons_oppose_or_not(row: dict, word: str) -> None:
@@ -179,8 +187,8 @@ def test_where_objectives_part_in_words() -> None:
     assert sentences.part_answer(signs, gradients, depths) == (
         "yes: of the 1,234 shared neurons 60.0 % add to the margin of the helpful-harmless-matched model with opposite "
         "signs on the two texts, of random ones, as deep and as active, 50.0 % [45.0 %, 55.0 %]: +10.0 points [+2.0, "
-        "+18.0], p = 0.004 (20 random sets; 3 of 3 seeds on that side); cosine of the two gradients -0.25 ([-0.50, "
-        "+0.00]); the curves of the helpful model part at depth 3 of 4"
+        "+18.0], p = 0.004 (20 random sets; 3 of 3 seeds on that side); cosine of the two gradients -0.25 [-0.50, "
+        "+0.00]; the curves of the helpful model part at depth 3 of 4"
     )
     none = sentences.part_answer(signs[signs.set != "shared"], pd.DataFrame(), depths.assign(parting_depth=np.nan))
     assert none.startswith("shared neurons: not run: needs a mixed model with neuron scores") and ";" not in none

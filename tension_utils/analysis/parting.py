@@ -89,7 +89,9 @@ def depth_gaps(rows: pd.DataFrame, bootstrap: Bootstrap | None = None) -> pd.Dat
         for depth, difference, of_depth in zip(depths, differences, draws.T, strict=True):
             row = {"base_model": base_model, "objective": objective, "depth": depth}
             found.append(row | bounded("difference", float(difference), of_depth, "") | sizes(own))
-    return pd.DataFrame(found)
+    table = pd.DataFrame(found)
+    table[["ci_low", "ci_high"]] = table[["ci_low", "ci_high"]].clip(-1, 1)  # few seeds may ask for more
+    return table
 
 
 def depth_table(accuracies: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
@@ -130,8 +132,15 @@ def in_arm_order(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("objective", key=lambda c: c.map(list(ARMS).index), kind="stable", ignore_index=True)
 
 
+BOUNDED = ("cosine", "helpful_halves_cosine", "harmless_halves_cosine")  # from -1 to 1
+
+COSINES = ("corrected_cosine", *BOUNDED)
+
+
 def seed_means(table: pd.DataFrame, values: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
-    """Return means over seeds with Student's t interval; missing values are left out.
+    """Return means over seeds with Student's t interval; a mean is NaN where a seed has no value.
+
+    Seeds with a value are no fair sample of all seeds: a corrected cosine, say, has none where noise was large.
 
     Args:
         table: one row per seed and condition, with the column seed.
@@ -139,20 +148,19 @@ def seed_means(table: pd.DataFrame, values: Sequence[str], by: Sequence[str]) ->
         by: columns that name a condition, in the order of their first rows.
 
     Returns:
-        ``by``, per value its mean, ``_ci_low``, ``_ci_high`` (NaN for one seed), and n_seeds.
+        ``by``, per value its mean, ``_ci_low``, ``_ci_high`` (NaN for one seed), and n_seeds. Bounds of a column of
+        `BOUNDED` stay within -1 and 1.
     """
     rows = []
     for key, part in table.groupby(list(by), sort=False):
         row = dict(zip(by, key, strict=True))
         for value in values:
-            known = part[value].dropna()
-            low, high = seed_interval(known)
-            row |= {value: known.mean(), f"{value}_ci_low": low, f"{value}_ci_high": high}
+            bounds = seed_interval(part[value])
+            bounds = np.clip(bounds, -1, 1) if value in BOUNDED else bounds
+            row |= {value: part[value].mean(skipna=False)}
+            row |= dict(zip((f"{value}_ci_low", f"{value}_ci_high"), map(float, bounds), strict=True))
         rows.append(row | {"n_seeds": part.seed.nunique()})
     return pd.DataFrame(rows)
-
-
-COSINES = ("corrected_cosine", "cosine", "helpful_halves_cosine", "harmless_halves_cosine")
 
 
 def gradient_table(gradients: pd.DataFrame) -> pd.DataFrame:
@@ -300,9 +308,9 @@ def sign_table(rows: pd.DataFrame) -> pd.DataFrame:
         rows: of `sign_rows`.
 
     Returns:
-        base_model, objective, set, share with the bounds of Student's t over seeds (NaN for one), control (mean of the
-        random sets) from control_low to control_high (2.5 % and 97.5 % of the random sets), effect (share minus
-        control) with ci_low, ci_high, and p_value (both of `prediction_test`: is the set unusual among random ones?),
+        base_model, objective, set, share with the bounds of Student's t over seeds (NaN for one), random_share (mean of
+        the random sets) from random_share_low to random_share_high (2.5 % and 97.5 % of the random sets), effect
+        (share minus random_share) with ci_low, ci_high, and p_value (both of `prediction_test`: is the set unusual among random ones?),
         n_same (seeds whose effect has the sign of the mean), n_seeds, n_neurons and held (means), n_draws. Seeds in
         which a share is undefined are left out.
     """
@@ -314,10 +322,12 @@ def sign_table(rows: pd.DataFrame) -> pd.DataFrame:
         targeted, draws = wide[TARGET].to_numpy(), wide.drop(columns=TARGET).to_numpy()
         test, effects = prediction_test(targeted, draws), targeted - draws.mean(axis=1)
         row = dict(zip(("base_model", "objective", "set"), key, strict=True)) | {"share": targeted.mean()}
-        row |= dict(zip(("share_ci_low", "share_ci_high"), seed_interval(targeted), strict=True))
+        low, high = np.clip(seed_interval(targeted), 0, 1)
+        row |= {"share_ci_low": low, "share_ci_high": high}
         low, high = np.quantile(draws.mean(axis=0), TAILS)
-        row |= {"control": draws.mean(), "control_low": low, "control_high": high, "effect": test.effect}
-        row |= dict(zip(("ci_low", "ci_high"), test.bounds, strict=True)) | {"p_value": test.p_value}
+        row |= {"random_share": draws.mean(), "random_share_low": low, "random_share_high": high}
+        row |= {"effect": test.effect} | dict(zip(("ci_low", "ci_high"), test.bounds, strict=True))
+        row |= {"p_value": test.p_value}
         row |= {"n_same": int((np.sign(effects) == np.sign(test.effect)).sum()), "n_seeds": len(wide)}
         means = part[part.seed.isin(wide.index)].groupby("seed")[["n_neurons", "held"]].first().mean()
         found.append(row | means.to_dict() | {"n_draws": draws.shape[1]})

@@ -115,14 +115,15 @@ SMALLEST_SHARE = 0.05  # a difference of shares below five points is none worth 
 def opposition(row: pd.Series) -> str:
     """Say whether a set's neurons pull in opposite directions more often than random ones: yes, no, or too few to tell.
 
-    Yes: the interval of the effect lies above 0, and every seed's effect does. No: it lies below `SMALLEST_SHARE`.
+    Yes: the interval of the effect lies above 0, and every seed's effect does. No: it lies below `SMALLEST_SHARE`, and
+    not above 0.
 
     Args:
         row: of `sign_table`.
     """
     if row.ci_low > 0 and row.n_same == row.n_seeds:
         return "yes"
-    return "no" if row.ci_high < SMALLEST_SHARE else "too few to tell"
+    return "no" if row.ci_low <= 0 and row.ci_high < SMALLEST_SHARE else "too few to tell"
 
 
 def part_answer(signs: pd.DataFrame, gradients: pd.DataFrame, depths: pd.DataFrame) -> str:
@@ -137,7 +138,7 @@ def part_answer(signs: pd.DataFrame, gradients: pd.DataFrame, depths: pd.DataFra
     parts = ["shared neurons: not run: needs a mixed model with neuron scores, and neurons in both top sets"]
     if len(row):
         row = row.iloc[0]
-        chance = f"{percent(row.control)} [{percent(row.control_low)}, {percent(row.control_high)}]"
+        chance = f"{percent(row.random_share)} [{percent(row.random_share_low)}, {percent(row.random_share_high)}]"
         parts = [
             f"{opposition(row)}: of the {row.n_neurons:,.0f} shared neurons {percent(row.share)} add to the margin of "
             f"the {row.objective} model with opposite signs on the two texts, of random ones, as deep and as active, "
@@ -145,8 +146,8 @@ def part_answer(signs: pd.DataFrame, gradients: pd.DataFrame, depths: pd.DataFra
             f"{seeds_text(row.n_seeds)} on that side)"
         ]
     for whole in gradients[gradients.part == WHOLE].head(1).itertuples() if len(gradients) else ():
-        bounds = "one seed" if whole.n_seeds == 1 else f"[{whole.cosine_ci_low:+.2f}, {whole.cosine_ci_high:+.2f}]"
-        parts.append(f"cosine of the two gradients {whole.cosine:+.2f} ({bounds})")
+        bounds = "(one seed)" if whole.n_seeds == 1 else f"[{whole.cosine_ci_low:+.2f}, {whole.cosine_ci_high:+.2f}]"
+        parts.append(f"cosine of the two gradients {whole.cosine:+.2f} {bounds}")
     curves = depths.dropna(subset="parting_depth")
     parts += [
         f"the curves of the {r.objective} model part at depth {r.parting_depth:.0f} of {r.last_depth:.0f}"
