@@ -310,9 +310,9 @@ def sign_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         base_model, objective, set, share with the bounds of Student's t over seeds (NaN for one), random_share (mean of
         the random sets) from random_share_low to random_share_high (2.5 % and 97.5 % of the random sets), effect
-        (share minus random_share) with ci_low, ci_high, and p_value (both of `prediction_test`: is the set unusual among random ones?),
-        n_same (seeds whose effect has the sign of the mean), n_seeds, n_neurons and held (means), n_draws. Seeds in
-        which a share is undefined are left out.
+        (share minus random_share) with ci_low, ci_high, and p_value (both of `prediction_test`: is the set unusual
+        among random ones?), n_same (seeds whose effect has the sign of the mean), n_seeds, n_neurons and held (means),
+        n_draws. Seeds in which a share is undefined are left out.
     """
     found = []
     for key, part in rows.groupby(["base_model", "objective", "set"], sort=False):
