@@ -1,5 +1,6 @@
 """Depths, cosines and signs by hand, signs also against slow code, and on any sets and attributions."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from tension_utils.activations import NeuronScores
 from tension_utils.analysis import parting
 from tension_utils.analysis.accuracy import depth_accuracy
 from tension_utils.analysis.parting import opposing_share
-from tension_utils.config import MATCHED_ARM, OBJECTIVES, Run, list_runs
-from tension_utils.geometry import GRADIENTS
+from tension_utils.artifacts import file_hash
+from tension_utils.config import MATCHED_ARM, OBJECTIVES, Run, SinglePair, list_runs
+from tension_utils.depth import DepthConfig, depth_run
+from tension_utils.geometry import GRADIENTS, GradientConfig, WeightChangeConfig, gradient_run, weight_change_run
 from tension_utils.neurons import NeuronSet, activity_bins
 from tension_utils.statistics import Bootstrap, prediction_test
 
@@ -45,6 +48,28 @@ def runs(tmp_path: Path) -> list[Run]:
     return [run for run in runs if run.objective in OBJECTIVES] + list_runs(
         runs[0].root, ["toy"], [MATCHED_ARM], [0, 1]
     )
+
+
+@pytest.mark.parametrize("artifact", ["depth", "gradients", "weight_changes"])
+def test_what_an_export_keeps_is_read_and_not_made_again(artifact: str, tmp_path: Path) -> None:
+    run = Run(tmp_path, "toy", MATCHED_ARM, 0)
+    place = SinglePair(tmp_path, "toy", 0) if artifact == "weight_changes" else run
+    make = {
+        "depth": lambda: depth_run(run, DepthConfig()),
+        "gradients": lambda: gradient_run(run, GradientConfig()),
+        "weight_changes": lambda: weight_change_run(place, WeightChangeConfig()),
+    }[artifact]
+    with pytest.raises(FileNotFoundError, match="reward_model is missing.*01_train"):
+        make()
+    place.folder.mkdir(parents=True)
+    file = place.folder / f"{artifact}.parquet"
+    file.write_bytes(b"kept")
+    section = {"artifact": file.name, "artifact_hash": file_hash(file)}
+    (place.folder / "manifest.json").write_text(json.dumps({artifact: section, "export": {}}))
+    assert make() is False and file.read_bytes() == b"kept"
+    file.write_bytes(b"changed")
+    with pytest.raises(ValueError, match="its content is not what manifest.json says"):
+        make()
 
 
 def test_a_share_by_hand() -> None:

@@ -46,10 +46,10 @@ def depth_curves(table: pd.DataFrame) -> list[Axes]:
             ax.fill_between(part.depth, part.ci_low, part.ci_high, color=color, alpha=0.18, linewidth=0)
         ax.axhline(table.chance_accuracy.mean(), color=CONTROL_COLOR, linestyle=":")
         ax.set_title(objective.replace("harmless-m", "harmless\n-m"), color=objective_color(objective))
+        ax.set_xlabel("depth")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.yaxis.set_major_formatter(PERCENT)
     axes[0, 0].set_ylabel("accuracy")
-    figure.supxlabel("depth (0: embeddings; last: the model's reward)", size=11)
     handles = [
         Line2D([], [], color=objective_color(test), marker=objective_marker(test), label=f"test: {test}")
         for test in tests
@@ -83,8 +83,9 @@ def gradient_cosines(table: pd.DataFrame, means: pd.DataFrame, ax: Axes | None =
     for (column, words), color, style in zip(COSINES.items(), colors, LINE_STYLES, strict=False):
         ax.plot(means.layer, means[column], color=color, linestyle=style, label=words)
         ax.plot(table.layer, table[column], color=color, marker="o", linestyle="", markersize=3, alpha=0.6)
-        low, high = means[f"{column}_ci_low"], means[f"{column}_ci_high"]
-        ax.fill_between(means.layer, low.clip(-1.5), high.clip(upper=1.5), color=color, alpha=0.12, linewidth=0)
+        if not column.endswith("halves_cosine"):  # more bands would hide each other
+            low, high = means[f"{column}_ci_low"], means[f"{column}_ci_high"]
+            ax.fill_between(means.layer, low, high, color=color, alpha=0.15, linewidth=0)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(xlabel="layer (0 = first)", ylabel="cosine of gradients", ylim=(-1.15, 1.15))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -117,6 +118,7 @@ def attribution_scatter(points: pd.DataFrame, words: str, ax: Axes | None = None
         limit = 1.3 * max(float(np.abs(values).max()), LINEAR)
         getattr(ax, f"set_{axis}scale")("symlog", linthresh=LINEAR)
         getattr(ax, f"set_{axis}lim")(-limit, limit)
+        getattr(ax, f"{axis}axis").set_major_formatter("{x:g}")
     ax.axhline(0, color="black", linewidth=0.8)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set(xlabel="attribution on helpful text (SD over neurons)", ylabel="attribution on harmless text (SD)")
