@@ -64,7 +64,7 @@ def test_depth_curves_have_a_panel_per_model_and_a_color_per_test():
     assert [ax.get_title().replace("\n", "") for ax in axes] == ARMS
     for ax, arm in zip(axes, ARMS, strict=True):
         for line, test in zip(ax.lines, TESTS, strict=False):
-            own = curves().query("objective == @arm and subset == @test").sort_values("depth")
+            own = curves()[(curves().objective == arm) & (curves().subset == test)].sort_values("depth")
             assert line.get_xdata().tolist() == [0, 1, 2] and line.get_color() == objective_color(test)
             assert line.get_ydata().tolist() == own.accuracy.tolist()
         assert ax.lines[2].get_ydata()[0] == 0.5 and len(ax.collections) == len(TESTS)
