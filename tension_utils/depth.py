@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.architectures import architecture_of, reward_head
-from tension_utils.artifacts import write_table
+from tension_utils.artifacts import is_archived, write_table
 from tension_utils.config import EngineConfig, Run, checked
 from tension_utils.data import Item
 from tension_utils.engine.packing import PackedBatch, PreparedItem
@@ -154,11 +154,13 @@ def depth_run(run: Run, config: DepthConfig) -> bool:
     """Read the reward of every test item at every depth and write ``depth.parquet``.
 
     Returns:
-        True if it computed, False if it found the artifact.
+        True if it computed, False if it found the artifact, current or kept without the reward model.
 
     Raises:
         ValueError: if no item fits into ``max_length`` tokens.
     """
+    if is_archived(run.folder, "depth.parquet"):
+        return False
     stage = Stage(run, "depth", "depth.parquet", config)
     if not stage.start():
         return False

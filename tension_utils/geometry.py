@@ -18,6 +18,7 @@ from tension_utils.artifacts import (
     DOTS,
     StageRecord,
     is_adopted,
+    is_archived,
     is_current,
     local_inputs,
     read_manifest,
@@ -234,13 +235,15 @@ def gradient_run(run: Run, config: GradientConfig) -> bool:
         config: how many pairs.
 
     Returns:
-        True if it computed, False if it found the artifact.
+        True if it computed, False if it found the artifact, current or kept without the reward model.
 
     Raises:
         ValueError: if an objective has fewer than two pairs that fit into ``max_length`` tokens.
 
     Source: ours; conflicting gradients after Yu et al. (2020), "Gradient surgery for multi-task learning".
     """
+    if is_archived(run.folder, "gradients.parquet"):
+        return False
     stage = Stage(run, "gradients", "gradients.parquet", config, is_autocast=True)
     if not stage.start():
         return False
@@ -329,12 +332,15 @@ def weight_change_run(pair: SinglePair, config: WeightChangeConfig) -> bool:
         config: arms.
 
     Returns:
-        True if it computed, False if it found the artifact; a reward model that came or changed since makes it compute.
+        True if it computed, False if it found the artifact, current or kept without the reward models; one that came
+        or changed since makes it compute.
 
     Raises:
         FileNotFoundError: if no arm has a reward model.
         ValueError: if a checkpoint is not of the base model's shape, or an arm's reward model was adopted.
     """
+    if is_archived(pair.folder, "weight_changes.parquet"):
+        return False
     folders = {arm: pair.run_of(arm).folder / "reward_model" for arm in config.arms}
     found = {arm: folder for arm, folder in folders.items() if folder.exists()}
     if not found:

@@ -477,12 +477,20 @@ class Prediction(NamedTuple):
         t: effect over its standard error.
         freedom: degrees of freedom.
         p_value: under the alternative that was asked for.
+        error: standard error of the effect.
     """
 
     effect: float
     t: float
     freedom: int
     p_value: float
+    error: float
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Of the effect's 95 % interval: it leaves out 0 where the two-sided p-value is below .05."""
+        reach = float(stats.t.ppf(TAILS[1], self.freedom) * self.error)
+        return self.effect - reach, self.effect + reach
 
 
 def prediction_test(targeted: np.ndarray, draws: np.ndarray, alternative: str = ALTERNATIVES[0]) -> Prediction:
@@ -519,7 +527,8 @@ def prediction_test(targeted: np.ndarray, draws: np.ndarray, alternative: str = 
     scale = np.sqrt(draws.var(axis=1, ddof=1).mean() * (1 + 1 / n_draws) / n_models)
     t = effect / scale if scale else float(np.copysign(np.inf, effect)) if effect else 0.0
     tails = {"less": stats.t.cdf(t, freedom), "greater": stats.t.sf(t, freedom)}
-    return Prediction(effect, float(t), freedom, float(tails.get(alternative, 2 * stats.t.sf(abs(t), freedom))))
+    p_value = float(tails.get(alternative, 2 * stats.t.sf(abs(t), freedom)))
+    return Prediction(effect, float(t), freedom, p_value, float(scale))
 
 
 def two_sided_p(draws: np.ndarray) -> np.ndarray:

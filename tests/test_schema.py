@@ -30,6 +30,7 @@ SECTIONS = {  # of a profile: the notebook whose parameters it sets
     "ablate": ("04_ablate", schema.Ablate),
     "masked_training": ("04b_masked_training", schema.MaskedTraining),
     "overlap": ("05_overlap", schema.Overlap),
+    "part": ("05b_part", schema.Part),
     "dial": ("05c_dial", schema.Dial),
     "explorer": ("08_explorer", schema.Explorer),
 }
@@ -100,6 +101,7 @@ FAULTS = [
     (lambda v: v["evaluate"].update(benchmark_items={"rmb": 3}), "evaluate.benchmark_items: expected one of hh-rlhf, "),
     (lambda v: v["ablate"].update(benchmarks=["rmb"]), "ablate.benchmarks: expected one of hh-rlhf, rm-bench, "),
     (lambda v: v.update(masked_training={"seeds": [3]}), "masked_training.seeds: expected one of 0, 247, 932; got 3"),
+    (lambda v: v.update(part={"n_pairs": 7}), "part.n_pairs: expected a multiple of 2; got 7"),
     (lambda v: v["study"]["candidates"].append({"n_epoch": 2}), "study.candidates[2].n_epoch: unknown name; did you "),
     (
         lambda v: v["study"]["ablate_matched"][0].update(scales=[1]),

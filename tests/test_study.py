@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from stored import CHAPTERS, stored_chapters
+from stored import CHAPTERS, FURTHER_ARMS, stored_chapters
 from tension_utils.artifacts import read_manifest, read_table
 from tension_utils.config import SINGLE_OBJECTIVES, Run
 
@@ -131,7 +131,7 @@ def test_chapters_run_on_what_was_exported(finished: Path) -> None:
     assert list(chapters) == list(CHAPTERS)
     for chapter, (parameters, inputs) in chapters.items():
         assert parameters["base_models"] == ["toy"] and parameters["seeds"] == [0] and inputs
-        assert parameters["objectives"] == ["helpful", "harmless", "helpful-harmless"]
+        assert parameters["objectives"] == ["helpful", "harmless", "helpful-harmless", *FURTHER_ARMS.get(chapter, ())]
         command = [sys.executable, "workflow/run_notebook.py", f"notebooks/{chapter}.ipynb"]
         command += ["--output", f"study/{chapter}.ipynb", "--work", f"work/{chapter}.ipynb"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -155,6 +155,27 @@ def test_chapters_wait_for_what_is_missing(tmp_path: Path) -> None:
     parameters, inputs = chapters["02_evaluate"]
     assert parameters["objectives"] == ["helpful", "harmless"] and parameters["seeds"] == [0, 1]
     assert inputs[0] == "results/unreachable/harmless/seed0/evaluation.parquet" and len(inputs) == 4
+
+
+def test_a_chapter_waits_for_what_belongs_to_a_mixed_model_and_to_a_pair(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
+    files = ["evaluation.parquet", "neuron_scores.safetensors", "depth.parquet"]
+    files += [f"score_views/text-{objective}.safetensors" for objective in SINGLE_OBJECTIVES]
+    own = [f"unreachable/{arm}/seed0/{file}" for arm in ARMS[:3] for file in files]
+    own += ["unreachable/helpful-harmless-matched/seed0/gradients.parquet"]
+    pair = "unreachable/single-pair/seed0/weight_changes.parquet"
+    for file in [*own[:-1], pair]:
+        path = tmp_path / "results" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert "05b_part" not in stored_chapters(tmp_path), "the mixed model lacks its gradients"
+    (tmp_path / "results" / own[-1]).touch()
+    parameters, inputs = stored_chapters(tmp_path)["05b_part"]
+    assert parameters["objectives"] == ["helpful", "harmless", "helpful-harmless-matched"]
+    assert inputs == sorted(f"results/{file}" for file in [*own, pair])
+    (tmp_path / "results" / pair).unlink()
+    assert "05b_part" not in stored_chapters(tmp_path)
 
 
 def test_the_list_names_the_parts_in_order(project: Path) -> None:

@@ -39,6 +39,10 @@ INPUTS = {
     "04_ablate": (*ROWS, "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
     "04b_masked_training": (*ROWS, "*/*/*/train_log.parquet", "*/*/*/neuron_scores.safetensors"),
     "05_overlap": SCORES,
+    "05b_part": (
+        *("*/*/*/evaluation.parquet", "*/*/*/depth.parquet", "*/*/*/gradients.parquet", "*/*/*/weight_changes.parquet"),
+        *("*/*/*/neuron_scores.safetensors", "*/*/*/score_views/text-*.safetensors"),
+    ),
     "05c_dial": ("*/*/*/evaluation.parquet", "*/*/*/interpolation.parquet", "*/*/*/ablation.parquet"),
     "08_explorer": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
     "09_ledger": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),

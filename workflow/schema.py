@@ -220,6 +220,30 @@ class Overlap(TypedDict, total=False):
     fraction: Share
 
 
+class Part(TypedDict, total=False):
+    """Chapter 5b: where the objectives part.
+
+    Args:
+        n_items: prompts per test subset whose reward is read at every depth; 0 takes all.
+        n_pairs: training pairs per objective whose gradients are taken, an even number; 0 takes all.
+        score_kind: ranks the neurons of the single-objective models.
+        fraction: share of all neurons in the top of each.
+        n_draws: random sets beside each set.
+        max_length: tokens per sequence of a test; 0 is that of training.
+        tokens_per_batch: tokens in one pass.
+        precision: of the backbone.
+    """
+
+    n_items: whole(0)
+    n_pairs: Annotated[int, Field(ge=0, multiple_of=2, strict=True)]
+    score_kind: Literal[SCORE_KINDS]
+    fraction: Share
+    n_draws: whole(2)
+    max_length: whole(0)
+    tokens_per_batch: whole(1)
+    precision: Literal[PRECISIONS]
+
+
 class Explorer(TypedDict, total=False):
     """Chapter 8: what the explorer draws.
 
@@ -316,6 +340,7 @@ class Profile(TypedDict):
     ablate: NotRequired[Ablate]
     masked_training: NotRequired[MaskedTraining]
     overlap: NotRequired[Overlap]
+    part: NotRequired[Part]
     dial: NotRequired[Dial]
     explorer: NotRequired[Explorer]
     study: NotRequired[Study]

@@ -4,8 +4,18 @@ from pathlib import Path
 
 from schema import read_profile
 from tension_utils.artifacts import DETAIL_KINDS, DETAIL_VIEWS, OWN_SCORES, VIEWS, find_runs
-from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, short_name
+from tension_utils.config import (
+    MATCHED_ARM,
+    MIXED,
+    MIXED_ARMS,
+    OBJECTIVES,
+    SINGLE_OBJECTIVES,
+    Run,
+    list_pairs,
+    short_name,
+)
 
+TEXTS = tuple(f"{VIEWS}/text-{objective}.safetensors" for objective in SINGLE_OBJECTIVES)
 DETAILS = tuple(f"{VIEWS}/{view}.safetensors" for view in DETAIL_VIEWS if not view.startswith(("text", "base")))
 # Chapter -> section of the profile with its parameters, files it reads of every run, whether it needs the mixed model.
 CHAPTERS = {
@@ -15,8 +25,13 @@ CHAPTERS = {
     "03_identify": ("identify", (OWN_SCORES, *DETAILS), True),
     "04_ablate": ("ablate", ("evaluation.parquet", OWN_SCORES, "ablation.parquet"), False),
     "05_overlap": ("overlap", (OWN_SCORES, *DETAILS), True),
+    "05b_part": ("part", ("evaluation.parquet", OWN_SCORES, *TEXTS, "depth.parquet"), True),
     "05c_dial": ("dial", ("evaluation.parquet",), True),
 }
+FURTHER_ARMS = dict.fromkeys(("05b_part", "05c_dial"), (MATCHED_ARM,))  # arms that a chapter shows besides `OBJECTIVES`
+# Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
+MIXED_FILES = {"05b_part": ("gradients.parquet",)}
+PAIR_FILES = {"05b_part": ("weight_changes.parquet",), "05c_dial": ("interpolation.parquet",)}
 
 
 def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[dict, list[str]]]:
@@ -33,21 +48,19 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
     runs = find_runs(project / folder)
     found = {}
     for chapter, (section, files, is_mixed_needed) in CHAPTERS.items():
-        complete = [run for run in runs if all((run.folder / name).is_file() for name in files)]
+        complete = [run for run in runs if all(path.is_file() for path in _read(chapter, run, files))]
         for name, values in profiles.items():
             if not values:
                 continue
             bases = {name, *map(short_name, values["base_models"])}
             own = [run for run in complete if run.base_model in bases]
-            seeds, arms = _whole(own)
-            if not seeds or (is_mixed_needed and MIXED not in arms):
+            seeds, arms = _whole(own, (*OBJECTIVES, *FURTHER_ARMS.get(chapter, ())))
+            if not seeds or (is_mixed_needed and not {MIXED, *FURTHER_ARMS.get(chapter, ())} & set(arms)):
                 continue
             parameters = {"root": folder, "base_models": [own[0].base_model], "objectives": arms, "seeds": seeds}
             shown = [run for run in own if run.objective in arms and run.seed in seeds]
-            inputs = sorted(f"{run.folder.relative_to(project)}/{file}" for run in shown for file in files)
-            if chapter == "05c_dial":
-                between = (project / folder).glob(f"{own[0].base_model}/*/*/interpolation.parquet")
-                inputs += sorted(str(path.relative_to(project)) for path in between)
+            read = {path for run in shown for path in _read(chapter, run, files)}
+            inputs = sorted(path.relative_to(project).as_posix() for path in read)
             kinds = {"score_kinds": list(DETAIL_KINDS)} if set(DETAILS) <= set(files) else {}
             found[chapter] = (parameters | values.get(section, {}) | kinds, inputs)
     return found
@@ -62,8 +75,15 @@ def _study(project: Path, name: str) -> dict:
     return values if "study" in values else {}
 
 
-def _whole(runs: list[Run]) -> tuple[list[int], list[str]]:
-    """Return the seeds with both single-objective models, and the objectives that all of these have."""
+def _read(chapter: str, run: Run, files: tuple[str, ...]) -> list[Path]:
+    """Return what a chapter reads of a run, and of the pair that it belongs to."""
+    own = files + MIXED_FILES.get(chapter, ()) * (run.objective in MIXED_ARMS)
+    (pair,) = list_pairs([run])
+    return [*(run.folder / name for name in own), *(pair.folder / name for name in PAIR_FILES.get(chapter, ()))]
+
+
+def _whole(runs: list[Run], arms: tuple[str, ...]) -> tuple[list[int], list[str]]:
+    """Return the seeds with both single-objective models, and those of the arms that all of these have."""
     has = {(run.objective, run.seed) for run in runs}
     seeds = sorted({run.seed for run in runs if all((single, run.seed) in has for single in SINGLE_OBJECTIVES)})
-    return seeds, [name for name in OBJECTIVES if all((name, seed) in has for seed in seeds)]
+    return seeds, [name for name in arms if all((name, seed) in has for seed in seeds)]

@@ -245,7 +245,7 @@ def choice_table(study: Study) -> "pd.DataFrame":
 def weight_steps(study: Study, seed: int) -> Iterator[Step]:
     """Yield what is measured between and inside the models while their weights exist."""
     from tension_utils.depth import DepthConfig, depth_run
-    from tension_utils.geometry import GradientConfig, WeightChangeConfig, gradient_run, weight_change_run
+    from tension_utils.geometry import GradientConfig, gradient_run
     from tension_utils.interpolation import InterpolateConfig, interpolate_run
     from tension_utils.stages import ItemsConfig
 
@@ -255,14 +255,22 @@ def weight_steps(study: Study, seed: int) -> Iterator[Step]:
     config = InterpolateConfig(items=items)
     work = partial(interpolate_run, pair, config)
     yield Step(part, f"interpolate seed {seed}", work, needs, len(config.weights) * study.test_cost)
-    work = partial(weight_change_run, pair, WeightChangeConfig(arms=MAIN_ARMS))
-    yield Step(part, f"weight-changes seed {seed}", work, study.trained(*MAIN_ARMS, seed=seed), 1e4)
     for arm in MIXED_ARMS:
         work = partial(gradient_run, study.run(arm, seed), GradientConfig())
         yield Step(part, f"gradients {arm} seed {seed}", work, study.trained(arm, seed=seed), 8e5)
     for arm in MAIN_ARMS:
         work = partial(depth_run, study.run(arm, seed), DepthConfig(items))
         yield Step(part, f"depth {arm} seed {seed}", work, study.trained(arm, seed=seed), 1.5 * study.test_cost)
+
+
+def weight_change_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
+    """Yield the comparison of what training changed in all arms, which is a minute's work once they are trained."""
+    from tension_utils.geometry import WeightChangeConfig, weight_change_run
+
+    work = partial(
+        weight_change_run, SinglePair(study.root, study.base_model, seed), WeightChangeConfig(arms=tuple(arms))
+    )
+    yield Step(part, f"weight-changes seed {seed}", work, study.trained(*arms, seed=seed), 1e4)
 
 
 def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
@@ -335,6 +343,7 @@ def plan(study: Study) -> list[Step]:
         steps += identify_steps(study, f"seed {seed}: identify", MAIN_ARMS, seed)
         steps += ablate_steps(study, f"seed {seed}: ablate", MAIN_ARMS, seed, 1)
         steps += training_steps(study, f"seed {seed}: sham", shams, seed)
+        steps += weight_change_steps(study, f"seed {seed}: sham", (*MAIN_ARMS, *shams), seed)
         steps += identify_steps(study, f"seed {seed}: sham", shams, seed)
         steps += benchmark_steps(study, first) if seed == first else []
     for seed in study.values["seeds"][1:]:

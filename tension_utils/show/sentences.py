@@ -6,6 +6,7 @@ import pandas as pd
 
 from tension_utils.analysis.accuracy import OPPOSING, percent, points, seeds_text
 from tension_utils.analysis.findings import POINTS, SMALLEST, WAYS
+from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
@@ -133,6 +134,53 @@ def dial_answer(gaps: pd.DataFrame, options: pd.DataFrame, reference: str) -> st
         f"n = {row.n_items:,}, {seeds_text(row.n_seeds)}); options better than {reference} on both tests, of "
         f"{len(options)}: {listed}"
     )
+
+
+SMALLEST_SHARE = 0.05  # a difference of shares below five points is none worth a name
+
+
+def opposition(row: pd.Series) -> str:
+    """Say whether a set's neurons pull in opposite directions more often than random ones: yes, no, or too few to tell.
+
+    Yes: the interval of the effect lies above 0, and every seed's effect does. No: it lies below `SMALLEST_SHARE`, and
+    not above 0.
+
+    Args:
+        row: of `sign_table`.
+    """
+    if row.ci_low > 0 and row.n_same == row.n_seeds:
+        return "yes"
+    return "no" if row.ci_low <= 0 and row.ci_high < SMALLEST_SHARE else "too few to tell"
+
+
+def part_answer(signs: pd.DataFrame, gradients: pd.DataFrame, depths: pd.DataFrame) -> str:
+    """Say whether shared neurons oppose each other in the mixed model, how its gradients point, and where curves part.
+
+    Args:
+        signs: of `sign_table`.
+        gradients: of `gradient_table`; without rows where there are no gradients.
+        depths: of `depth_table`.
+    """
+    row = signs[(signs.objective == mixed_arm(signs.objective)) & (signs.set == SHARED)]
+    parts = ["shared neurons: not run: needs a mixed model with neuron scores, and neurons in both top sets"]
+    if len(row):
+        row = row.iloc[0]
+        chance = f"{percent(row.random_share)} [{percent(row.random_share_low)}, {percent(row.random_share_high)}]"
+        parts = [
+            f"{opposition(row)}: of the {row.n_neurons:,.0f} shared neurons {percent(row.share)} add to the margin of "
+            f"the {row.objective} model with opposite signs on the two texts, of random ones, as deep and as active, "
+            f"{chance}: {points(row)}, p = {row.p_value:.3f} ({row.n_draws} random sets; {row.n_same} of "
+            f"{seeds_text(row.n_seeds)} on that side)"
+        ]
+    for whole in gradients[gradients.part == WHOLE].head(1).itertuples() if len(gradients) else ():
+        bounds = "(one seed)" if whole.n_seeds == 1 else f"[{whole.cosine_ci_low:+.2f}, {whole.cosine_ci_high:+.2f}]"
+        parts.append(f"cosine of the two gradients {whole.cosine:+.2f} {bounds}")
+    curves = depths.dropna(subset="parting_depth")
+    parts += [
+        f"the curves of the {r.objective} model part at depth {r.parting_depth:.0f} of {r.last_depth:.0f}"
+        for r in curves[curves.objective.isin(SINGLE_OBJECTIVES)].itertuples()
+    ]
+    return "; ".join(parts)
 
 
 def explorer_answer(effects: pd.DataFrame | None, preferred: Sequence[pd.Series]) -> str:

@@ -84,13 +84,13 @@ UNITS = {"accuracy": POINTS, "margin": DEVIATIONS}  # of a change, by what the r
 NAMES = {
     SHARE: "accuracy accuracy_ _accuracy chance rate _rate share share_ _share _third fraction paper single mixed "
     "helpful harmless helpful-harmless easy normal hard precision recall recall_ power false_positives toward_chance "
-    "over_refusal ece ece_ transferability _transferability",
+    "held over_refusal ece ece_ transferability _transferability",
     POINTS: "_points change helpful_change harmless_change control effect difference cost gap accuracy_change "
     "above_chance per_neurons length_bias style_bias overconfidence excess_transferability",
     DEVIATIONS: "margin_change",
-    INDEX: "jaccard jaccard_ floor ceiling largest_possible slope rank_correlation average_precision",
+    INDEX: "cosine _cosine jaccard jaccard_ floor ceiling largest_possible slope rank_correlation average_precision",
     P_VALUE: "p_value helpful_p harmless_p _p_value q_value p_adjusted smallest_p",
-    COUNT: "n n_ pairs steps",
+    COUNT: "n n_ pairs steps depth _depth",
     SECONDS: "seconds seconds_ _seconds",
     FLAG: "is_",
 }
