@@ -86,7 +86,8 @@ def _groups(subject: _Subject, items: list) -> list:
 
     groups, left_out = group_by_prompt(subject.tokenizer, items, subject.max_length, subject.template)
     for reason, lost in left_out.items():
-        print(f"tension: left out {len(lost)} of {len(items)} items: {reason}", file=sys.stderr)
+        if lost:
+            print(f"tension: left out {len(lost)} of {len(items)} items: {reason}", file=sys.stderr)
     return groups
 
 

@@ -36,7 +36,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     >>> check_choice("objective", "helpful", ("helpful", "harmless"))
     'helpful'
     """
-    if not isinstance(value, str) or value not in choices:
+    if value not in list(choices):  # a list asks no value for its hash
         known = ", ".join(map(str, choices))
         near = nearest(value, choices) if isinstance(value, str) else ""
         raise ValueError(f"{name}: expected one of {known}; got {value!r}{near}")

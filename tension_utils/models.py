@@ -183,10 +183,8 @@ def load_config(path_or_name: str | Path) -> PretrainedConfig:
 
     Raises:
         FileNotFoundError: if there is no such folder or model.
-        ValueError: if its architecture is not supported, or the folder is no model.
+        ValueError: if its architecture is not supported.
     """
-    if (folder := Path(path_or_name).expanduser()).is_dir():
-        check_model_folder(folder)
     config = _from_pretrained(AutoConfig.from_pretrained, path_or_name)
     check_config(path_or_name, {**vars(config), "model_type": config.model_type})
     architecture_of_config(config, str(path_or_name))
@@ -194,7 +192,9 @@ def load_config(path_or_name: str | Path) -> PretrainedConfig:
 
 
 def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[PreTrainedModel, dict]:
-    """Check the architecture from the configuration alone, then load safetensors weights and the neuron mask."""
+    """Check the folder and the architecture, then load safetensors weights and the neuron mask."""
+    if (folder := Path(path_or_name).expanduser()).is_dir():
+        check_model_folder(folder)
     load_config(path_or_name)
     options |= {"dtype": "auto", "use_safetensors": True, "attn_implementation": "sdpa"}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # `check_tensors` refuses them

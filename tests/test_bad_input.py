@@ -176,7 +176,7 @@ PROFILE = {"profile": "tiny", "base_models": ["toy"], "objectives": ["helpful", 
     [
         (
             PROFILE,
-            "evaluation.parquet is missing; it is written by notebooks/02_evaluate.ipynb: run that chapter first",
+            "evaluation.parquet is missing",
         ),
         (
             PROFILE | {"objectives": ["kind"]},

@@ -47,7 +47,7 @@ PINNED = {
     DataConfig: "76e7dc41d6e61926",
     TrainConfig: "8c5c0197c7831db8",
     EngineConfig: "9499062703d6c288",
-    EvaluateConfig: "b6271a5771fbaebb",
+    EvaluateConfig: "1e9bc7e2904a5544",
     IdentifyConfig: "65ddc4597756b475",
     AblateConfig: "15e7c1ae4f8c9f17",
     ItemsConfig: "f4cf61aeabaa69b0",

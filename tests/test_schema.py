@@ -200,7 +200,7 @@ def test_placeholders_of_the_cluster_are_refused(form: list[str], root: Path, ca
     assert found == f"cluster/config.yaml: {keys}: expected the values of your cluster; got CHANGE_ME"
     schema_text = text.replace("CHANGE_ME", "mine")
     (root / "cluster" / "config.yaml").write_text(schema_text)
-    schema.check_cluster(root, "cluster")
+    schema.check_cluster(root, "cluster", is_submitted=False)
 
 
 def test_values_that_the_command_line_changes_are_checked_too(root: Path) -> None:

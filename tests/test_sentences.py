@@ -36,7 +36,7 @@ def runs(tmp_path: Path) -> list[Run]:
 
 def test_the_kept_checkpoint_has_the_lowest_validation_loss(runs: list[Run]) -> None:
     low, high = wilson_interval(6, 8)
-    row = {"objective": "helpful", "step": 2, "validation_loss": 0.5, "validation_accuracy": 0.75}
+    row = {"base_model": "toy", "objective": "helpful", "step": 2, "validation_loss": 0.5, "validation_accuracy": 0.75}
     row |= {"ci_low": low, "ci_high": high, "chance_accuracy": 0.5, "n": 8}
     assert kept_checkpoints(runs).to_dict("records") == [row | {"seed": 0}, row | {"seed": 1}]
     assert len(training_logs(runs)) == 3 + 4 and set(training_logs(runs).seed) == {0, 1}

@@ -50,9 +50,9 @@ def _model_faults(model: str, values: Mapping) -> Iterator[str]:
     if model == TOY:
         yield from _context_faults(model, TOY_CONTEXT, values)
         return
-    from tension_utils.data import is_local  # these take seconds, which the embedded world does not need
     from tension_utils.engine.attention import require_static_positions
     from tension_utils.models import load_config, load_tokenizer
+    from tension_utils.sources import is_local  # these take seconds, which the embedded world does not need
 
     folder = model if is_local(model) else _public_folder(model)
     if folder is None:
@@ -94,7 +94,7 @@ def _data_faults(values: Mapping, source: str) -> Iterator[str]:
     """Yield what local training data lack: a folder of a subset, or one of its splits."""
     if values["train"]["data_source"] == TOY:  # made by the pipeline
         return
-    from tension_utils.data import is_local, local_files
+    from tension_utils.sources import is_local, local_files
 
     if not is_local(source):
         return

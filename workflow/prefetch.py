@@ -28,7 +28,8 @@ def downloads(values: Mapping, root: Path) -> Iterator[tuple[str, Callable[[], o
     from huggingface_hub import snapshot_download
 
     from tension_utils.benchmarks.load import load_counted
-    from tension_utils.data import is_local, read_split
+    from tension_utils.data import read_split
+    from tension_utils.sources import is_local
 
     for model in values["base_models"]:
         if model != TOY and not is_local(model):

@@ -78,15 +78,15 @@ class Evidence:
         evaluation: rows of evaluation.parquet; None where nothing was evaluated.
         ablation: rows of ablation.parquet; None where no set was removed.
         scores: run -> its neuron scores on its own training pairs.
-        interpolation: rows of interpolation.parquet; None where no weights were interpolated.
         n_resamples: bootstrap draws behind every interval; each is drawn anew, whatever else is read.
+        interpolation: rows of interpolation.parquet; None where no weights were interpolated.
     """
 
     evaluation: pd.DataFrame | None = None
     ablation: pd.DataFrame | None = None
     scores: Mapping[Run, NeuronScores] = field(default_factory=dict)
-    interpolation: pd.DataFrame | None = None
     n_resamples: int = Bootstrap.n_resamples
+    interpolation: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> "Evidence":
@@ -102,7 +102,8 @@ class Evidence:
         }
         pairs = [pair for pair in list_pairs(runs) if (pair.folder / "interpolation.parquet").exists()]
         interpolation = read_table(pairs, "interpolation", "05c_dial") if pairs else None
-        return cls(table("evaluation", "02_evaluate"), table("ablation", "04_ablate"), scores, interpolation)
+        evaluation, ablation = table("evaluation", "02_evaluate"), table("ablation", "04_ablate")
+        return cls(evaluation, ablation, scores, interpolation=interpolation)
 
     @cached_property
     def fraction(self) -> float:

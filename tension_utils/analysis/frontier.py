@@ -80,11 +80,15 @@ def frontier_rows(evaluation: pd.DataFrame, interpolation: pd.DataFrame | None =
 
     Args:
         evaluation: rows of evaluation.parquet.
-        interpolation: rows of interpolation.parquet; None leaves that frontier out.
+        interpolation: rows of interpolation.parquet, of which those on evaluated items are kept; None leaves that
+            frontier out.
     """
     tables = [ensemble_rows(evaluation).assign(frontier=ENSEMBLE)]
     if interpolation is not None:
-        tables.insert(0, hh_rows(interpolation).assign(frontier=INTERPOLATION))
+        rows = hh_rows(interpolation)
+        evaluated = pd.MultiIndex.from_frame(hh_rows(evaluation)[MODEL_ITEM])
+        is_there = pd.MultiIndex.from_frame(rows[MODEL_ITEM]).isin(evaluated)
+        tables.insert(0, rows[is_there].assign(frontier=INTERPOLATION))
     return pd.concat(tables, ignore_index=True)
 
 
