@@ -340,9 +340,7 @@ def test_without_equal_sizes_there_are_no_differences(evaluation: pd.DataFrame) 
     mixed = evaluation[evaluation.objective == MIXED]
     ablation = with_draws(mixed, "shared", 1, family="natural")
     assert per_neuron_differences(ablation, evaluation).empty
-    with pytest.raises(
-        ValueError, match="family: expected one of equal-size, equal-activity, without-keystone; got 'natural'"
-    ):
+    with pytest.raises(ValueError, match="family: expected one of equal-size, .*; got 'natural'"):
         per_neuron_differences(ablation, evaluation, family="natural")
     with pytest.raises(ValueError, match="at least one row"):
         per_neuron(with_draws(mixed, "rms", 1), evaluation)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import seal
 from transformers import AutoModelForSequenceClassification
 
 from tension_utils import interpolation
@@ -158,7 +159,7 @@ def test_a_stopped_interpolation_goes_on_where_it_was(pair: SinglePair, monkeypa
 def test_another_choice_computes_again_and_the_manifest_tells(pair: SinglePair) -> None:
     assert interpolate_run(pair, InterpolateConfig((0.5,), ITEMS)) and interpolate_run(pair, INTERPOLATE)
     section = read_manifest(pair.folder)["interpolate"]
-    assert set(section["inputs"]) == {"reward_model", "reward_model_harmless", "data_source"}
+    assert set(section["inputs"]) == {"reward_model", "reward_model_harmless", "data_source", "benchmark_toy"}
     assert section["config"] | {"interpolate": 0} == {"interpolate": 0, "base_model": "toy", "seed": 1}
 
 
@@ -173,12 +174,14 @@ def test_models_that_do_not_fit_together_are_refused(copied: SinglePair) -> None
     tensors = load_file(file)
     name = next(name for name in tensors if name.endswith("down_proj.weight"))
     save_file(tensors | {name: tensors[name][:, 1:].contiguous()}, file, {"format": "pt"})
+    seal(copied.harmless.folder)
     config = InterpolateConfig((0.25,), ITEMS)
     with pytest.raises(ValueError, match=r"harmless/seed1/reward_model: expected .*down_proj.weight of shape \(\d+, "):
         interpolate_run(copied, config)
     with pytest.raises(ValueError, match=r"expected .*down_proj.weight of shape"):
         weight_change_run(copied, WeightChangeConfig())
     save_file({key: value for key, value in tensors.items() if key != "score.weight"}, file, {"format": "pt"})
+    seal(copied.harmless.folder)
     with pytest.raises(ValueError, match=r"score.weight of shape \(1, \d+\), got no such parameter"):
         interpolate_run(copied, config)
     assert not list(copied.folder.glob("interpolation_parts/*.parquet"))
@@ -187,9 +190,11 @@ def test_models_that_do_not_fit_together_are_refused(copied: SinglePair) -> None
 def test_a_neuron_mask_and_a_missing_model_are_refused(copied: SinglePair) -> None:
     neurons = NeuronSet.of((2, 8), [(0, 1)])
     NeuronMask(neurons).save(copied.harmless.folder / "reward_model" / NEURON_MASK_FILE)
+    seal(copied.harmless.folder)
     with pytest.raises(ValueError, match="harmless/seed1: expected a reward model with all its neurons"):
         interpolate_run(copied, INTERPOLATE)
     (copied.harmless.folder / "reward_model" / NEURON_MASK_FILE).unlink()
+    seal(copied.harmless.folder)
     manifest = read_manifest(copied.helpful.folder)
     manifest["train"]["config"]["neuron_mask"] = {"mode": "masked"}
     (copied.helpful.folder / "manifest.json").write_text(json.dumps(manifest))

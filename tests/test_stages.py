@@ -18,7 +18,7 @@ from tension_utils.analysis.export import export_results, read_results
 from tension_utils.analysis.findings import CLAIMS, WAYS, primary_of
 from tension_utils.analysis.overlap import overlap_table
 from tension_utils.analysis.removal import cost_table, effect_table, per_neuron, per_neuron_differences
-from tension_utils.artifacts import read_manifest
+from tension_utils.artifacts import file_hash, read_manifest
 from tension_utils.conditions import MIXED_SETS, Condition, list_conditions
 from tension_utils.config import (
     CONTROLS,
@@ -404,8 +404,9 @@ def test_a_part_is_named_by_all_that_its_rows_depend_on(copied: Run) -> None:
     stage = Stage(copied, "ablate", "ablation.parquet", ABLATE)
     (copied.folder / "ablation.parquet").unlink()
     assert stage.start()
-    (items,), work = _items_of(stage, [ABLATE], 256), _Ablation(stage, 256)
-    few = _items_of(stage, [dataclasses.replace(ABLATE, engine=dataclasses.replace(ENGINE, n_items=2))], 256)[0]
+    ((items,), _), work = _items_of(stage, [ABLATE], 256), _Ablation(stage, 256)
+    smaller = dataclasses.replace(ABLATE, engine=dataclasses.replace(ENGINE, n_items=2))
+    (few,), _ = _items_of(stage, [smaller], 256)
     zero, *_, mean, resample = (
         next(c for c in list_conditions(copied, ABLATE) if (c.ablation_kind, c.fraction, c.set) == (kind, 0.1, name))
         for kind, name in (("zero", "rms_change"), ("mean", "rms_change"), ("resample", "rms_change"))
@@ -493,7 +494,9 @@ def test_results_without_weights_are_taken_as_they_are(copied: Run) -> None:
     shutil.rmtree(copied.folder / "reward_model")
     with pytest.raises(FileNotFoundError, match="01_train"):  # removed, not exported
         evaluate_run(copied, EVALUATE)
-    manifest = read_manifest(copied.folder) | {"export": {"schema_version": 1}}
+    names = ("evaluation.parquet", "ablation.parquet", "neuron_scores.safetensors", "train_log.parquet")
+    files = {name: file_hash(copied.folder / name) for name in names}
+    manifest = read_manifest(copied.folder) | {"export": {"schema_version": 1, "files": files}}
     (copied.folder / "manifest.json").write_text(json.dumps(manifest))
     other = EngineConfig(n_items=2)
     assert not train_run(copied, DataConfig(source="nowhere"), TrainConfig())

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import seal
 
 from tension_utils import stages, training
 from tension_utils import stages as variants
@@ -124,6 +125,7 @@ def test_a_variant_comes_back_masked_from_its_checkpoint(trained: list[Run], tmp
     (tmp_path / "toy-world").symlink_to(shared.root / "toy-world")
     nothing = NeuronSet.of((4, 352), [])
     NeuronMask(nothing).save(lost.folder / "reward_model" / NEURON_MASK_FILE)
+    seal(lost.folder)
     assert abs(reloaded_loss(lost)[0] - logged) > 2e-5, "without its mask it is another model"
 
 

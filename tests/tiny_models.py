@@ -1,11 +1,15 @@
 """Tiny random models of every architecture, a tokenizer whose merges cross the border, and slow reference code."""
 
+import json
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+from tension_utils.artifacts import file_hash, read_manifest
 from tension_utils.data import Item, Turn, tokenize_item
 
 CONFIGS = {
@@ -114,3 +118,10 @@ def tokenized(tokenizer, items=ITEMS):
 def slow_rewards(model, tokens) -> list[float]:
     """One plain transformers forward per sequence, unbatched and unpadded."""
     return [model(torch.tensor([sequence])).logits[0, 0].item() for sequence in tokens.sequences]
+
+
+def seal(folder: Path) -> None:
+    """Let a run's manifest say of its reward model what is there now, as if it had been trained so."""
+    manifest = read_manifest(folder)
+    manifest["train"]["artifact_hash"] = file_hash(folder / "reward_model")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
