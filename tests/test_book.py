@@ -174,7 +174,7 @@ def test_reference_has_a_page_for_every_module_and_lists_it(html: Path) -> None:
     for init in package.rglob("__init__.py"):
         part = ".".join(init.parent.relative_to(ROOT).parts)
         listed = BeautifulSoup((folder / f"{part}.html").read_text(encoding="utf-8"), "html.parser")
-        names = {path.stem for path in init.parent.glob("*.py")} - {"__init__"}
+        names = {path.stem for path in init.parent.glob("*.py")} - {"__init__", "__main__"}
         names |= {path.parent.name for path in init.parent.glob("*/__init__.py")}
         links = {link["href"].split("#")[0] for link in listed.select("article table a")}
         assert {f"{part}.{name}.html" for name in names} == links

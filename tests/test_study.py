@@ -1,5 +1,6 @@
 """A whole study of micro models: every part by two workers, again without work, exported, and every bad option."""
 
+import gzip
 import json
 import os
 import shutil
@@ -206,7 +207,8 @@ def test_bad_options_stop_with_two(project: Path, arguments: tuple[str, ...], me
 def test_a_step_that_fails_is_told_and_the_others_go_on(project: Path, tmp_path: Path) -> None:
     copy = tmp_path / "project"
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns("runs", "results"))
-    shutil.rmtree(copy / "data" / "hh-rlhf" / "harmless-base")
+    rows = copy / "data" / "hh-rlhf" / "harmless-base" / "train.jsonl.gz"
+    rows.write_bytes(gzip.compress(b'{"chosen": "no dialogue", "rejected": "none"}\n'))
     done = study(copy, "micro", *LOCAL, "--until", "seed 0: train")
     assert done.returncode == 1 and "FAILED train harmless seed 0" in done.stdout
     assert (copy / "runs" / "micro" / "toy" / "helpful" / "seed0" / "evaluation.parquet").is_file() is False

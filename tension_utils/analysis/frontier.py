@@ -242,7 +242,7 @@ def _scaled_rows(evaluation: pd.DataFrame, ablation: pd.DataFrame) -> pd.DataFra
     facts = evaluation[["objective", *MODEL_ITEM, "cluster", "group", "chance", "is_truncated"]]
     rows = rows.drop(columns=["cluster", "group", "chance", "is_truncated"], errors="ignore")
     rows = rows.merge(facts, on=["objective", *MODEL_ITEM], how="left", validate="many_to_one")
-    return rows.assign(option=rows["set"].astype(str) + SCALED + rows["scale"].map("{:g}".format))
+    return rows.assign(option=[f"{row.set}{SCALED}{row.scale:g}" for row in rows.itertuples()])
 
 
 def option_table(options: pd.DataFrame, reference: str = REFERENCE, bootstrap: Bootstrap | None = None) -> pd.DataFrame:
