@@ -211,6 +211,7 @@ def test_a_step_that_fails_is_told_and_the_others_go_on(project: Path, tmp_path:
     rows.write_bytes(gzip.compress(b'{"chosen": "no dialogue", "rejected": "none"}\n'))
     done = study(copy, "micro", *LOCAL, "--until", "seed 0: train")
     assert done.returncode == 1 and "FAILED train harmless seed 0" in done.stdout
-    assert (copy / "runs" / "micro" / "toy" / "helpful" / "seed0" / "evaluation.parquet").is_file() is False
-    assert (copy / "runs" / "micro" / "toy" / "helpful" / "seed0" / "train_log.parquet").is_file()
+    folder = copy / "runs" / "micro" / "toy"
+    assert (folder / "helpful" / "seed0" / "evaluation.parquet").is_file()
+    assert not (folder / "harmless" / "seed0" / "evaluation.parquet").exists()
     assert "steps lack what they read" in done.stdout
