@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,18 @@ def executed_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_pipeline(project, "micro")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     return project
+
+
+@pytest.fixture
+def book_style() -> Iterator[None]:
+    """Draw without a screen, in the book's style, and leave matplotlib as it was."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    from tension_utils.show import style
+
+    with mpl.rc_context():
+        plt.switch_backend("agg")
+        style.use_style()
+        yield
+        plt.close("all")

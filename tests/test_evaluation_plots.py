@@ -1,6 +1,5 @@
 """Figures of the evaluation: what is drawn equals what was given, and names from data stay text."""
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,21 +8,14 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 
 from tension_utils import config
-from tension_utils.show import figures_accuracy, style
+from tension_utils.show import figures_accuracy
 from tension_utils.show.style import OBJECTIVE_COLORS
 
 OBJECTIVES = list(config.OBJECTIVES)
 HOSTILE = ("$x$", "<b>bold</b>", "_under_score_", r"\frac{1}{2} 50 %", "$\\broken{$")
 
 
-@pytest.fixture(autouse=True)
-def book_style():
-    """Draw without a screen, in the book's style, and leave matplotlib as it was."""
-    with mpl.rc_context():
-        plt.switch_backend("agg")
-        style.use_style()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("book_style")
 
 
 def differences(names=("chat", "safety")) -> pd.DataFrame:

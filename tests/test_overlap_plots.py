@@ -2,7 +2,6 @@
 
 import itertools
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,21 +10,13 @@ from matplotlib.colors import to_hex
 
 from tension_utils import config
 from tension_utils.analysis.overlap import RELATIONS
-from tension_utils.show import style
 from tension_utils.show.figures_neurons import agreement_heatmap, cross_design_dots, intersection_sizes, overlap_bars
 from tension_utils.show.style import OBJECTIVE_COLORS
 
 OBJECTIVES = list(config.OBJECTIVES)
 
 
-@pytest.fixture(autouse=True)
-def book_style():
-    """Draw without a screen, in the book's style, and leave matplotlib as it was."""
-    with mpl.rc_context():
-        plt.switch_backend("agg")
-        style.use_style()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("book_style")
 
 
 def bars() -> pd.DataFrame:

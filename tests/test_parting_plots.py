@@ -1,13 +1,11 @@
 """Figures of where objectives part: what is drawn equals what was given."""
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
 from tension_utils.config import MATCHED_ARM, OBJECTIVES
-from tension_utils.show import figures_parting, style
+from tension_utils.show import figures_parting
 from tension_utils.show.figures_parting import COSINES
 from tension_utils.show.style import objective_color
 
@@ -15,14 +13,7 @@ ARMS = [*OBJECTIVES, MATCHED_ARM]
 TESTS = OBJECTIVES[:2]
 
 
-@pytest.fixture(autouse=True)
-def book_style():
-    """Draw without a screen, in the book's style, and leave matplotlib as it was."""
-    with mpl.rc_context():
-        plt.switch_backend("agg")
-        style.use_style()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("book_style")
 
 
 def curves() -> pd.DataFrame:

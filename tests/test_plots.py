@@ -1,6 +1,5 @@
 """Plots: the right numbers are drawn in the right color, and a wrong table is refused clearly."""
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,20 +7,13 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
 from tension_utils import config
-from tension_utils.show import figures_accuracy, figures_neurons, style
+from tension_utils.show import figures_accuracy, figures_neurons
 from tension_utils.show.style import LINE_STYLES, OBJECTIVE_COLORS, objective_color
 
 OBJECTIVES = list(config.OBJECTIVES)
 
 
-@pytest.fixture(autouse=True)
-def book_style():
-    """Draw without a screen, in the book's style, and leave matplotlib as it was."""
-    with mpl.rc_context():
-        plt.switch_backend("agg")
-        style.use_style()
-        yield
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("book_style")
 
 
 def matrix() -> pd.DataFrame:
