@@ -126,7 +126,7 @@ def slow_top(run: Run) -> set[tuple[int, int]]:
 def test_rows_equal_slow_code(runs: list[Run]) -> None:
     rows = parting.sign_rows(runs, "rms_change", FRACTION, N_DRAWS)
     assert set(rows.objective) == set(OBJECTIVES), "the matched arm has no scores"
-    found = rows[rows.draw == parting.TARGET].set_index(["objective", "seed", "set"]).sort_index()
+    found = rows[rows.draw == parting.TARGETED].set_index(["objective", "seed", "set"]).sort_index()
     of = {(run.objective, run.seed): run for run in runs}
     for seed in (0, 1):
         helpful, harmless = (slow_top(of[name, seed]) for name in OBJECTIVES[:2])
@@ -179,7 +179,7 @@ def hand_rows(shares: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
     rows = [
         {"set": name, "seed": seed, "draw": draw, "share": share, "n_neurons": 10 + seed, "held": 0.1}
         for (name, seed), values in shares.items()
-        for draw, share in enumerate(values, start=parting.TARGET)
+        for draw, share in enumerate(values, start=parting.TARGETED)
     ]
     return pd.DataFrame(rows).assign(base_model="toy", objective=MATCHED_ARM)
 

@@ -224,23 +224,25 @@ def mixing(evidence: Evidence) -> Iterator[Finding]:
     if evidence.evaluation is not None and evidence.evaluation.benchmark.nunique() > 1:
         yield _mixing(evidence, MATCHED_ARM, "all")
         yield _mixing(evidence, MATCHED_ARM, "safety")
-    for arm in MIXED_ARMS:
-        yield from _beyond_frontiers(evidence, arm)
+    yield from _beyond_frontiers(evidence)
 
 
-def _beyond_frontiers(evidence: Evidence, arm: str) -> Iterator[Finding]:
-    """Yield how far a mixed model lies beyond what the two single ones reach without joint training."""
+def _beyond_frontiers(evidence: Evidence) -> Iterator[Finding]:
+    """Yield how far mixed models lie beyond what the two single ones reach without joint training."""
     rows = evidence.evaluation
-    what = _named("C1", "frontier", "accuracy", arm, "both")
-    if rows is None or not {arm, *SINGLE_OBJECTIVES} <= set(rows.objective[rows.benchmark == "hh-rlhf"]):
+    found = set() if rows is None else set(rows.objective[rows.benchmark == "hh-rlhf"])
+    arms = [arm for arm in MIXED_ARMS if arm in found]
+    if not arms or not set(SINGLE_OBJECTIVES) <= found:
         return
     frontiers = frontier_rows(rows, evidence.interpolation)
-    for _, row in frontier_gaps(rows, frontiers, (arm,), bootstrap=Bootstrap(evidence.n_resamples)).iterrows():
-        is_claimed = CLAIMS["C1"].sign * row.gap > 0
-        values = {"value": 100 * row.gap, "ci_low": 100 * row.ci_low, "ci_high": 100 * row.ci_high}
-        sizes = {"n_items": row.n_items, "n_seeds": row.n_seeds}
-        p_value = row.p_value / 2 if is_claimed else 1 - row.p_value / 2
-        yield Finding(**what | {"control": row.frontier}, **values, p_value=p_value, **sizes)
+    for arm in arms:
+        what = _named("C1", "frontier", "accuracy", arm, "both")
+        for _, row in frontier_gaps(rows, frontiers, (arm,), bootstrap=Bootstrap(evidence.n_resamples)).iterrows():
+            is_claimed = CLAIMS["C1"].sign * row.gap > 0
+            values = {"value": 100 * row.gap, "ci_low": 100 * row.ci_low, "ci_high": 100 * row.ci_high}
+            p_value = row.p_value / 2 if is_claimed else 1 - row.p_value / 2
+            sizes = {"n_items": row.n_items, "n_seeds": row.n_seeds}
+            yield Finding(**what | {"control": row.frontier}, **values, p_value=p_value, **sizes)
 
 
 def _mixing(evidence: Evidence, arm: str, test: str, way: str = CONTROLLED, is_primary: bool = False) -> Finding:

@@ -15,10 +15,10 @@ from tension_utils.statistics import (
     benjamini_hochberg,
     bounded,
     contrast_draws,
-    count_distinct,
     crossed_parts,
     paired_bootstrap,
     require_columns,
+    sizes,
     two_sided_p,
 )
 
@@ -38,6 +38,11 @@ OPTION_COLUMNS = ["option", *MODEL_ITEM, "cluster", "group", "margin", "credit",
 def hh_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the HH-RLHF tests."""
     return table[table.benchmark == "hh-rlhf"]
+
+
+def on_items_of(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the items that other rows have for the same base model and seed."""
+    return rows[pd.MultiIndex.from_frame(rows[MODEL_ITEM]).isin(pd.MultiIndex.from_frame(others[MODEL_ITEM]))]
 
 
 def ensemble_rows(evaluation: pd.DataFrame, weights: Sequence[float] = ENSEMBLE_WEIGHTS) -> pd.DataFrame:
@@ -85,10 +90,7 @@ def frontier_rows(evaluation: pd.DataFrame, interpolation: pd.DataFrame | None =
     """
     tables = [ensemble_rows(evaluation).assign(frontier=ENSEMBLE)]
     if interpolation is not None:
-        rows = hh_rows(interpolation)
-        evaluated = pd.MultiIndex.from_frame(hh_rows(evaluation)[MODEL_ITEM])
-        is_there = pd.MultiIndex.from_frame(rows[MODEL_ITEM]).isin(evaluated)
-        tables.insert(0, rows[is_there].assign(frontier=INTERPOLATION))
+        tables.insert(0, on_items_of(hh_rows(interpolation), hh_rows(evaluation)).assign(frontier=INTERPOLATION))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -185,9 +187,8 @@ def frontier_gaps(
 
 def _gap_row(rows: pd.DataFrame, line: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, float]:
     """Return one row of `frontier_gaps`, on the items and seeds that the arm and the frontier have."""
-    keys = pd.MultiIndex.from_frame(rows[MODEL_ITEM])
-    line = line[pd.MultiIndex.from_frame(line[MODEL_ITEM]).isin(keys)]
-    rows = rows[keys.isin(pd.MultiIndex.from_frame(line[MODEL_ITEM]))]
+    line = on_items_of(line, rows)
+    rows = on_items_of(rows, line)
     weights = np.sort(line.harmless_weight.unique())
     both = pd.concat([rows.assign(place=-1.0), line.assign(place=line.harmless_weight)], ignore_index=True)
     sums, counts, names = crossed_parts(both, "credit", ["place", "group"])
@@ -198,8 +199,7 @@ def _gap_row(rows: pd.DataFrame, line: pd.DataFrame, bootstrap: Bootstrap) -> di
     row = dict(zip(SINGLE_OBJECTIVES, points[0, 0], strict=True))
     row["harmless_weight"] = float(np.interp(places[0], np.arange(len(weights)), weights))
     row |= bounded("gap", float(gaps[0]), gaps[1:], "") | {"p_value": float(two_sided_p(gaps[1:, None])[0])}
-    sizes = {"n_items": ITEM_COLUMNS, "n_clusters": ("cluster",), "n_seeds": MODEL_COLUMNS}
-    return row | {name: count_distinct(rows, columns) for name, columns in sizes.items()}
+    return row | sizes(rows)
 
 
 # What could be done instead of the mixed model.
@@ -267,9 +267,8 @@ def option_table(options: pd.DataFrame, reference: str = REFERENCE, bootstrap: B
         raise ValueError(f"reference: expected an option with rows, got {reference!r}")
     level, records, bootstrap = base.groupby("group").credit.mean(), [], bootstrap or Bootstrap()
     for option, rows in options[options.option != reference].groupby("option", sort=False):
-        keys = pd.MultiIndex.from_frame(rows[MODEL_ITEM])
-        same = base[pd.MultiIndex.from_frame(base[MODEL_ITEM]).isin(keys)]
-        rows = rows[keys.isin(pd.MultiIndex.from_frame(same[MODEL_ITEM]))]
+        same = on_items_of(base, rows)
+        rows = on_items_of(rows, same)
         if rows.empty or set(rows.group) != set(SINGLE_OBJECTIVES):
             continue
         both = pd.concat([rows, same], ignore_index=True)

@@ -7,8 +7,10 @@ import pandas as pd
 
 from tension_utils.activations import load_view, own_scores
 from tension_utils.analysis.accuracy import OPPOSING
+from tension_utils.analysis.claims import TARGETED
 from tension_utils.analysis.overlap import single_runs
 from tension_utils.artifacts import OWN_SCORES
+from tension_utils.conditions import SHARED
 from tension_utils.config import ARMS, MIXED_ARMS, OBJECTIVES, SHAM_ARMS, SINGLE_OBJECTIVES, Run, SinglePair
 from tension_utils.geometry import cosine_table, objective_cosines
 from tension_utils.neurons import N_ACTIVITY_BINS, NeuronSet, activity_bins, top_neurons
@@ -26,11 +28,7 @@ from tension_utils.statistics import (
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 
-SHARED = "shared"
-
 WHOLE = "whole model"
-
-TARGET = -1  # "draw" of a set itself; its random sets are numbered from 0
 
 
 def hh_depths(depth: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
@@ -280,8 +278,8 @@ def sign_rows(runs: Sequence[Run], kind: str, fraction: float, n_draws: int) -> 
         n_draws: random sets beside each set, at least 2.
 
     Returns:
-        base_model, objective (whose attributions), seed, set, draw (`TARGET` or the number of a random set), n_neurons,
-        share (NaN for an empty set), held (share of the set that a random set holds on average).
+        base_model, objective (whose attributions), seed, set, draw (`claims.TARGETED` or the number of a random set),
+        n_neurons, share (NaN for an empty set), held (share of the set that a random set holds on average).
 
     Raises:
         ValueError: if no seed has both single-objective models.
@@ -296,7 +294,7 @@ def sign_rows(runs: Sequence[Run], kind: str, fraction: float, n_draws: int) -> 
         for name, neurons in sets.get((run.base_model_name, run.seed), {}).items():
             drawn = neurons.matched_random(np.random.default_rng(ANALYSIS_SEED), n_draws, bins)
             row = run.label | {"set": name, "n_neurons": len(neurons), "held": neurons.expected_overlap(bins)}
-            for draw, each in enumerate([neurons, *drawn], start=TARGET):
+            for draw, each in enumerate([neurons, *drawn], start=TARGETED):
                 rows.append(row | {"draw": draw, "share": opposing_share(each, *texts.values())})
     return pd.DataFrame(rows)
 
@@ -319,7 +317,7 @@ def sign_table(rows: pd.DataFrame) -> pd.DataFrame:
         wide = part.pivot(index="seed", columns="draw", values="share").dropna()  # (S, 1 + D)
         if wide.empty:
             continue
-        targeted, draws = wide[TARGET].to_numpy(), wide.drop(columns=TARGET).to_numpy()
+        targeted, draws = wide[TARGETED].to_numpy(), wide.drop(columns=TARGETED).to_numpy()
         test, effects = prediction_test(targeted, draws), targeted - draws.mean(axis=1)
         row = dict(zip(("base_model", "objective", "set"), key, strict=True)) | {"share": targeted.mean()}
         low, high = np.clip(seed_interval(targeted), 0, 1)
