@@ -23,6 +23,7 @@ MARKUP = re.compile(
 )  # |x| and x_ have a meaning in reStructuredText that no docstring here intends
 EXECUTED = re.compile(r"\b(executed|study)/(?=[\w.-]+\.ipynb)")
 SANDBOX = "executed/"  # pages that ran on the machine that built the book
+OF_BOTH = ("executed/09_ledger",)  # pages with results of the study, too, which say for each source what it is
 BASE_MODELS = re.compile(r"^base_models\b", re.MULTILINE)
 TOY = re.compile(r"^base_models\b.*=\s*\[[\"']toy[\"']\]", re.MULTILINE)
 SANDBOX_NOTE = (
@@ -100,7 +101,7 @@ def label_study(app: Sphinx, page: str, source: list[str]) -> None:
 
 def mark_sandbox(app: Sphinx, page: str, source: list[str]) -> None:
     """Say on every chapter that ran on the embedded world that its data are synthetic; in place."""
-    if page.startswith(SANDBOX):
+    if page.startswith(SANDBOX) and page not in OF_BOTH:
         has_twin = (Path(app.srcdir) / STUDY / f"{page.removeprefix(SANDBOX)}.ipynb").exists()
         source[0] = with_banner(source[0], f"../{STUDY}{page.removeprefix(SANDBOX)}.ipynb" if has_twin else "")
 
