@@ -581,16 +581,3 @@ def list_runs(root: Path, base_models: list[str], objectives: list[str], seeds: 
 def list_pairs(runs: list[Run]) -> list[SinglePair]:
     """Return the pairs of single-objective reward models that runs belong to, each once, in the runs' order."""
     return list(dict.fromkeys(SinglePair(run.root, run.base_model, run.seed) for run in runs))
-
-
-def named_runs(values: dict) -> list[Run]:
-    """Return the runs that the values of a profile name: profile, base_models, objectives, seeds; others are ignored.
-
-    Raises:
-        ValueError: if one of them is missing or `list_runs` refuses them.
-    """
-    names = ("profile", "base_models", "objectives", "seeds")
-    if not isinstance(values, dict) or not set(names) <= set(values):
-        raise ValueError(f"--parameters: expected an object with {', '.join(names)}; got {values!r}")
-    profile, *lists = (values[name] for name in names)
-    return list_runs(Path("runs") / check_name(profile), *lists)

@@ -15,7 +15,6 @@ from tension_utils.analysis.removal import (
     condition_counts,
     effect_table,
     effects_at,
-    effects_by_seed,
     exchange_p_value,
     kinds_table,
     per_neuron,
@@ -151,20 +150,6 @@ def test_effect_is_the_change_minus_that_of_random_sets_by_hand(evaluation: pd.D
     # Two models, each with the set and two draws: the set and draw 1 share the lowest value, 4 of 9 exchanges tie it.
     assert row.p_value == pytest.approx(8 / 9)
     np.testing.assert_allclose(table.q_value, benjamini_hochberg(table.p_value))
-
-
-def test_every_seed_stands_alone(evaluation: pd.DataFrame) -> None:
-    """With seed 0 the set makes all wrong, with seed 1 all right; random sets change nothing."""
-    parts = [
-        ablated(evaluation, "rms", lambda e: np.where(e.seed == 0, -1, 1)),
-        *(ablated(evaluation, "random", evaluation.margin, "rms", draw) for draw in range(2)),
-    ]
-    table = effects_by_seed(pd.concat(parts), evaluation, bootstrap=Bootstrap(100))
-    assert list(table.seed.unique()) == [0, 1] and set(table.n_seeds) == {1} and "q_value" not in table
-    for row in table[(table.metric == "accuracy") & (table.test != MIXED)].itertuples():
-        own = (evaluation.seed == row.seed) & (evaluation.objective == row.objective)
-        intact = evaluation[own & (evaluation.group == row.test) & (evaluation.benchmark == "hh-rlhf")].credit.mean()
-        assert row.effect == pytest.approx(row.seed - intact)
 
 
 def test_effects_on_every_benchmark_and_of_every_kind_stand_apart(evaluation: pd.DataFrame) -> None:
@@ -419,7 +404,6 @@ def test_analyses_compare_removed_sets_with_layer_matched_draws_unless_told_othe
     everything = pd.concat([plain, *extra], ignore_index=True)
     analyses = (
         lambda rows: effect_table(rows, evaluation, bootstrap=Bootstrap(20)),
-        lambda rows: effects_by_seed(rows, evaluation, bootstrap=Bootstrap(20)),
         lambda rows: published_scores(rows, evaluation, bootstrap=Bootstrap(20)),
         lambda rows: total_ablation(rows, evaluation),
         lambda rows: per_neuron(rows, evaluation, bootstrap=Bootstrap(20)),

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 FILES = (
     *("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/a.py", "config/tiny.yaml"),
     *("workflow/run_notebook.py", "workflow/accelerators.py", "workflow/Snakefile", "tension_utils/toy/topics.txt"),
-    *("config/mine.yaml", "results/laptop/x.csv", "book/intro.md", "book/generated/answer.md", "Makefile"),
+    *("config/mine.yaml", "results/planted/x.csv", "book/intro.md", "book/generated/answer.md", "Makefile"),
     "runs/tiny/toy/helpful/seed0/evaluation.parquet",
     "runs/tiny/toy/helpful/seed0/ablation.parquet",
     "runs/tiny/toy/helpful/seed0/manifest.json",
@@ -64,9 +64,9 @@ def test_archive_holds_package_notebook_and_inputs_without_weights(root: Path, t
 
 
 def test_pages_of_committed_tables_carry_those(root: Path, tmp_path: Path) -> None:
-    archive = downloads.chapter_archive(root, executed(tmp_path, "06_real_run"), "tiny", tmp_path / "out")
+    archive = downloads.chapter_archive(root, executed(tmp_path, "02c_planted"), "tiny", tmp_path / "out")
     names = zipfile.ZipFile(archive).namelist()
-    assert "06_real_run/results/laptop/x.csv" in names and not any("/runs/" in name for name in names)
+    assert "02c_planted/results/planted/x.csv" in names and not any("/runs/" in name for name in names)
 
 
 def test_large_inputs_stay_out_and_the_readme_says_so(
@@ -144,7 +144,7 @@ def test_project_that_git_does_not_know_is_whole(
 
 
 @pytest.mark.xdist_group("chain")
-@pytest.mark.parametrize("chapter", ["02b_tension", "06_real_run"])
+@pytest.mark.parametrize("chapter", ["02b_tension", "02c_planted"])
 def test_downloaded_chapter_runs_in_an_empty_folder(executed_book: Path, tmp_path: Path, chapter: str) -> None:
     archive = executed_book / "book" / "generated" / "downloads" / f"{chapter}.zip"
     with zipfile.ZipFile(archive) as found:

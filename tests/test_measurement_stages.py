@@ -14,7 +14,7 @@ from tiny_models import seal
 from transformers import AutoModelForSequenceClassification
 
 from tension_utils import interpolation
-from tension_utils.analysis.accuracy import depth_accuracy, interpolation_frontier
+from tension_utils.analysis.accuracy import depth_accuracy
 from tension_utils.artifacts import TABLES, read_manifest, read_table
 from tension_utils.config import (
     DataConfig,
@@ -124,15 +124,6 @@ def test_margins_between_are_those_of_a_plain_interpolated_model(pair: SinglePai
             rewards = [model(torch.tensor([each])).logits.item() for each in ids]
         chosen, rejected = rewards[: len(item.chosen)], rewards[len(item.chosen) :]
         assert margins[item.item_id] == pytest.approx(min(chosen) - max(rejected), rel=1e-4, abs=1e-5)
-
-
-def test_interpolation_frontier_counts_the_rows(pair: SinglePair) -> None:
-    table = read_table([pair], "interpolation", "02_evaluate")
-    frontier = interpolation_frontier(table).set_index(["harmless_weight", "test"])
-    assert list(frontier.index.unique("test")) == ["helpful", "harmless", "helpful-harmless"]
-    own = table[(table.harmless_weight == 0.5) & (table.benchmark == "hh-rlhf") & (table.group == "harmless")]
-    assert frontier.accuracy[0.5, "harmless"] == own.credit.mean() and frontier.n_items[0.5, "harmless"] == len(own)
-    assert (frontier.ci_low <= frontier.accuracy).all() and (frontier.n_seeds == 1).all()
 
 
 def test_a_stopped_interpolation_goes_on_where_it_was(pair: SinglePair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,9 @@ from tension_utils import stages as ablation_stage
 from tension_utils import stages as identification
 from tension_utils.activations import NeuronScores, load_view, neuron_scores, own_scores, text_scores
 from tension_utils.analysis.claims import Evidence, ledger
-from tension_utils.analysis.export import export_results, read_results
 from tension_utils.analysis.findings import CLAIMS, WAYS, primary_of
 from tension_utils.analysis.overlap import overlap_table
-from tension_utils.analysis.removal import cost_table, effect_table, per_neuron, per_neuron_differences
+from tension_utils.analysis.removal import cost_table, per_neuron, per_neuron_differences
 from tension_utils.artifacts import file_hash, read_manifest
 from tension_utils.conditions import MIXED_SETS, Condition, list_conditions
 from tension_utils.config import (
@@ -453,12 +452,7 @@ def test_the_cost_of_a_condition_is_told(runs: list[Run]) -> None:
     assert (table.seconds_intact > 0).all()
 
 
-def evaluation_cells(run: Run) -> int:
-    table = pd.read_parquet(run.folder / "evaluation.parquet")
-    return len(table.drop_duplicates(["benchmark", "subset", "style"]))
-
-
-def test_tables_and_the_answer_come_from_the_artifacts(runs: list[Run], tmp_path: Path) -> None:
+def test_tables_and_the_answer_come_from_the_artifacts(runs: list[Run]) -> None:
     overlaps = overlap_table(runs, ["mean_abs"], 0.1)
     assert list(overlaps.pair) == ["helpful / harmless", "helpful / helpful-harmless", "harmless / helpful-harmless"]
     found = ledger(Evidence.of(runs))
@@ -466,28 +460,6 @@ def test_tables_and_the_answer_come_from_the_artifacts(runs: list[Run], tmp_path
     published = found[(found.claim == "C4") & (found.score_kind == "rms_change") & (found.way == WAYS[0])]
     assert published.value.tolist() == pytest.approx([overlap_table(runs, ["rms_change"], 0.1).jaccard[0]])
     assert primary_of(found, "C2").n_draws == ABLATE.n_draws and "coin" in primary_of(found, "C4").reason
-    export_results(runs, tmp_path / "results", "a test", ["mean_abs"])
-    tables, manifest = read_results(tmp_path / "results")
-    assert manifest["about"] == "a test" and len(manifest["runs"]) == 3
-    names = "benchmarks cost cross differences effects halves moves overlap per_neuron slopes tension total training"
-    assert set(tables) == set(names.split())
-    assert len(tables["benchmarks"]) == 3 * evaluation_cells(runs[0]) and (tables["cost"].ratio > 0).all()
-    evaluation = pd.concat([pd.read_parquet(run.folder / "evaluation.parquet") for run in runs])
-    ablation = pd.concat([pd.read_parquet(run.folder / "ablation.parquet") for run in runs])
-    np.testing.assert_allclose(
-        tables["effects"].effect, effect_table(ablation, evaluation).effect, rtol=1e-4, atol=1e-6
-    )
-
-
-def test_further_seeds_of_single_objectives_are_exported_by_themselves(runs: list[Run], tmp_path: Path) -> None:
-    export_results(runs, tmp_path / "results", "a test", ["mean_abs"], tables="replication")
-    tables, manifest = read_results(tmp_path / "results")
-    assert set(tables) == {"training", "accuracy", "by_seed", "overlap", "overlap_by_seed", "other_seed", "cost"}
-    assert manifest["about"] == "a test" and list(tables["overlap"].pair) == ["helpful / harmless"]
-    assert set(tables["by_seed"].seed) == set(tables["accuracy"].seed) == {runs[0].seed}
-    by_seed = tables["overlap_by_seed"]
-    assert len(by_seed) == 1 and by_seed.floor[0] == pytest.approx(tables["overlap"].floor[0], abs=1e-5)
-    assert tables["overlap"].ceiling.isna().all() and tables["other_seed"].empty  # one seed has no other
 
 
 def test_results_without_weights_are_taken_as_they_are(copied: Run) -> None:

@@ -14,7 +14,6 @@ from tension_utils.analysis.accuracy import (
     tension_table,
 )
 from tension_utils.analysis.claims import Evidence, ledger
-from tension_utils.analysis.export import read_results
 from tension_utils.analysis.findings import WAYS, primary_of
 from tension_utils.analysis.removal import effect_table
 from tension_utils.artifacts import TABLES, write_table
@@ -202,14 +201,3 @@ def test_the_ledger_reads_the_artifacts(runs: list[Run]) -> None:
 def test_interval_shows_share_bounds_and_items() -> None:
     row = pd.Series({"accuracy": 0.5, "ci_low": 0.25, "ci_high": 0.754, "n_items": 1234})
     assert interval(row) == "50.0 % [25.0 %, 75.4 %], n = 1,234"
-
-
-def test_tables_written_before_families_had_a_column_are_read_with_one() -> None:
-    tables, _ = read_results(Path(__file__).parents[1] / "results" / "laptop")
-    assert not any(table[name].str.contains("equal size").any() for table in tables.values()
-                   for name in ("set", "matched_to") if name in table)  # fmt: skip
-    for name in ("effects", "moves", "per_neuron"):
-        found = tables[name].groupby("set").family.unique().map(set)
-        assert found["shared"] == {"natural", "equal-size"}, name
-    assert set(tables["effects"].family[tables["effects"].set == "rms_change"]) == {""}
-    assert set(tables["moves"].family[tables["moves"].set == "random"]) == {"", "natural", "equal-size"}

@@ -1,7 +1,6 @@
 """Accuracy and the tension between objectives: from rows to the tables of the evaluation chapters."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -260,21 +259,6 @@ def conflict_table(evaluation: pd.DataFrame) -> pd.DataFrame:
     return in_order(accuracy_table(rows, ["objective", "test", "pairs"]), "objective", "test")
 
 
-def interpolation_frontier(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracy on each HH-RLHF test at every weight between the helpful and the harmless reward model.
-
-    Args:
-        table: rows of interpolation.parquet.
-
-    Returns:
-        base_model, harmless_weight, test (helpful, harmless, and both together), and the columns of
-        `statistics.accuracy_table`.
-    """
-    by = ["base_model", "harmless_weight", "test"]
-    frontier = accuracy_table(hh_tests(table), by)
-    return frontier.sort_values(by, key=lambda c: c.map(list(ARMS).index) if c.name == "test" else c, ignore_index=True)
-
-
 def depth_accuracy(table: pd.DataFrame, bootstrap: Bootstrap | None = None) -> pd.DataFrame:
     """Return the accuracy of the reward that is read at every depth.
 
@@ -317,53 +301,6 @@ def seeds_text(n_seeds: int) -> str:
 def points(row: pd.Series, value: str = "effect") -> str:
     """Return a difference of shares in percentage points with its 95 % interval."""
     return f"{100 * row[value]:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
-
-
-PAPER = Path("results", "paper", "smollm2_135m.csv")  # described in the README beside it
-
-CELL = ["objective", "benchmark", "subset"]
-
-STUDY_STYLES = ("", "normal")  # the study pairs only responses of one style
-
-
-def benchmark_table(evaluation: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracies by objective, benchmark, subset and style.
-
-    Args:
-        evaluation: rows of evaluation.parquet.
-
-    Returns:
-        objective, benchmark, subset, style ("" where a benchmark has none), and the columns of
-        `statistics.accuracy_table`.
-    """
-    return accuracy_table(evaluation, [*CELL, "style"])
-
-
-def beside_paper(table: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """Return the sub-tasks that both have, one row per objective and sub-task.
-
-    Args:
-        table: of `benchmark_table`.
-        paper: objective, sub_task, benchmark, subset, percent_correct, n_train_pairs, n_seeds.
-
-    Returns:
-        objective, sub_task, paper (share correct), paper_train_pairs, accuracy, ci_low, ci_high, n_items, is_same_side:
-        both on one side of chance; NaN where the interval holds it.
-
-    Source: accuracies of cell 13 of the released notebook; RM-Bench counts the pairs of equal style, as there.
-    """
-    require_columns(paper, [*CELL, "sub_task", "percent_correct", "n_train_pairs"])
-    rows = table[table["style"].fillna("").isin(STUDY_STYLES)]
-    both = paper.merge(rows, on=CELL, how="inner", validate="one_to_one", suffixes=("_paper", ""))
-    share = both.percent_correct / 100
-    is_clear = (both.ci_low > both.chance_accuracy) | (both.ci_high < both.chance_accuracy)
-    agrees = (share > both.chance_accuracy) == (both.accuracy > both.chance_accuracy)
-    return both[["objective", "sub_task"]].assign(
-        paper=share,
-        paper_train_pairs=both.n_train_pairs,
-        **both[["accuracy", "ci_low", "ci_high", "n_items"]],
-        is_same_side=np.where(is_clear, agrees.astype(float), np.nan),
-    )
 
 
 SINGLE = "single"  # the single-objective reward model of a test, beside the mixed ones

@@ -130,28 +130,6 @@ def effect_table(
     return table.drop(columns="matched_to")
 
 
-def effects_by_seed(
-    ablation: pd.DataFrame,
-    evaluation: pd.DataFrame,
-    place: Sequence[str] = TEST,
-    bootstrap: Bootstrap | None = None,
-    control: str = CONTROLS[0],
-) -> pd.DataFrame:
-    """Return `effect_table` of every seed by itself: does another training run give the same?
-
-    Few seeds say little about their spread, so their effects are shown beside each other and not averaged.
-
-    Returns:
-        seed and the columns of `effect_table` without q_value, which would be corrected within one seed only.
-    """
-    parts = []
-    for seed, rows in ablation.groupby("seed"):
-        table = effect_table(rows, evaluation[evaluation.seed == seed], place, bootstrap, control)
-        parts.append(table.drop(columns="q_value").assign(seed=seed))
-    table = pd.concat(parts, ignore_index=True)
-    return table[["seed", *(column for column in table if column != "seed")]]
-
-
 def effects_at(effects: pd.DataFrame, fraction: float, ablation_kind: str) -> pd.DataFrame:
     """Return the rows of `effect_table` of one fraction and kind on the helpful and on the harmless test."""
     is_it = np.isclose(effects.fraction, fraction) & (effects.ablation_kind == ablation_kind)
