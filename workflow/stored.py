@@ -28,7 +28,8 @@ CHAPTERS = {
     "05b_part": ("part", ("evaluation.parquet", OWN_SCORES, *TEXTS, "depth.parquet"), True),
     "05c_dial": ("dial", ("evaluation.parquet",), True),
 }
-FURTHER_ARMS = dict.fromkeys(("05b_part", "05c_dial"), (MATCHED_ARM,))  # arms that a chapter shows besides `OBJECTIVES`
+# Arms that a chapter shows besides `OBJECTIVES`.
+FURTHER_ARMS = dict.fromkeys(("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial"), (MATCHED_ARM,))
 # Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
 MIXED_FILES = {"05b_part": ("gradients.parquet",)}
 PAIR_FILES = {"05b_part": ("weight_changes.parquet",), "05c_dial": ("interpolation.parquet",)}
