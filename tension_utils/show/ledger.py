@@ -162,12 +162,11 @@ def verdict_sentence(ledger: pd.DataFrame, claim: str) -> str:
     place = f"{{ref}}`{claim} <claim-{claim.lower()}>`"
     if row.verdict == "not run":
         return f"{place} **{CLAIMS[claim].title}: not run.** {_capitalized(row.reason)}."
-    if row.verdict == "no verdict":
-        return f"{place} **{CLAIMS[claim].title}: no verdict.** {_capitalized(row.reason)}."
     n = f"n = {row.n_items:,}{' neurons' if row.unit == INDEX else ''}, {seeds_text(row.n_seeds)}"
-    number = number_words(row.value, row.ci_low, row.ci_high, row.unit)
-    told = f"{number}; {n}; as published {published.verdict}"
-    return f"{place} **{CLAIMS[claim].outcomes[row.verdict]}.** {told}."
+    number = f"{number_words(row.value, row.ci_low, row.ci_high, row.unit)}; {n}"
+    if row.verdict == "no verdict":
+        return f"{place} **{CLAIMS[claim].title}: no verdict**, for {row.reason}. {_capitalized(number)}."
+    return f"{place} **{CLAIMS[claim].outcomes[row.verdict]}.** {number}; as published {published.verdict}."
 
 
 def _capitalized(text: str) -> str:
