@@ -131,9 +131,10 @@ def train(study: Study) -> str:
     )
     return flat(
         f"""
-        **Yes, either objective can be learned, and a mixture of both hardly.** On their own validation pairs the models of
-        one objective agree with people in {_range(single)}, those of both in {_range(mixed)}; a coin gets 50 %. It is a
-        small language model, and people often disagree on such labels: what follows is about weak preferences.
+        **Yes, either objective can be learned, and a mixture of both hardly.** On their own validation pairs the
+        models of one objective agree with people in {_range(single)}, those of both in {_range(mixed)}; a coin gets
+        50 %. It is a small language model, and people often disagree on such labels: what follows is about weak
+        preferences.
         """
     )
 
@@ -157,12 +158,12 @@ def evaluate(study: Study) -> str:
     row = cell.loc[HELPFUL, HARMLESS]
     return flat(
         f"""
-        **The two objectives are not merely different: on this data they point in opposite directions.** The helpful model
-        ranks {own[0]} of helpful pairs right and only {across[0]} of harmless ones; the harmless model {own[1]} and
-        {across[1]}. Both are *reliably below* a coin on the other objective's test: the response that people called harmless
-        is, as a rule, the one that a model of helpfulness likes less. A model of both has to tell the two kinds of prompts
-        apart, or give something up (n = {row.n_items:.0f} and {cell.n_items[HARMLESS, HELPFUL]:.0f},
-        {seeds_text(row.n_seeds)}).
+        **The two objectives are not merely different: on this data they point in opposite directions.** The helpful
+        model ranks {own[0]} of helpful pairs right and only {across[0]} of harmless ones; the harmless model
+        {own[1]} and {across[1]}. Both are *reliably below* a coin on the other objective's test: the response that
+        people called harmless is, as a rule, the one that a model of helpfulness likes less. A model of both has to
+        tell the two kinds of prompts apart, or give something up (n = {row.n_items:.0f} and
+        {cell.n_items[HARMLESS, HELPFUL]:.0f}, {seeds_text(row.n_seeds)}).
         """
     )
 
@@ -176,11 +177,11 @@ def mixing(study: Study) -> str:
     require(matched.ci_high < -SMALLEST["points"], "training on half of each costs more than the smallest effect")
     return flat(
         f"""
-        **In the one training run that is finished, mixing costs accuracy.** A model trained on as many pairs, half of each
-        objective, has {value_words(matched)} beside the model of one objective, on that one's own test (helpful
-        {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent(matched)}). With all pairs of both,
-        twice as many, it is {value_words(union)}. Another run may differ by more than these intervals say, so the claims
-        give no verdict yet: two more are to come.
+        **In the one training run that is finished, mixing costs accuracy.** A model trained on as many pairs, half
+        of each objective, has {value_words(matched)} beside the model of one objective, on that one's own test
+        (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent(matched)}). With all
+        pairs of both, twice as many, it is {value_words(union)}. Another run may differ by more than these
+        intervals say, so the claims give no verdict yet: two more are to come.
         """
     )
 
@@ -201,12 +202,12 @@ def dial(study: Study) -> str:
     return flat(
         f"""
         **So far, the data disagree, and joint training does not interfere.** Two models of one objective, combined
-        afterwards, reach no better pair of accuracies than one model trained on both: at the same balance the mixed model
-        lies {value_words(best)} beside their ensemble and {value_words(gaps[MIXED, "interpolation"])} beside their
-        interpolated weights ({extent(best)}; trained on as many pairs, {value_words(gaps[MATCHED_ARM, "ensemble"])} and
-        {value_words(gaps[MATCHED_ARM, "interpolation"])}). What mixing costs (chapter 2b) is what the two sets of labels
-        take from each other. Who wants one reward model for both loses nothing by training it on both: so says one
-        training run, and two more are to come.
+        afterwards, reach no better pair of accuracies than one model trained on both: at the same balance the mixed
+        model lies {value_words(best)} beside their ensemble and {value_words(gaps[MIXED, "interpolation"])} beside
+        their interpolated weights ({extent(best)}; trained on as many pairs,
+        {value_words(gaps[MATCHED_ARM, "ensemble"])} and {value_words(gaps[MATCHED_ARM, "interpolation"])}). What
+        mixing costs (chapter 2b) is what the two sets of labels take from each other. Who wants one reward model
+        for both loses nothing by training it on both: so says one training run, and two more are to come.
         """
     )
 
