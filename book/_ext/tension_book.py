@@ -129,7 +129,7 @@ def with_banner(text: str, twin: str = "") -> str:
 
 
 def with_finding(text: str, words: str) -> str:
-    """Return a notebook's JSON text with a finding below its title; as it is where there is none.
+    """Return a notebook's JSON text with a finding below its title and question; as it is where there is none.
 
     Args:
         text: the notebook.
@@ -139,7 +139,7 @@ def with_finding(text: str, words: str) -> str:
         return text
     notebook = json.loads(text)
     note = f"````{{admonition}} What the study found\n:class: tip finding\n{words.strip()}\n````"
-    notebook["cells"].insert(1, {"cell_type": "markdown", "id": "finding", "metadata": {}, "source": note})
+    notebook["cells"].insert(2, {"cell_type": "markdown", "id": "finding", "metadata": {}, "source": note})
     return json.dumps(notebook)
 
 

@@ -161,7 +161,7 @@ def verdict_sentence(ledger: pd.DataFrame, claim: str) -> str:
     published, row = (primary_of(ledger, claim, way) for way in WAYS)
     place = f"{{ref}}`{claim} <claim-{claim.lower()}>`"
     if row.verdict == "not run":
-        return f"{place} **{CLAIMS[claim].title}: not run.** {_capitalized(row.reason)}."
+        return f"{place} **{CLAIMS[claim].title}: not run yet.**"
     n = f"n = {row.n_items:,}{' neurons' if row.unit == INDEX else ''}, {seeds_text(row.n_seeds)}"
     number = f"{number_words(row.value, row.ci_low, row.ci_high, row.unit)}; {n}"
     if row.verdict == "no verdict":
