@@ -28,7 +28,7 @@ These names are loaded when they are used, so that importing the package costs n
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _HOMES = {
     "load_reward_model": "models",
     "load_tokenizer": "models",

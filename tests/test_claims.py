@@ -29,7 +29,7 @@ from tension_utils.analysis.findings import (
 )
 from tension_utils.artifacts import OWN_SCORES, TABLES, find_runs, write_table
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_runs
-from tension_utils.show.ledger import answer, finding_table, overview, result_of, sentence, subject_of
+from tension_utils.show.ledger import answer, finding_table, overview, result_of, sentence, subject_of, verdict_sentence
 
 PUBLISHED, CONTROLLED = WAYS
 N = 20  # items per test
@@ -215,6 +215,7 @@ def test_seeds_that_differ_decide_less_than_items_alone_would() -> None:
     parts = [mixing_world({"helpful": n, "harmless": n}, 3).query("seed == @seed") for seed, n in enumerate((0, 4, 8))]
     row = primary(Evidence(pd.concat(parts, ignore_index=True)), "C1")
     assert row.value == pytest.approx(-20) and row.ci_high > 0 and row.p_value > 0.025 and row.verdict == "undecided"
+    assert row.by_seed == pytest.approx((0, -20, -40))
 
 
 def test_subsets_weigh_the_same_as_published_and_ties_are_wrong() -> None:
@@ -312,6 +313,7 @@ def test_base_models_are_pooled_and_may_contradict_each_other() -> None:
     values = {part.name: part.value for part in row.parts}
     assert values == pytest.approx({"helpful": 0, "harmless": 0, "toy": -5, "other": 5})
     assert row.verdict == "contradictory" and row.n_seeds == 2
+    assert sorted(row.by_seed) == pytest.approx([-5, 5])
 
 
 def test_row_order_and_a_shift_of_every_set_change_nothing() -> None:
@@ -457,6 +459,26 @@ def test_every_reading_has_words_and_pages_have_all_of_them(tmp_path: Path) -> N
     found = overview({"A": full, "B": empty}).set_index("claim")
     assert list(found) == [f"{source}, {way}" for source in "AB" for way in WAYS] and len(found) == len(CLAIMS)
     assert found["A, under control"]["C2. Scores find neurons"] == "supported"
-    text = answer({"A": full, "B": empty})
-    assert text.count("\n- A: ") == text.count("\n- B: ") == 5 and "under control **supported**" in text
-    assert "<claim-c3>" in text and "not run (nothing was evaluated)" in text
+    text = answer({"A": full, "B": empty}, "generated/verdicts.svg", "five effects")
+    assert text.count("<claim-") == 2 * len(CLAIMS) and ":alt: five effects" in text
+    assert CLAIMS["C2"].outcomes["supported"] in text and "Nothing was evaluated." in text
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("verdict", [*VERDICTS[:4], "no verdict", "not run"])
+def test_the_first_page_says_what_each_verdict_means(claim: str, verdict: str) -> None:
+    one = finding(claim, -0.163, -0.3, -0.02, reason="it errs too often")
+    table = judge([one, replace(one, way=PUBLISHED, reason="")]).assign(verdict=[verdict, "supported"])
+    text = verdict_sentence(table, claim)
+    assert f"<claim-{claim.lower()}>" in text and text.endswith(".")
+    if verdict in CLAIMS[claim].outcomes:
+        assert CLAIMS[claim].outcomes[verdict] in text and "-0.16 SD [-0.30, -0.02]; n = 500, 3 seeds" in text
+        assert "as published supported" in text
+    else:
+        assert verdict in text and "It errs too often." in text
+
+
+def test_every_claim_has_words_for_every_decision_and_they_differ() -> None:
+    words = [CLAIMS[claim].outcomes[verdict] for claim in CLAIMS for verdict in VERDICTS[:4]]
+    assert len(set(words)) == len(words) == 4 * len(CLAIMS)
+    assert all(set(claim.outcomes) == set(VERDICTS[:4]) for claim in CLAIMS.values())

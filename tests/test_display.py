@@ -1,5 +1,6 @@
 """Display: hostile text is shown, never run; tables say what they hold; failed checks stop."""
 
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -47,7 +48,7 @@ def read(page: str) -> Reader:
     reader.feed(page)
     reader.close()
     assert reader.tags <= ALLOWED
-    assert reader.attributes <= {"class", "style", "border"}
+    assert reader.attributes <= {"class", "style", "border", "data-label"}
     return reader
 
 
@@ -103,6 +104,14 @@ def test_no_text_of_a_table_becomes_a_tag(text, name, value):
     texts, note = display.without_constants(display.formatted_table(pd.DataFrame([row, row | {"effect": 2.0}])))
     page = display.table_html(texts, text + note)
     assert read(page).tags <= {"table", "thead", "tbody", "tr", "th", "td", "caption", "span"}
+
+
+def test_cells_carry_the_head_of_their_column_for_narrow_screens():
+    page = display.table_html(pd.DataFrame({"n_items": ["1", "2"], 'a "b" <c>': ["3", "4"]}))
+    assert re.findall(r'data-label="([^"]*)">(\d)', page) == [
+        *(("n items", "1"), ("a &quot;b&quot; &lt;c&gt;", "3")),
+        *(("n items", "2"), ("a &quot;b&quot; &lt;c&gt;", "4")),
+    ]
 
 
 def test_a_column_is_written_as_its_name_says():
@@ -235,5 +244,5 @@ def test_columns_of_floats_are_written_by_what_they_are():
 
 def test_long_texts_get_room_and_captions_stay_in_sight():
     page = display.table_html(pd.DataFrame({"a": ["word " * 12, "short"], "b": ["<b>" * 20, "x"]}), caption="Words")
-    assert page.count('<td class="long">') == 2 and page.count("<td>") == 2
+    assert page.count('<td class="long"') == 2 and page.count("<td data-label") == 2
     assert "<caption" in page and "<span>Words</span></caption>" in page

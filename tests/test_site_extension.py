@@ -58,3 +58,11 @@ def test_only_chapters_on_the_embedded_world_are_marked(parameters: tuple[str, .
             "[here](../study/x.ipynb)"
             in json.loads(tension_book.with_banner(text, "../study/x.ipynb"))["cells"][1]["source"]
         )
+
+
+def test_a_finding_stands_below_the_title_and_an_empty_one_nowhere() -> None:
+    text = page_of(OWN)
+    assert tension_book.with_finding(text, " \n") == text
+    title, note, *_ = json.loads(tension_book.with_finding(text, "**Yes.** 3 of 4.\n"))["cells"]
+    assert title["source"][0] == "# Title\n" and "What the study found" in note["source"]
+    assert "**Yes.** 3 of 4." in note["source"]

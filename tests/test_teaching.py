@@ -14,7 +14,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PROSE = sorted(p for p in (ROOT / "book").rglob("*.md") if "generated" not in p.parts)
+PROSE = sorted(p for p in (ROOT / "book").rglob("*.md") if not {"generated", "_ext"} & set(p.parts))
 PACKAGE = ROOT / "tension_utils"
 RECORDS = "10_runs"  # a page of records, without a question
 every_chapter = pytest.mark.parametrize(

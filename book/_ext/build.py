@@ -24,6 +24,7 @@ import yaml
 from sphinx_external_toc.parsing import MalformedError, parse_toc_data
 
 import tension_utils
+from slides import write_slides
 from tension_utils.artifacts import atomic_path, file_hash, require_own
 
 HERE = Path(__file__).parent
@@ -199,6 +200,7 @@ def build(root: Path, cache: Path, *, force: bool = False) -> Path:
     vendor(root, cache)
     new = _run_jupyter_book(root, root / ".cache" / "book.new")
     _complete_start_page(new / "html" / "index.html")
+    write_slides(root, new / "html")
     (new / "html" / ".nojekyll").touch()
     (new / STAMP).write_text(digest)
     shutil.rmtree(final, ignore_errors=True)

@@ -23,6 +23,7 @@ MARKUP = re.compile(
 )  # |x| and x_ have a meaning in reStructuredText that no docstring here intends
 EXECUTED = re.compile(r"\b(executed|study)/(?=[\w.-]+\.ipynb)")
 SANDBOX = "executed/"  # pages that ran on the machine that built the book
+OF_BOTH = ("executed/09_ledger",)  # pages with results of the study, too, which say for each source what it is
 BASE_MODELS = re.compile(r"^base_models\b", re.MULTILINE)
 TOY = re.compile(r"^base_models\b.*=\s*\[[\"']toy[\"']\]", re.MULTILINE)
 SANDBOX_NOTE = (
@@ -91,8 +92,11 @@ def point_at_sources(app: Sphinx, page: str, template: str, context: dict, doctr
 
 
 def label_study(app: Sphinx, page: str, source: list[str]) -> None:
-    """Give the labels of a page of the study a name of their own, and let its references follow; in place."""
+    """Put its finding on a page of the study, and give its labels names of their own; in place."""
     if page.startswith(STUDY):
+        words = Path(app.srcdir) / "book" / "generated" / "findings" / f"{page.removeprefix(STUDY)}.md"
+        if words.is_file():
+            source[0] = with_finding(source[0], words.read_text(encoding="utf-8"))
         notebooks = (Path(app.srcdir) / STUDY).glob("*.ipynb")
         names = {name for path in notebooks for name in labels_in(path.read_text(encoding="utf-8"))}
         source[0] = with_own_labels(source[0], names)
@@ -100,7 +104,7 @@ def label_study(app: Sphinx, page: str, source: list[str]) -> None:
 
 def mark_sandbox(app: Sphinx, page: str, source: list[str]) -> None:
     """Say on every chapter that ran on the embedded world that its data are synthetic; in place."""
-    if page.startswith(SANDBOX):
+    if page.startswith(SANDBOX) and page not in OF_BOTH:
         has_twin = (Path(app.srcdir) / STUDY / f"{page.removeprefix(SANDBOX)}.ipynb").exists()
         source[0] = with_banner(source[0], f"../{STUDY}{page.removeprefix(SANDBOX)}.ipynb" if has_twin else "")
 
@@ -121,6 +125,21 @@ def with_banner(text: str, twin: str = "") -> str:
     real = f" The same chapter on real models is [here]({twin})." if twin else ""
     note = f":::{{admonition}} Synthetic sandbox\n:class: warning\n{SANDBOX_NOTE}{real}\n:::"
     cells.insert(1, {"cell_type": "markdown", "id": "sandbox", "metadata": {}, "source": note})
+    return json.dumps(notebook)
+
+
+def with_finding(text: str, words: str) -> str:
+    """Return a notebook's JSON text with a finding below its title; as it is where there is none.
+
+    Args:
+        text: the notebook.
+        words: Markdown, perhaps empty.
+    """
+    if not words.strip():
+        return text
+    notebook = json.loads(text)
+    note = f"````{{admonition}} What the study found\n:class: tip finding\n{words.strip()}\n````"
+    notebook["cells"].insert(1, {"cell_type": "markdown", "id": "finding", "metadata": {}, "source": note})
     return json.dumps(notebook)
 
 

@@ -203,7 +203,14 @@ def estimated(
     found = {"p_value": float((1 + is_against.sum()) / (1 + len(draws)))} | found
     sizes = {"n_items": count_distinct(rows, ITEM_COLUMNS), "n_seeds": counts.shape[1]}
     pooled = dict(zip(("value", "ci_low", "ci_high"), bounds[0], strict=True))
-    return Finding(**what, **pooled, **sizes, **found, parts=tuple(parts))
+    by_seed = tuple((_of_seeds(sums, counts) @ own.mean(1)).tolist())
+    return Finding(**what, **pooled, **sizes, **found, parts=tuple(parts), by_seed=by_seed)
+
+
+def _of_seeds(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the mean of every training run and cell (S, M) of sums and counts (C, S, M); NaN where there is none."""
+    n_items = counts.sum(0)
+    return np.divide(sums.sum(0), n_items, out=np.full(n_items.shape, nan), where=n_items > 0)
 
 
 def _shares(cells: Sequence[tuple]) -> np.ndarray:
@@ -408,7 +415,8 @@ def _sharing(evidence: Evidence, kind: str, labels: str, **names: Any) -> Findin
         p_value = float(stats.ttest_1samp(beyond, 0, alternative="greater").pvalue)
     of_model = pd.Series(beyond, index=[name for name, _ in complete]).groupby(level=0)
     parts = tuple(Part(name, own.mean(), *seed_interval(own)) for name, own in of_model) if len(of_model) > 1 else ()
-    return Finding(**what, value=beyond.mean(), ci_low=low, ci_high=high, p_value=p_value, parts=parts, **sizes)
+    sizes |= {"parts": parts, "by_seed": tuple(beyond.tolist())}
+    return Finding(**what, value=beyond.mean(), ci_low=low, ci_high=high, p_value=p_value, **sizes)
 
 
 def _beyond(sets: Mapping[str, NeuronSet], shams: Sequence[str]) -> float:

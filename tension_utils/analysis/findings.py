@@ -1,6 +1,6 @@
 """A finding is a record; the claims, each with its primary endpoint; and the rule that makes verdicts of findings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from math import isnan, nan
 from typing import NamedTuple
@@ -37,6 +37,7 @@ class Claim:
         endpoint: what decides it.
         sign: of the claimed effect, -1 or 1.
         unit: of the endpoint, key of `SMALLEST`.
+        outcomes: verdict -> what is then true, in a sentence without its full stop.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Claim:
     endpoint: str
     sign: int
     unit: str
+    outcomes: Mapping[str, str]
 
 
 CLAIMS = {
@@ -53,6 +55,12 @@ CLAIMS = {
         "own-test accuracy of the mixed model on as many pairs and steps, minus that of the single-objective model",
         -1,
         POINTS,
+        {
+            "supported": "Training on both objectives costs accuracy",
+            "refuted": "Training on both objectives costs no accuracy",
+            "contradictory": "Training on both objectives costs accuracy on one test and gains it on another",
+            "undecided": "Too little evidence to say whether training on both objectives costs accuracy",
+        },
     ),
     "C2": Claim(
         "Scores find neurons",
@@ -60,6 +68,12 @@ CLAIMS = {
         "own-test margin of a single-objective model without its top 10 % by rms_change, beyond matched random sets",
         -1,
         SD,
+        {
+            "supported": "Activation scores find neurons that support their own objective",
+            "refuted": "Activation scores find no neurons that support their own objective more than random ones",
+            "contradictory": "Activation scores find supporting neurons for one objective and the opposite for another",
+            "undecided": "Too little evidence to say whether activation scores find neurons that matter",
+        },
     ),
     "C3": Claim(
         "Neurons oppose",
@@ -67,6 +81,12 @@ CLAIMS = {
         "the same on the opposing test",
         1,
         SD,
+        {
+            "supported": "Those neurons hold the opposing objective back",
+            "refuted": "Those neurons do not hold the opposing objective back",
+            "contradictory": "Those neurons hold the opposing objective back in one model and support it in another",
+            "undecided": "Too little evidence to say whether those neurons hold the opposing objective back",
+        },
     ),
     "C4": Claim(
         "Neurons are shared",
@@ -74,6 +94,12 @@ CLAIMS = {
         "Jaccard index of the two models' top 10 % by rms_change, beyond that with models of coin-flip labels",
         1,
         INDEX,
+        {
+            "supported": "The objectives share more neurons than random labels do",
+            "refuted": "The objectives share no more neurons than random labels do",
+            "contradictory": "The objectives share more neurons than random labels do, or fewer, by base model",
+            "undecided": "Too little evidence to say whether the objectives share more neurons than random labels do",
+        },
     ),
     "C5": Claim(
         "Shared neurons carry the tension",
@@ -82,6 +108,12 @@ CLAIMS = {
         "test, beyond matched random sets",
         -1,
         SD,
+        {
+            "supported": "Shared neurons carry more of the tension than others",
+            "refuted": "Shared neurons carry no more of the tension than others",
+            "contradictory": "Shared neurons carry more of one objective and less of the other",
+            "undecided": "Too little evidence to say whether shared neurons carry more than others",
+        },
     ),
 }
 
@@ -120,6 +152,7 @@ class Finding:
         n_seeds: training runs per objective and arm; several base models add theirs.
         n_draws: random sets per targeted set.
         parts: what was pooled.
+        by_seed: value of every training run, in `unit`; empty as published.
         reason: why it was not run, or gives no verdict; else empty.
     """
 
@@ -143,6 +176,7 @@ class Finding:
     n_seeds: int = 0
     n_draws: int = 0
     parts: tuple[Part, ...] = ()
+    by_seed: tuple[float, ...] = ()
     reason: str = ""
 
 
@@ -186,7 +220,9 @@ def judge(findings: Iterable[Finding]) -> pd.DataFrame:
     adjusted = iter(holm([f.p_value for f, is_it in zip(findings, is_tested, strict=True) if is_it]))
     p_values = [float(next(adjusted)) if is_it else f.p_value for f, is_it in zip(findings, is_tested, strict=True)]
     verdicts = [verdict_of(finding, p) for finding, p in zip(findings, p_values, strict=True)]
-    table = pd.DataFrame([asdict(finding) | {"parts": finding.parts} for finding in findings])
+    table = pd.DataFrame(
+        [asdict(finding) | {"parts": finding.parts, "by_seed": finding.by_seed} for finding in findings]
+    )
     return table.assign(p_adjusted=p_values, verdict=verdicts)
 
 

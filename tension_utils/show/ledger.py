@@ -140,21 +140,34 @@ def finding_table(findings: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: rows[name].to_numpy() for name in names})
 
 
-def answer(ledgers: Mapping[str, pd.DataFrame]) -> str:
-    """Return the verdicts as Markdown for the first page: per claim a line for each source.
+def answer(ledgers: Mapping[str, pd.DataFrame], figure: str, alt: str) -> str:
+    """Return the verdicts as Markdown for the first page: a sentence per claim, beside the figure of all five.
 
     Args:
-        ledgers: as for `overview`, the weightiest first.
+        ledgers: where findings come from, in words -> table of `claims.ledger`, possibly with rates.
+        figure: address of the figure, seen from that page.
+        alt: what the figure shows.
     """
-    lines = []
-    for key, claim in CLAIMS.items():
-        lines += [f"**{{ref}}`{key}. {claim.title} <claim-{key.lower()}>`**\n"]
-        for words, ledger in ledgers.items():
-            published, controlled = (primary_of(ledger, key, way) for way in WAYS)
-            verdicts = f"as published **{published.verdict}**, under control **{controlled.verdict}**"
-            lines += [f"- {words}: {verdicts}. {_capitalized(sentence(controlled))}."]
-        lines += [""]
+    lines = ["::::{grid} 1 1 2 2", ":gutter: 3", "", ":::{grid-item}", ":class: verdicts"]
+    for words, ledger in ledgers.items():
+        lines += ["", f"*{words}*", ""]
+        lines += [f"- {verdict_sentence(ledger, claim)}" for claim in CLAIMS]
+    lines += ["", ":::", "", ":::{grid-item}", f"```{{image}} {figure}", f":alt: {alt}", "```", ":::", "::::", ""]
     return "\n".join(lines)
+
+
+def verdict_sentence(ledger: pd.DataFrame, claim: str) -> str:
+    """Return what is true of a claim under control, with its number, n and seeds, and the sign as published."""
+    published, row = (primary_of(ledger, claim, way) for way in WAYS)
+    place = f"{{ref}}`{claim} <claim-{claim.lower()}>`"
+    if row.verdict == "not run":
+        return f"{place} **{CLAIMS[claim].title}: not run.** {_capitalized(row.reason)}."
+    if row.verdict == "no verdict":
+        return f"{place} **{CLAIMS[claim].title}: no verdict.** {_capitalized(row.reason)}."
+    n = f"n = {row.n_items:,}{' neurons' if row.unit == INDEX else ''}, {seeds_text(row.n_seeds)}"
+    number = number_words(row.value, row.ci_low, row.ci_high, row.unit)
+    told = f"{number}; {n}; as published {published.verdict}"
+    return f"{place} **{CLAIMS[claim].outcomes[row.verdict]}.** {told}."
 
 
 def _capitalized(text: str) -> str:

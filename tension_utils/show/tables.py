@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,9 @@ DIGITS = 3  # decimals of numbers whose column has no format of its own
 
 LONGEST_NOTE = 24  # characters of a text that may move from a column to the caption
 
-LONG_CELL = re.compile(r"<td>(?=[^<]{45})")  # gets room for a few words per line
+CELL = re.compile(r"<td>(?=([^<]{45})?)")
+
+LONG = ' class="long"'  # gets room for a few words per line
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,8 @@ def table_html(texts: pd.DataFrame, caption: str = "") -> str:
     texts = texts.rename(columns=lambda name: str(name).replace("_", " "))
     with pd.option_context("display.max_colwidth", None):
         page = texts.to_html(index=False, border=0, classes=ROOT_CLASS, escape=True)
-    page = LONG_CELL.sub('<td class="long">', page)
+    heads = cycle(html.escape(head, quote=True) for head in texts.columns)  # a phone shows a row as a list of them
+    page = CELL.sub(lambda cell: f'<td{LONG if cell[1] else ""} data-label="{next(heads)}">', page)
     if caption:
         head, tail = page.split(">", 1)
         style = 'style="caption-side: top; text-align: left"'
