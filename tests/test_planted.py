@@ -18,18 +18,20 @@ from tension_utils.ablation import ablated
 from tension_utils.activations import KINDS
 from tension_utils.analysis import claims
 from tension_utils.analysis.claims import Evidence
-from tension_utils.artifacts import TABLES
+from tension_utils.analysis.findings import CLAIMS, POINTS, SD
+from tension_utils.artifacts import OWN_SCORES, TABLES, write_table
 from tension_utils.conditions import ONLY, SHARED
-from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES
+from tension_utils.config import FAMILIES, MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_pairs
 from tension_utils.evaluation import score_items
-from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.neurons import NeuronSet, activity_bins, top_neurons
 from tension_utils.planted import study as planted_study
 from tension_utils.planted.model import COINS, PlainRewards, reward_model, verify_plant
-from tension_utils.planted.rates import error_rates, read_study
+from tension_utils.planted.rates import error_rates, kind_rates, read_study
 from tension_utils.planted.study import (
     Design,
     PlantedWorld,
     StudyConfig,
+    calibrated,
     evidence_of,
     finder_rates,
     finder_table,
@@ -37,9 +39,13 @@ from tension_utils.planted.study import (
     ranking_quality,
     reduced,
     run_worlds,
+    world_truth,
 )
+from tension_utils.planted.truth import OWN, call, knock_outs, lift, measured_truth
 from tension_utils.planted.world import (
+    FAINT_EFFECT,
     MAX_LENGTH,
+    PLANTED_SCENARIOS,
     SCENARIOS,
     SHAPE,
     WORDS,
@@ -97,12 +103,12 @@ def test_scenarios_that_carry_nothing_in_neurons_plant_none() -> None:
 def test_removing_a_plant_changes_what_it_should_and_nothing_else(scenario: str) -> None:
     table = verify_plant(WorldConfig(5, scenario), n_items=60).set_index(["set", "test"])
     for single, other in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1]):
-        assert table.margin_change[ONLY[single], single] < -0.1
+        assert table.margin_change[ONLY[single], single] < -0.04
         assert table.largest_change[ONLY[single], other] < 0.05
         if SCENARIOS[scenario].n_shared:
-            assert table.margin_change[SHARED, single] < -0.3 * (1 - SCENARIOS[scenario].opposition)
+            assert table.margin_change[SHARED, single] < -0.15
         assert abs(table.accuracy["planted", single] - 0.5) < 0.2, "without its carriers a model guesses"
-        assert table.accuracy["everything else", single] > 0.75
+        assert table.accuracy["everything else", single] > (0.75 if SCENARIOS[scenario].joint == 1 else 0.6)
         assert table.rank_correlation["everything else", single] > 0.98
         assert abs(table.accuracy_change["everything else", single]) < 0.05
 
@@ -281,7 +287,7 @@ def test_neurons_carry_the_objective_exactly_where_c2_and_c3_say_so(scenario: st
         removed = top_neurons(world.scores("helpful").get("rms_change"), 0.1)
     change = (margins(world, "helpful", removed) > 0).astype(float) - (margins(world, "helpful") > 0)
     is_own = groups_of(world) == "helpful"
-    assert (change[is_own].mean() < -0.2) == config.rules.truth["C2"]
+    assert (change[is_own].mean() < -0.2) == config.rules.truth.get("C2", True)
     assert (change[~is_own].mean() > 0.08) == config.rules.truth.get("C3", change[~is_own].mean() > 0.08)
 
 
@@ -344,6 +350,117 @@ def test_a_sham_model_drifts_and_learns_nothing() -> None:
         assert world.text(coin) == world.text(coin.removesuffix("-coin"))
 
 
+# Truth by exhaustive knock-out.
+
+
+@pytest.mark.parametrize("scenario", ["planted", "trained"])
+def test_knock_outs_are_those_of_the_model_with_each_neuron_removed(scenario: str) -> None:
+    world = PlantedWorld(WorldConfig(3, scenario), n_items=4)
+    model, fast = world.model(MIXED), knock_outs(world.plain(MIXED), groups_of(world))
+    options, slow = {"max_length": MAX_LENGTH, "progress": False}, {test: np.zeros(SHAPE) for test in SINGLE_OBJECTIVES}
+
+    def scored() -> np.ndarray:
+        return np.array([each.margin for each in score_items(model, world.tokenizer, world.items, **options)])
+
+    intact = scored()
+    for place in list(np.ndindex(SHAPE))[::7]:
+        with ablated(model, NeuronSet.of(SHAPE, [place])):
+            change = (scored() - intact) / intact.std(ddof=1)
+        for test in SINGLE_OBJECTIVES:
+            slow[test][place] = change[groups_of(world) == test].mean()
+            assert fast[test][place] == pytest.approx(slow[test][place], abs=2e-4)
+    assert max(np.abs(effects).max() for effects in slow.values()) > 0.01
+
+
+def test_a_lift_is_what_a_set_does_beyond_the_mean_of_its_random_sets() -> None:
+    rng = np.random.default_rng(0)
+    effects, bins = rng.normal(size=SHAPE), activity_bins(rng.random(SHAPE), 4)
+    neurons = NeuronSet(rng.random(SHAPE) < 0.1)
+    random = [effects[each.mask].sum() for each in neurons.matched_random(rng, 4000, bins)]
+    slow = effects[neurons.mask].sum() - np.mean(random)
+    assert lift(effects, neurons, bins) == pytest.approx(slow, abs=4 * np.std(random) / 4000**0.5)
+
+
+def test_single_knock_outs_add_up_to_the_removal_of_a_set(world: PlantedWorld) -> None:
+    """What the truth sums is what the ledger measures, up to the curvature of a small model."""
+    top = top_neurons(world.scores("helpful").get("rms_change"), 0.1)
+    effects = knock_outs(world.plain("helpful"), groups_of(world))["helpful"]
+    intact = margins(world, "helpful")
+    whole = (margins(world, "helpful", top) - intact)[groups_of(world) == "helpful"].mean() / intact.std(ddof=1)
+    assert effects[top.mask].sum() == pytest.approx(whole, abs=0.1) and whole < -0.5
+
+
+@built_scenarios
+def test_what_is_declared_of_a_world_is_what_knock_outs_measure(scenario: str) -> None:
+    config = WorldConfig(12, scenario, loudness=3.0, drift=0.05, damage=0.15, conflict=0.8)
+    config = calibrated(config, StudyConfig(n_truth=100, truth_seeds=1))
+    measured = measured_truth(world_truth(PlantedWorld(config, 2), 150, 2))
+    told = {claim: is_true for claim, is_true in config.rules.truth.items() if measured[claim] is not None}
+    told.pop("C5", None)  # what is declared is about the true sets, what is measured about those that a score names
+    assert told == {claim: measured[claim] for claim in told} and len(told) >= 2
+
+
+def test_effects_between_negligible_and_interesting_are_neither_true_nor_false() -> None:
+    assert [call("C1", value, POINTS) for value in (-3.1, -2.0, -0.9, 5.0)] == [True, None, False, False]
+    assert [call("C3", value, SD) for value in (0.11, 0.05, 0.03, -0.5)] == [True, None, False, False]
+
+
+def test_a_faint_world_loses_what_the_study_prints() -> None:
+    config = calibrated(WorldConfig(5, "faint"), StudyConfig(n_truth=150, truth_seeds=2))
+    fresh = world_truth(PlantedWorld(config, 2), 400, 2)
+    assert fresh.removal(OWN) == pytest.approx(FAINT_EFFECT, abs=0.04) and 0 < config.share < 0.8
+    even = WorldConfig(5, "even")
+    assert calibrated(even, StudyConfig()) is even
+
+
+def test_merely_loud_neurons_enter_both_sets_and_carry_nothing() -> None:
+    config = WorldConfig(7, "merely-loud", loudness=1.0)
+    world = PlantedWorld(config, n_items=100)
+    loud = NeuronSet(neuron_groups(config) < 2)
+    tops = [top_neurons(world.scores(single).get("rms_change"), 0.1) for single in SINGLE_OBJECTIVES]
+    keystone = top_neurons(world.generic_scores().get("mean_abs"), 0.1)
+    assert len(loud) == 16 and len(loud & tops[0] & tops[1]) >= 6 and len(loud & keystone) >= 8
+    changes = margins(world, MIXED, loud) - margins(world, MIXED)
+    assert np.abs(changes).max() < 0.2 * margins(world, MIXED).std()
+
+
+def test_loudness_says_nothing_of_weight_among_planted_neurons() -> None:
+    pairs = []
+    for seed in range(30):
+        config = WorldConfig(seed, damage=0.0)
+        world = PlantedWorld(config, n_items=2)
+        mlps = [layer.mlp for layer in world.model("helpful").model.layers]
+        for layer, index in planted_sets(config)[ONLY["helpful"]].neurons:
+            size = mlps[layer].up_proj.weight[index].norm().item()
+            pairs.append((size, size * mlps[layer].down_proj.weight[:, index].norm().item()))
+    sizes, weights = np.log(np.array(pairs)).T
+    assert abs(np.corrcoef(sizes, weights)[0, 1]) < 0.2 and sizes.std() > 0.4 and weights.std() > 0.3
+
+
+def test_gradient_descent_learns_labels_and_coins_teach_nothing() -> None:
+    world = PlantedWorld(WorldConfig(2, "trained-easy"), n_items=150)
+    own = groups_of(world) == "helpful"
+    right = {name: (margins(world, name)[own] > 0).mean() for name in ("helpful", "harmless", MIXED, "helpful-coin")}
+    assert min(right["helpful"], right[MIXED]) > 0.75 and max(right["harmless"], right["helpful-coin"]) < 0.7
+    again = reward_model(world.base, world.config, "helpful").state_dict()
+    assert all(torch.equal(again[name], value) for name, value in world.model("helpful").state_dict().items())
+    without = margins(world, "helpful", NeuronSet(np.ones(SHAPE, bool)))[own]
+    assert abs((without > 0).mean() - 0.5) < 0.15, "neurons carry all of it"
+    base = world.base.state_dict()
+    changed = {name for name, value in again.items() if not torch.equal(value, base[name])}
+    assert changed and all("mlp" in name for name in changed)
+
+
+def test_labels_are_wrong_where_models_are_trained_alone() -> None:
+    texts = {}
+    for scenario in ("planted", "trained"):
+        items = preference_items(WorldConfig(2, scenario), "helpful", 200)
+        texts[scenario] = [sum((word in WORDS["helpful"][0]) - (word in WORDS["helpful"][1]) for word in text.split())
+                           for item in items for text in (item.chosen[0], item.rejected[0])]  # fmt: skip
+    wrong = {name: np.mean(np.array(found[::2]) < np.array(found[1::2])) for name, found in texts.items()}
+    assert wrong["planted"] == 0 and 0.08 < wrong["trained"] < 0.22
+
+
 # The ledger judges the worlds.
 
 
@@ -394,7 +511,9 @@ def test_the_files_of_a_world_are_read_and_judged_as_its_tables_are(evidence: Ev
             if len(rows):
                 write_table(run.folder / f"{name}.parquet", rows)
     for run, scores in full.scores.items():
-        scores.save(replace(run, root=tmp_path).folder / OWN_SCORES)
+        folder = replace(run, root=tmp_path).folder
+        folder.mkdir(parents=True, exist_ok=True)
+        scores.save(folder / OWN_SCORES)
     for pair in list_pairs(runs):
         write_table(pair.folder / "interpolation.parquet", full.interpolation.query("seed == @pair.seed"))
     read = replace(Evidence.of(runs), n_resamples=full.n_resamples)
@@ -556,5 +675,7 @@ def test_committed_study_holds_every_claim_and_design() -> None:
 
 def test_committed_study_finds_an_effect_of_the_size_that_is_printed() -> None:
     tables, _ = read_study(Path(__file__).parents[1] / "results" / "planted")
-    (row,) = power_of(tables["claims"], "faint", "C2", 3, 500).itertuples()
-    assert row.n_supported / row.n_worlds >= 0.8 and row.n_draws == 12
+    rates = kind_rates(tables["claims"])
+    (row,) = rates[(rates.scenario == "faint") & (rates.claim == "C2") & (rates.n_seeds == 3) & (rates.n_items == 500)
+                   & (rates.control == "activity")].itertuples()  # fmt: skip
+    assert row.supported >= 0.8 and row.n_draws == 12

@@ -67,9 +67,9 @@ NORM_EPSILON = 1e-6
 
 STEEPNESS = 0.6  # of silu where planted neurons work, on average
 
-SPREAD = 0.6  # of the logarithm of a planted neuron's size, and likewise, apart from it, of its weight
+SIZE_SPREAD, WEIGHT_SPREAD = 0.6, 0.4  # of the logarithms of a planted neuron's size and, apart from it, weight
 
-LOUDER = 6.0  # how much louder the neurons are that are loud and nothing else
+LOUDER = 25.0  # how much louder the neurons are that are loud and nothing else
 
 N_TRAINING, N_STEPS, BATCH_SIZE, RATE = 500, 80, 100, 0.05  # of gradient descent: pairs per objective, steps, pairs
 
@@ -147,7 +147,8 @@ def _fill_attention(model: PreTrainedModel, generator: np.random.Generator) -> N
 
 def _fill_neurons(mlp: nn.Module, groups: np.ndarray, config: WorldConfig, generator: np.random.Generator) -> None:
     loudness = np.exp(0.7 * generator.normal(size=N_NEURONS))
-    loudness[groups < config.rules.n_loud // GROUP_SIZE] *= LOUDER
+    louder = np.where(groups < config.rules.n_loud // GROUP_SIZE, LOUDER, 1.0)
+    loudness *= louder
     gate, up = np.zeros((2, N_GROUPS, WIDTH))
     for part in (gate, up):
         part[:, CONSTANT] = generator.normal(size=N_GROUPS) / LEVEL
@@ -156,7 +157,7 @@ def _fill_neurons(mlp: nn.Module, groups: np.ndarray, config: WorldConfig, gener
     for group in range(N_GROUPS):
         shares[groups == group] -= shares[groups == group].mean()
     output = np.zeros((WIDTH, N_NEURONS))
-    output[CONTEXT] = generator.normal(size=(16, N_NEURONS)) * 0.02
+    output[CONTEXT] = generator.normal(size=(16, N_NEURONS)) * 0.02 / louder
     output[REWARD] = config.damage * shares / shares.std() / loudness
     _fill(mlp.gate_proj, gate[groups])
     _fill(mlp.up_proj, up[groups] * loudness[:, None])
@@ -263,7 +264,7 @@ def _train(model: PreTrainedModel, config: WorldConfig, objective: str, seed: in
 
 def _spread(config: WorldConfig, name: str, size: int) -> np.ndarray:
     """Return how much planted neurons of a set weigh beside one another (size,), mean 1, whatever their loudness."""
-    spread = np.exp(SPREAD * config.generator("weights", name).normal(size=size))
+    spread = np.exp(WEIGHT_SPREAD * config.generator("weights", name).normal(size=size))
     return spread / spread.mean() if size else spread
 
 
@@ -299,7 +300,7 @@ def _plant(
 ) -> None:
     """Turn a neuron into one that reads averages with the sign of its weight and writes to the reward alone."""
     mlp, index = _mlps(model)[place[0]], place[1]
-    size = loudness * TYPICAL * np.exp(SPREAD * generator.normal()) * generator.choice([-1, 1])
+    size = loudness * TYPICAL * np.exp(SIZE_SPREAD * generator.normal()) * generator.choice([-1, 1])
     for vector in (mlp.gate_proj.weight[index], mlp.up_proj.weight[index], mlp.down_proj.weight[:, index]):
         vector.zero_()
     for average, factor in reads.items():

@@ -111,6 +111,21 @@ def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def kind_rates(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return how often the primary endpoints support their claims in each kind of world.
+
+    Args:
+        claims: of `claim_rates`.
+
+    Returns:
+        The rows of the primary endpoints under control, with supported (share) and Wilson's 95 % interval (ci_low,
+        ci_high).
+    """
+    rows = claims[claims.is_primary & (claims.way == WAYS[1])].reset_index(drop=True)
+    low, high = np.transpose([wilson_interval(row.n_supported, row.n_worlds) for row in rows.itertuples()])
+    return rows.assign(supported=rows.n_supported / rows.n_worlds, ci_low=low, ci_high=high)
+
+
 def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:
     """Return the rates of a finding's own endpoint in the nearest design that is not larger; None if there is none.
 

@@ -261,7 +261,7 @@ class StudyConfig:
     designs: tuple[Design, ...] = DESIGNS
     n_text: int = 30
     n_truth: int = 300
-    truth_seeds: int = 3
+    truth_seeds: int = 2
     n_resamples: int = 250
 
     def __post_init__(self) -> None:

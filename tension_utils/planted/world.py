@@ -109,9 +109,9 @@ SCENARIOS = MappingProxyType(
         "faint": Scenario(_truth("tt-t-"), 8, 8, shared_weight=2.5, is_faint=True),
         "even": Scenario(_truth("ftftf"), 8, 16, is_conflicting=False),
         "antagonistic": Scenario(
-            _truth("ttttt"), 8, 12, shared_weight=8.0, opposition=0.4, joint=0.5, is_conflicting=False
+            _truth("ttttt"), 8, 12, shared_weight=8.0, opposition=0.25, joint=0.5, is_conflicting=False
         ),
-        "merely-loud": Scenario(_truth("tttff"), 14, joint=0.3, n_loud=4),
+        "merely-loud": Scenario(_truth("t--ff"), 14, joint=0.3, n_loud=8),
         "direct": Scenario(_truth("fffff"), is_conflicting=False),
         "loud": Scenario(_truth("tffff"), is_louder_worse=True),
         "trained": Scenario({}, is_trained=True),
