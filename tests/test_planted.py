@@ -581,7 +581,7 @@ def test_study_resumes_and_gives_the_same_again(tmp_path: Path, monkeypatch: pyt
         assert {**first, "seconds": 0} == {**json.loads(json.dumps(second)), "seconds": 0}
     monkeypatch.setattr(planted_study, "study_world", lambda *place: calls.append(place) or {})
     run_worlds(1, replace(SMALL, n_text=5), tmp_path / "work", progress=False)
-    assert len(calls) == 1 + 2, "other sizes make kept worlds stale"
+    assert len(calls) == 1 + 3, "other sizes make kept worlds stale"
 
 
 def test_finder_rates_by_hand() -> None:
