@@ -126,3 +126,10 @@ def test_a_frontier_has_a_truth_of_its_own() -> None:
     rows = [row | {"claim": "C1", "quantity": "frontier", "control": "ensemble"} for row in world["findings"]]
     rates = claim_rates([world | {"truth": {"C1": True, "C1 ensemble": False}, "findings": rows}])
     assert rates.is_true.tolist() == [False] and rates.claim.tolist() == ["C1"]
+
+
+def test_a_design_that_few_worlds_have_by_what_they_lack_is_left_out() -> None:
+    few = worlds({"planted": ["undecided"] * 4}, n_seeds=2)
+    counted = claim_rates(worlds(HAND) + few)
+    assert set(counted.n_seeds) == {3}
+    assert set(claim_rates(worlds(HAND) + few + few).n_seeds) == {2, 3}

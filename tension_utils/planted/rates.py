@@ -64,6 +64,9 @@ def _key(row: Mapping) -> str:
 def claim_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
     """Return how often the ledger gives each verdict, by kind of world, where the truth of the claim is known.
 
+    In some worlds a training run lacks a set, so that a reading has fewer runs than its design; a design that fewer
+    than half of a reading's worlds have is left out.
+
     Args:
         worlds: of `study.run_worlds`.
 
@@ -81,7 +84,9 @@ def claim_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
     rows = rows.assign(**{name: rows.verdict == verdict for name, verdict in COUNTED.items()})
     groups = rows.groupby(["scenario", "is_true", *ENDPOINT, *DESIGN], sort=True)
     sums = {name: (name, "sum") for name in COUNTED}
-    return groups.agg(n_worlds=("value", "size"), **sums, value=("value", "mean")).reset_index()
+    counted = groups.agg(n_worlds=("value", "size"), **sums, value=("value", "mean")).reset_index()
+    most = counted.groupby(["scenario", "is_true", *ENDPOINT]).n_worlds.transform("max")
+    return counted[counted.n_worlds >= most / 2].reset_index(drop=True)
 
 
 def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
