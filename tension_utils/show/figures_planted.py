@@ -83,7 +83,7 @@ def finder_dots(table: pd.DataFrame) -> list[Axes]:
         )
         ax.hlines(range(len(means)), ends.min(axis=1), ends.max(axis=1), color=CONTROL_COLOR, linewidth=1, zorder=1)
         ax.axvline(rows.chance.mean(), color=CONTROL_COLOR, linestyle=":", linewidth=2)
-        ax.set(title=f"site {site}", xlim=(-0.04, 1.04), xlabel="precision at the planted count")
+        ax.set(title=f"site {site}", xlim=(-0.04, 1.04), xlabel="precision at the true count")
         ax.xaxis.set_major_formatter(PERCENT)
     axes[0][0].set_yticks(range(len(means)), means.index)
     style = {"linestyle": "", "markeredgecolor": "black", "markersize": 7}
