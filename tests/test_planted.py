@@ -18,18 +18,20 @@ from tension_utils.ablation import ablated
 from tension_utils.activations import KINDS
 from tension_utils.analysis import claims
 from tension_utils.analysis.claims import Evidence
-from tension_utils.artifacts import TABLES
+from tension_utils.analysis.findings import CLAIMS, POINTS, SD
+from tension_utils.artifacts import OWN_SCORES, TABLES, write_table
 from tension_utils.conditions import ONLY, SHARED
-from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES
+from tension_utils.config import FAMILIES, MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_pairs
 from tension_utils.evaluation import score_items
-from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.neurons import NeuronSet, activity_bins, top_neurons
 from tension_utils.planted import study as planted_study
 from tension_utils.planted.model import COINS, PlainRewards, reward_model, verify_plant
-from tension_utils.planted.rates import error_rates, read_study
+from tension_utils.planted.rates import error_rates, kind_rates, read_study
 from tension_utils.planted.study import (
     Design,
     PlantedWorld,
     StudyConfig,
+    calibrated,
     evidence_of,
     finder_rates,
     finder_table,
@@ -37,9 +39,13 @@ from tension_utils.planted.study import (
     ranking_quality,
     reduced,
     run_worlds,
+    world_truth,
 )
+from tension_utils.planted.truth import OWN, call, knock_outs, lift, measured_truth
 from tension_utils.planted.world import (
+    FAINT_EFFECT,
     MAX_LENGTH,
+    PLANTED_SCENARIOS,
     SCENARIOS,
     SHAPE,
     WORDS,
@@ -51,11 +57,10 @@ from tension_utils.planted.world import (
     true_neurons,
 )
 
-SMALL = StudyConfig((Design(6, 2, True),), n_text=4, n_seeds=1, n_resamples=50)
-planted_scenarios = pytest.mark.parametrize("scenario", [name for name, rules in SCENARIOS.items() if rules.is_planted])
-empty_scenarios = pytest.mark.parametrize(
-    "scenario", [name for name, rules in SCENARIOS.items() if not rules.is_planted]
-)
+SMALL = StudyConfig((Design((1,), 6, 6, 2, True),), n_text=4, n_truth=6, truth_seeds=1, n_resamples=50)
+planted_scenarios = pytest.mark.parametrize("scenario", PLANTED_SCENARIOS)
+BUILT = [name for name, rules in SCENARIOS.items() if not rules.is_trained]
+built_scenarios = pytest.mark.parametrize("scenario", BUILT)
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +89,7 @@ def test_planted_sets_are_disjoint_and_of_the_declared_sizes(scenario: str) -> N
 def test_groups_hold_four_neurons_or_one() -> None:
     for groups in neuron_groups(WorldConfig(1)):
         sizes = np.bincount(groups)
-        assert sizes.sum() == SHAPE[1] and set(sizes.tolist()) == {1, 4} and (sizes == 1).sum() == 12
+        assert sizes.sum() == SHAPE[1] and set(sizes.tolist()) == {1, 4} and (sizes == 1).sum() == 16
 
 
 def test_scenarios_that_carry_nothing_in_neurons_plant_none() -> None:
@@ -98,12 +103,12 @@ def test_scenarios_that_carry_nothing_in_neurons_plant_none() -> None:
 def test_removing_a_plant_changes_what_it_should_and_nothing_else(scenario: str) -> None:
     table = verify_plant(WorldConfig(5, scenario), n_items=60).set_index(["set", "test"])
     for single, other in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1]):
-        assert table.margin_change[ONLY[single], single] < -0.2
+        assert table.margin_change[ONLY[single], single] < -0.04
         assert table.largest_change[ONLY[single], other] < 0.05
         if SCENARIOS[scenario].n_shared:
-            assert table.margin_change[SHARED, single] < -0.3 * (1 - SCENARIOS[scenario].opposition)
+            assert table.margin_change[SHARED, single] < -0.15
         assert abs(table.accuracy["planted", single] - 0.5) < 0.2, "without its carriers a model guesses"
-        assert table.accuracy["everything else", single] > 0.75
+        assert table.accuracy["everything else", single] > (0.75 if SCENARIOS[scenario].joint == 1 else 0.6)
         assert table.rank_correlation["everything else", single] > 0.98
         assert abs(table.accuracy_change["everything else", single]) < 0.05
 
@@ -143,7 +148,7 @@ def test_a_planted_neuron_is_active_and_adds_to_the_reward_as_the_formula_says()
     np.testing.assert_allclose(contribution, written, rtol=0.1, atol=0.003)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@built_scenarios
 def test_drift_leaves_rewards_alone_and_untrained_groups_cancel(scenario: str) -> None:
     config = WorldConfig(4, scenario, drift=0.0)
     quiet, drifted = (PlantedWorld(each, n_items=20) for each in (config, replace(config, drift=0.4)))
@@ -202,8 +207,10 @@ def test_seeds_of_a_world_share_the_plant_and_differ_in_drift(world: PlantedWorl
 
 
 @pytest.mark.parametrize("objective", ["helpful", MIXED, "harmless-coin"])
-def test_plain_forward_gives_the_rewards_of_the_engine(world: PlantedWorld, objective: str) -> None:
-    model, rng = world.model(objective), np.random.default_rng(0)
+@pytest.mark.parametrize("scenario", ["planted", "trained"])
+def test_plain_forward_gives_the_rewards_of_the_engine(scenario: str, objective: str) -> None:
+    world, rng = PlantedWorld(WorldConfig(3, scenario), n_items=20), np.random.default_rng(0)
+    model = world.model(objective)
     for removed in (None, NeuronSet(rng.random(SHAPE) < 0.2), NeuronSet(np.ones(SHAPE, bool))):
         with ablated(model, removed) if removed else nullcontext():
             slow = [each.margin for each in score_items(model, world.tokenizer, world.items, max_length=MAX_LENGTH,
@@ -241,7 +248,7 @@ def test_ranking_quality_against_a_slow_count(scores: np.ndarray, mask: np.ndarr
 
 def test_finders_rank_loud_plants_and_random_scores_do_not() -> None:
     loud = PlantedWorld(WorldConfig(9, loudness=8.0, drift=0.05))
-    table = finder_table(loud)
+    table = finder_table(loud, world_truth(loud, 20, 1))
     assert len(table) == len(OBJECTIVES) * 2 * len(KINDS) and set(table.score_kind) == set(KINDS)
     by_kind = table[table.site == "down_input"].groupby("score_kind").precision.mean()
     assert by_kind["rms_change"] > 0.9 and by_kind["relative_change"] > 0.9 and by_kind["mean_abs"] > 0.6
@@ -271,7 +278,7 @@ def groups_of(world: PlantedWorld) -> np.ndarray:
     return np.array([item.group for item in world.items])
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@built_scenarios
 def test_neurons_carry_the_objective_exactly_where_c2_and_c3_say_so(scenario: str) -> None:
     config = WorldConfig(11, scenario, damage=0.1)
     world = PlantedWorld(config, n_items=200)
@@ -280,18 +287,18 @@ def test_neurons_carry_the_objective_exactly_where_c2_and_c3_say_so(scenario: st
         removed = top_neurons(world.scores("helpful").get("rms_change"), 0.1)
     change = (margins(world, "helpful", removed) > 0).astype(float) - (margins(world, "helpful") > 0)
     is_own = groups_of(world) == "helpful"
-    assert (change[is_own].mean() < -0.3) == config.rules.truth["C2"]
-    assert (change[~is_own].mean() > 0.08) == config.rules.truth["C3"]
+    assert (change[is_own].mean() < -0.2) == config.rules.truth.get("C2", True)
+    assert (change[~is_own].mean() > 0.08) == config.rules.truth.get("C3", change[~is_own].mean() > 0.08)
 
 
-@pytest.mark.parametrize("scenario", [name for name, rules in SCENARIOS.items() if "C4" in rules.truth])
+@built_scenarios
 def test_objectives_share_carriers_exactly_where_c4_says_so(scenario: str) -> None:
     config = WorldConfig(0, scenario)
     own = [true_neurons(config, objective) for objective in SINGLE_OBJECTIVES]
     assert (len(own[0] & own[1]) > 0) == config.rules.truth["C4"]
 
 
-@pytest.mark.parametrize("scenario", [name for name, rules in SCENARIOS.items() if rules.n_shared])
+@pytest.mark.parametrize("scenario", ["planted", "even", "antagonistic"])
 def test_a_shared_neuron_weighs_more_exactly_where_c5_says_so(scenario: str) -> None:
     config = WorldConfig(12, scenario, conflict=0.8)
     world, sets = PlantedWorld(config, n_items=200), planted_sets(config)
@@ -305,7 +312,7 @@ def test_a_shared_neuron_weighs_more_exactly_where_c5_says_so(scenario: str) -> 
         assert (shared / only > 1.3) == config.rules.truth["C5"] and only < 0
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@built_scenarios
 def test_mixing_costs_accuracy_exactly_where_c1_says_so(scenario: str) -> None:
     world = PlantedWorld(WorldConfig(11, scenario, conflict=0.8), n_items=200)
     costs = [
@@ -343,15 +350,128 @@ def test_a_sham_model_drifts_and_learns_nothing() -> None:
         assert world.text(coin) == world.text(coin.removesuffix("-coin"))
 
 
+# Truth by exhaustive knock-out.
+
+
+@pytest.mark.parametrize("scenario", ["planted", "trained"])
+def test_knock_outs_are_those_of_the_model_with_each_neuron_removed(scenario: str) -> None:
+    world = PlantedWorld(WorldConfig(3, scenario), n_items=4)
+    model, fast = world.model(MIXED), knock_outs(world.plain(MIXED), groups_of(world))
+    options, slow = {"max_length": MAX_LENGTH, "progress": False}, {test: np.zeros(SHAPE) for test in SINGLE_OBJECTIVES}
+
+    def scored() -> np.ndarray:
+        return np.array([each.margin for each in score_items(model, world.tokenizer, world.items, **options)])
+
+    intact = scored()
+    for place in list(np.ndindex(SHAPE))[::7]:
+        with ablated(model, NeuronSet.of(SHAPE, [place])):
+            change = (scored() - intact) / intact.std(ddof=1)
+        for test in SINGLE_OBJECTIVES:
+            slow[test][place] = change[groups_of(world) == test].mean()
+            assert fast[test][place] == pytest.approx(slow[test][place], abs=2e-4)
+    assert max(np.abs(effects).max() for effects in slow.values()) > 0.01
+
+
+def test_a_lift_is_what_a_set_does_beyond_the_mean_of_its_random_sets() -> None:
+    rng = np.random.default_rng(0)
+    effects, bins = rng.normal(size=SHAPE), activity_bins(rng.random(SHAPE), 4)
+    neurons = NeuronSet(rng.random(SHAPE) < 0.1)
+    random = [effects[each.mask].sum() for each in neurons.matched_random(rng, 4000, bins)]
+    slow = effects[neurons.mask].sum() - np.mean(random)
+    assert lift(effects, neurons, bins) == pytest.approx(slow, abs=4 * np.std(random) / 4000**0.5)
+
+
+def test_single_knock_outs_add_up_to_the_removal_of_a_set(world: PlantedWorld) -> None:
+    """What the truth sums is what the ledger measures, up to the curvature of a small model."""
+    top = top_neurons(world.scores("helpful").get("rms_change"), 0.1)
+    effects = knock_outs(world.plain("helpful"), groups_of(world))["helpful"]
+    intact = margins(world, "helpful")
+    whole = (margins(world, "helpful", top) - intact)[groups_of(world) == "helpful"].mean() / intact.std(ddof=1)
+    assert effects[top.mask].sum() == pytest.approx(whole, abs=0.1) and whole < -0.5
+
+
+@built_scenarios
+def test_what_is_declared_of_a_world_is_what_knock_outs_measure(scenario: str) -> None:
+    config = WorldConfig(12, scenario, loudness=3.0, drift=0.05, damage=0.15, conflict=0.8)
+    config = calibrated(config, StudyConfig(n_truth=100, truth_seeds=1))
+    measured = measured_truth(world_truth(PlantedWorld(config, 2), 150, 2))
+    told = {claim: is_true for claim, is_true in config.rules.truth.items() if measured[claim] is not None}
+    told.pop("C5", None)  # what is declared is about the true sets, what is measured about those that a score names
+    assert told == {claim: measured[claim] for claim in told} and len(told) >= 2
+
+
+def test_effects_between_negligible_and_interesting_are_neither_true_nor_false() -> None:
+    assert [call("C1", value, POINTS) for value in (-3.1, -2.0, -0.9, 5.0)] == [True, None, False, False]
+    assert [call("C3", value, SD) for value in (0.11, 0.05, 0.03, -0.5)] == [True, None, False, False]
+
+
+def test_a_faint_world_loses_what_the_study_prints() -> None:
+    config = calibrated(WorldConfig(5, "faint"), StudyConfig(n_truth=150, truth_seeds=2))
+    fresh = world_truth(PlantedWorld(config, 2), 400, 2)
+    assert fresh.removal(OWN) == pytest.approx(FAINT_EFFECT, abs=0.04) and 0 < config.share < 0.8
+    even = WorldConfig(5, "even")
+    assert calibrated(even, StudyConfig()) is even
+
+
+def test_merely_loud_neurons_enter_both_sets_and_carry_nothing() -> None:
+    config = WorldConfig(7, "merely-loud", loudness=1.0)
+    world = PlantedWorld(config, n_items=100)
+    loud = NeuronSet(neuron_groups(config) < 2)
+    tops = [top_neurons(world.scores(single).get("rms_change"), 0.1) for single in SINGLE_OBJECTIVES]
+    keystone = top_neurons(world.generic_scores().get("mean_abs"), 0.1)
+    assert len(loud) == 16 and len(loud & tops[0] & tops[1]) >= 6 and len(loud & keystone) >= 8
+    changes = margins(world, MIXED, loud) - margins(world, MIXED)
+    assert np.abs(changes).max() < 0.2 * margins(world, MIXED).std()
+
+
+def test_loudness_says_nothing_of_weight_among_planted_neurons() -> None:
+    pairs = []
+    for seed in range(30):
+        config = WorldConfig(seed, damage=0.0)
+        world = PlantedWorld(config, n_items=2)
+        mlps = [layer.mlp for layer in world.model("helpful").model.layers]
+        for layer, index in planted_sets(config)[ONLY["helpful"]].neurons:
+            size = mlps[layer].up_proj.weight[index].norm().item()
+            pairs.append((size, size * mlps[layer].down_proj.weight[:, index].norm().item()))
+    sizes, weights = np.log(np.array(pairs)).T
+    assert abs(np.corrcoef(sizes, weights)[0, 1]) < 0.2 and sizes.std() > 0.4 and weights.std() > 0.3
+
+
+def test_gradient_descent_learns_labels_and_coins_teach_nothing() -> None:
+    world = PlantedWorld(WorldConfig(2, "trained-easy"), n_items=150)
+    own = groups_of(world) == "helpful"
+    right = {name: (margins(world, name)[own] > 0).mean() for name in ("helpful", "harmless", MIXED, "helpful-coin")}
+    assert min(right["helpful"], right[MIXED]) > 0.75 and max(right["harmless"], right["helpful-coin"]) < 0.7
+    again = reward_model(world.base, world.config, "helpful").state_dict()
+    assert all(torch.equal(again[name], value) for name, value in world.model("helpful").state_dict().items())
+    without = margins(world, "helpful", NeuronSet(np.ones(SHAPE, bool)))[own]
+    assert abs((without > 0).mean() - 0.5) < 0.15, "neurons carry all of it"
+    base = world.base.state_dict()
+    changed = {name for name, value in again.items() if not torch.equal(value, base[name])}
+    assert changed and all("mlp" in name for name in changed)
+
+
+def test_labels_are_wrong_where_models_are_trained_alone() -> None:
+    texts = {}
+    for scenario in ("planted", "trained"):
+        items = preference_items(WorldConfig(2, scenario), "helpful", 200)
+        texts[scenario] = [sum((word in WORDS["helpful"][0]) - (word in WORDS["helpful"][1]) for word in text.split())
+                           for item in items for text in (item.chosen[0], item.rejected[0])]  # fmt: skip
+    wrong = {name: np.mean(np.array(found[::2]) < np.array(found[1::2])) for name, found in texts.items()}
+    assert wrong["planted"] == 0 and 0.08 < wrong["trained"] < 0.22
+
+
 # The ledger judges the worlds.
 
 
-TINY = StudyConfig((Design(6, 2, False), Design(8, 3, True)), n_text=4, n_seeds=2, n_resamples=50)
+TINY = StudyConfig(
+    (Design((1, 2), 6, 4, 2, False), Design((1, 2), 8, 6, 3, True)), n_text=4, n_truth=8, truth_seeds=1, n_resamples=50
+)
 
 
 @pytest.fixture(scope="module")
 def small() -> PlantedWorld:
-    return PlantedWorld(WorldConfig(3, loudness=2.0), n_items=8, n_text=4)
+    return TINY.world(WorldConfig(3, loudness=2.0))
 
 
 @pytest.fixture(scope="module")
@@ -367,14 +487,38 @@ def test_worlds_write_the_layout_of_the_artifacts(small: PlantedWorld, evidence:
     names = ["objective", "set", "matched_to", "family", "control"]
     assert set(evidence.ablation[evidence.ablation["set"] == "random"].control) == {"layer", "activity"}
     sizes = evidence.ablation.groupby([*names, "seed", "draw"]).size()
-    assert (sizes == len(small.items)).all(), "every condition has every item once"
+    assert (sizes == 12).all(), "every condition has every ablated item once"
+    assert set(evidence.interpolation.harmless_weight) == {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert list(evidence.interpolation) == list(TABLES["interpolation"])
+    assert set(evidence.ablation.family) == {"", *FAMILIES}
     # What a removed set does is what the library's own model does.
     rows = evidence.ablation.query("objective == 'helpful' and set == 'rms_change' and seed == 0")
     model, top = small.model("helpful"), top_neurons(small.scores("helpful").get("rms_change"), 0.1)
     with ablated(model, top):
-        slow = [each.margin for each in score_items(model, small.tokenizer, small.items, max_length=MAX_LENGTH,
+        items = [item for item in small.items if int(item.item_id.rpartition("-")[2]) < 6]
+        slow = [each.margin for each in score_items(model, small.tokenizer, items, max_length=MAX_LENGTH,
                                                     progress=False)]  # fmt: skip
     np.testing.assert_allclose(rows.margin, slow, atol=1e-5)
+
+
+def test_the_files_of_a_world_are_read_and_judged_as_its_tables_are(evidence: Evidence, tmp_path: Path) -> None:
+    full = reduced(evidence, TINY.designs[1], 2)
+    runs = [Run(tmp_path, "planted", name, seed) for name in (*OBJECTIVES, MATCHED_ARM, *COINS) for seed in (0, 1)]
+    for run in runs:
+        for name in ("evaluation", "ablation"):
+            rows = getattr(full, name)
+            rows = rows[(rows.objective == run.objective) & (rows.seed == run.seed)]
+            if len(rows):
+                write_table(run.folder / f"{name}.parquet", rows)
+    for run, scores in full.scores.items():
+        folder = replace(run, root=tmp_path).folder
+        folder.mkdir(parents=True, exist_ok=True)
+        scores.save(folder / OWN_SCORES)
+    for pair in list_pairs(runs):
+        write_table(pair.folder / "interpolation.parquet", full.interpolation.query("seed == @pair.seed"))
+    read = replace(Evidence.of(runs), n_resamples=full.n_resamples)
+    assert len(read.ablation) == len(full.ablation) and len(read.scores) == 8
+    pd.testing.assert_frame_equal(claims.ledger(read), claims.ledger(full))
 
 
 def test_the_ledger_itself_judges_and_nothing_else_does(
@@ -390,7 +534,7 @@ def test_the_ledger_itself_judges_and_nothing_else_does(
     monkeypatch.setattr(planted_study, "ledger", spy)
     monkeypatch.setattr(planted_study, "evidence_of", lambda *_: evidence)
     table = judged(small, TINY)
-    assert len(calls) == len(TINY.designs) * TINY.n_seeds and set(table.verdict) == {"spied"}
+    assert len(calls) == 4 and set(table.verdict) == {"spied"}
     monkeypatch.setattr(planted_study, "ledger", claims.ledger)
     full = reduced(evidence, TINY.designs[1], 2)
     expected = claims.ledger(full).query("n_seeds == 2 and n_draws == 3")
@@ -401,6 +545,8 @@ def test_the_ledger_itself_judges_and_nothing_else_does(
 def test_a_smaller_design_sees_less_of_the_same(evidence: Evidence) -> None:
     plain, full = (reduced(evidence, design, 1) for design in TINY.designs)
     assert plain.evaluation.groupby(["objective", "group"]).size().eq(6).all() and set(plain.evaluation.seed) == {0}
+    assert plain.ablation.groupby(["objective", "set", "matched_to", "family", "draw"]).item_id.nunique().eq(8).all()
+    assert plain.interpolation is None and full.interpolation.groupby("group").item_id.nunique().eq(8).all()
     assert set(plain.ablation.control) == {"", "layer"} and plain.ablation.draw.max() == 1
     assert set(plain.ablation.objective) == set(OBJECTIVES) and "equal-activity" not in set(plain.ablation.family)
     assert not {run.objective for run in plain.scores} & set(COINS)
@@ -409,9 +555,8 @@ def test_a_smaller_design_sees_less_of_the_same(evidence: Evidence) -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_world_is_judged_on_the_claims_it_has_a_truth_for(scenario: str) -> None:
-    config = replace(TINY, designs=TINY.designs[1:], n_seeds=1)
-    table = judged(PlantedWorld(WorldConfig(0, scenario), 8, 4), config)
-    assert set(table.claim) <= set(SCENARIOS[scenario].truth) and {"C1", "C2", "C3", "C4"} <= set(table.claim)
+    table = judged(SMALL.world(WorldConfig(0, scenario)), SMALL)
+    assert {"C1", "C2", "C3", "C4"} <= set(table.claim) and "frontier" in set(table.quantity)
     assert set(table.n_seeds) == {1} and table.value.notna().all() and "not run" not in set(table.verdict)
 
 
@@ -420,7 +565,7 @@ def test_a_world_is_judged_on_the_claims_it_has_a_truth_for(scenario: str) -> No
 
 @pytest.fixture
 def few_scenarios(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planted_study, "SCENARIOS", {name: SCENARIOS[name] for name in ("planted", "loud")})
+    monkeypatch.setattr(planted_study, "SCENARIOS", {name: SCENARIOS[name] for name in ("planted", "loud", "trained")})
 
 
 @pytest.mark.usefixtures("few_scenarios")
@@ -436,17 +581,21 @@ def test_study_resumes_and_gives_the_same_again(tmp_path: Path, monkeypatch: pyt
         assert {**first, "seconds": 0} == {**json.loads(json.dumps(second)), "seconds": 0}
     monkeypatch.setattr(planted_study, "study_world", lambda *place: calls.append(place) or {})
     run_worlds(1, replace(SMALL, n_text=5), tmp_path / "work", progress=False)
-    assert len(calls) == 1 + 2, "other sizes make kept worlds stale"
+    assert len(calls) == 1 + 3, "other sizes make kept worlds stale"
 
 
 def test_finder_rates_by_hand() -> None:
     finder = {"site": "gate", "score_kind": "rms", "recall_twice": 1.0, "average_precision": 0.5, "chance": 0.1}
-    worlds = [{"world": {"seed": seed, "loudness": 0.7 if seed else 2.0}, "finders": [finder | {"precision": seed / 4}]}
-              for seed in range(4)]  # fmt: skip
+    worlds = [{"world": {"scenario": "trained" if seed == 4 else "planted", "seed": seed,
+                         "loudness": 0.7 if seed else 2.0},
+               "finders": [finder | {"precision": seed / 4, "rank_correlation": -seed / 4}]}
+              for seed in range(5)]  # fmt: skip
     finders = finder_rates(worlds).set_index("plant")
-    assert finders.n_worlds.to_dict() == {"all": 4, "quiet": 3, "loud": 1}
+    assert finders.n_worlds.to_dict() == {"all": 4, "quiet": 3, "loud": 1, "trained": 1}
     assert finders.precision["all"] == pytest.approx(0.375) and finders.precision["quiet"] == pytest.approx(0.5)
-    assert np.isnan(finders.ci_low["loud"])
+    assert finders.rank_correlation["trained"] == -1.0 and np.isnan(finders.precision_ci_low["loud"])
+    low, high = finders.loc["quiet", ["rank_correlation_ci_low", "rank_correlation_ci_high"]]
+    assert low == -1.0 and high == pytest.approx(-0.5 + 4.3027 * 0.25 / 3**0.5, abs=1e-3)
 
 
 @pytest.mark.usefixtures("few_scenarios")
@@ -458,7 +607,7 @@ def test_command_writes_tables_that_read_back(tmp_path: Path, monkeypatch: pytes
     tables, manifest = read_study(tmp_path / "out")
     assert manifest["n_worlds"] == 1 and manifest["config"] == json.loads(json.dumps(asdict(SMALL)))
     claims = tables["claims"]
-    assert set(claims.claim) == set(SCENARIOS["planted"].truth) and len(tables["worlds"]) == 1
+    assert set(claims.claim) == set(SCENARIOS["planted"].truth) and len(tables["worlds"]) == 3
     assert claims.n_worlds.eq(1).all() and claims.n_supported.isin([0, 1]).all() and (claims.control == "").any()
     assert set(tables["finders"].score_kind) == set(KINDS)
 
@@ -476,6 +625,7 @@ def test_command_writes_tables_that_read_back(tmp_path: Path, monkeypatch: pytes
         ({"conflict": -0.1}, "conflict"),
         ({"damage": -1.0}, "damage"),
         ({"luck": -0.1}, "luck"),
+        ({"share": 1.5}, "share"),
     ],
 )
 def test_bad_knobs_are_named(knobs: dict, name: str) -> None:
@@ -490,13 +640,13 @@ def test_bad_requests_say_what_was_expected(world: PlantedWorld, tmp_path: Path,
         preference_items(world.config, MIXED, 3)
     with pytest.raises(ValueError, match="n_items"):
         preference_items(world.config, "helpful", 0)
-    with pytest.raises(ValueError, match="no planted neurons; take one of planted, even, separate, antagonistic"):
+    with pytest.raises(ValueError, match="no planted neurons; take one of planted, faint, even, antagonistic"):
         verify_plant(WorldConfig(0, "direct"))
     with pytest.raises(ValueError, match="nothing is planted"):
         ranking_quality(np.zeros(SHAPE), NeuronSet.of(SHAPE, []))
     with pytest.raises(ValueError, match="n_draws"):
-        StudyConfig((Design(6, 1, True),))
-    with pytest.raises(FileNotFoundError, match="tension_utils.planted.study --worlds 100"):
+        StudyConfig((Design((1,), 6, 6, 1, True),))
+    with pytest.raises(FileNotFoundError, match="tension_utils.planted.study --worlds 30"):
         read_study(tmp_path)
     monkeypatch.setattr(sys, "argv", ["study", "--worlds", "0", "--output", str(tmp_path / "out")])
     with pytest.raises(SystemExit):
@@ -513,11 +663,19 @@ def test_committed_study_holds_every_claim_and_design() -> None:
     counted = tables["claims"]
     assert counted.n_worlds.between(1, manifest["n_worlds"]).all()
     assert (counted[["n_supported", "n_refuted", "n_contradictory"]].sum(axis=1) <= counted.n_worlds).all()
-    truths = {(claim, is_true) for rules in SCENARIOS.values() for claim, is_true in rules.truth.items()}
-    assert set(zip(counted.claim, counted.is_true, strict=True)) == truths
-    assert set(counted.n_seeds) == {1, 2, 3} and set(tables["finders"].score_kind) == set(KINDS)
     rates = error_rates(counted)
-    primary = rates[rates.is_primary & (rates.way == "under control")]
-    assert set(primary.claim) == {"C1", "C2", "C3", "C4", "C5"} and primary.power.notna().all()
-    tested = primary[(primary.n_seeds == 3) & primary.claim.isin(["C2", "C3"]) & (primary.control == "activity")]
-    assert (tested.false_positives_ci_low <= 0.05).all(), "where its control is right, a test errs as rarely as it says"
+    primary = rates[rates.is_primary & (rates.way == "under control") & (rates.n_items != 80)]
+    for claim, sizes in {"C1": {500, 1000}, "C2": {250, 500}, "C3": {250, 500}, "C5": {250, 500}}.items():
+        rows = primary[(primary.claim == claim) & primary.n_items.isin(sizes)]
+        assert set(rows.n_items) == sizes and set(rows.n_seeds) == {1, 2, 3, 5}
+    assert set(primary.claim) == set(CLAIMS) and primary.false_positives.notna().all() and primary.power.notna().all()
+    assert set(tables["finders"].score_kind) == set(KINDS)
+    assert set(tables["finders"]["plant"]) == {"all", "quiet", "loud", "trained"}
+
+
+def test_committed_study_measures_an_effect_of_the_size_that_is_printed() -> None:
+    tables, _ = read_study(Path(__file__).parents[1] / "results" / "planted")
+    rates = kind_rates(tables["claims"])
+    (row,) = rates[(rates.scenario == "faint") & (rates.claim == "C2") & (rates.n_seeds == 3) & (rates.n_items == 500)
+                   & (rates.control == "activity")].itertuples()  # fmt: skip
+    assert row.value == pytest.approx(FAINT_EFFECT, abs=0.03) and row.n_draws == 12 and row.supported > 0.4

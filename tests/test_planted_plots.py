@@ -32,12 +32,12 @@ def test_plant_effects_end_at_the_changes() -> None:
 def test_finder_dots_stand_at_the_precisions_best_score_on_top() -> None:
     rows = [
         {"site": "gate", "score_kind": kind, "plant": plant, "precision": value, "chance": 0.1}
-        for kind, values in (("rms", (0.2, 0.1)), ("contrast", (0.9, 0.7)))
-        for plant, value in zip(("loud", "quiet"), values, strict=True)
+        for kind, values in (("rms", (0.2, 0.1, 0.4)), ("contrast", (0.9, 0.7, 0.6)))
+        for plant, value in zip(("loud", "quiet", "trained"), values, strict=True)
     ]
     (ax,) = finder_dots(pd.DataFrame(rows))
     assert [label.get_text() for label in ax.get_yticklabels()] == ["rms", "contrast"]
-    assert [list(line.get_xdata()) for line in ax.lines[:2]] == [[0.2, 0.9], [0.1, 0.7]]
+    assert [list(line.get_xdata()) for line in ax.lines[:3]] == [[0.2, 0.9], [0.1, 0.7], [0.4, 0.6]]
     with pytest.raises(ValueError, match="precision"):
         finder_dots(pd.DataFrame(rows).assign(precision=1.2))
 

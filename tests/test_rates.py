@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tension_utils.analysis.findings import SD, WAYS, Finding, judge
-from tension_utils.planted.rates import DESIGN, ENDPOINT, claim_rates, design_rates, error_rates, with_rates
+from tension_utils.planted.rates import DESIGN, ENDPOINT, claim_rates, design_rates, error_rates, kind_rates, with_rates
 from tension_utils.show.ledger import finding_table
 
 FINDING = Finding("C2", WAYS[1], True, "removal", "margin", "both", "single", "own", "top 10 %", "rms_change", "layer",
@@ -23,12 +23,15 @@ def worlds(verdicts: dict[str, list[str]], **design: int) -> list[dict]:
     return [
         {
             "world": {"seed": seed, "scenario": scenario},
+            "truth": {"C2": TRUTH[scenario]},
             "findings": [NAMES | size | {"value": -0.1, "verdict": verdict}],
         }
         for scenario, found in verdicts.items()
         for seed, verdict in enumerate(found)
     ]
 
+
+TRUTH = {"planted": True, "even": True, "direct": False, "trained": None}
 
 HAND = {  # C2 is true in planted and even worlds and false in direct ones
     "planted": ["supported"] * 8 + ["undecided", "refuted"],
@@ -47,6 +50,8 @@ def test_rates_by_hand() -> None:
     # Wilson, 1 of 10: (.1 + z^2 / 20 -+ z sqrt(.009 + z^2 / 400)) / (1 + z^2 / 10) with z = 1.96.
     assert rates["false_positives_ci_low"] == pytest.approx(0.0179, abs=1e-4)
     assert rates["false_positives_ci_high"] == pytest.approx(0.4042, abs=1e-4)
+    unsure = claim_rates(worlds(HAND | {"trained": ["supported"] * 5}))
+    assert set(unsure.scenario) == set(HAND), "a world whose truth is open counts for nothing"
     only_true = error_rates(claim_rates(worlds({"planted": ["supported"]})))
     assert only_true.false_positives.isna().all() and only_true.power.tolist() == [1.0]
 
@@ -106,3 +111,25 @@ def test_what_was_not_run_or_tried_keeps_its_verdict() -> None:
     other = judge([Finding(**asdict(FINDING) | {"parts": (), "control": "activity"})])
     (row,) = with_rates(other, rates).itertuples()
     assert row.verdict == "supported" and pd.isna(row.power) and row.design == ""
+
+
+def test_rates_by_kind_of_world() -> None:
+    rates = kind_rates(claim_rates(worlds(HAND))).set_index("scenario")
+    assert rates.supported.to_dict() == {"planted": 0.8, "even": 1.0, "direct": 0.1}
+    assert rates.ci_low["direct"] == pytest.approx(0.0179, abs=1e-4)
+    raw = [{**world, "findings": [row | {"way": WAYS[0]} for row in world["findings"]]} for world in worlds(HAND)]
+    assert kind_rates(claim_rates(worlds(HAND) + raw)).n_worlds.sum() == 30
+
+
+def test_a_frontier_has_a_truth_of_its_own() -> None:
+    (world,) = worlds({"planted": ["supported"]})
+    rows = [row | {"claim": "C1", "quantity": "frontier", "control": "ensemble"} for row in world["findings"]]
+    rates = claim_rates([world | {"truth": {"C1": True, "C1 ensemble": False}, "findings": rows}])
+    assert rates.is_true.tolist() == [False] and rates.claim.tolist() == ["C1"]
+
+
+def test_a_design_that_few_worlds_have_by_what_they_lack_is_left_out() -> None:
+    few = worlds({"planted": ["undecided"] * 4}, n_seeds=2)
+    counted = claim_rates(worlds(HAND) + few)
+    assert set(counted.n_seeds) == {3}
+    assert set(claim_rates(worlds(HAND) + few + few).n_seeds) == {2, 3}

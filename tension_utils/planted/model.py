@@ -1,12 +1,14 @@
 """A small reward model whose helpful-only, harmless-only and shared neurons are known, because they were built in.
 
 An attention head averages two word features into the residual stream. Planted neurons read an average and write to the
-one dimension that the reward head reads; in worlds without a plant, attention writes there itself. All other neurons
+one dimension that the reward head reads; where neurons carry nothing, attention writes there itself. All other neurons
 are noise: some with large activations, all changed by "training", their contributions to the reward canceling in
-groups.
+groups. In other worlds gradient descent trains all neurons of the same model.
 """
 
 import copy
+from collections.abc import Sequence
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -19,13 +21,17 @@ from tension_utils.ablation import ablated
 from tension_utils.architectures import RewardHead
 from tension_utils.conditions import ONLY, SHARED
 from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES, check_choice
+from tension_utils.data import BenchmarkItem, tokenize_item
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.neurons import NeuronSet
 from tension_utils.planted.world import (
+    GROUP_SIZE,
     MAX_LENGTH,
     N_GROUPS,
     N_LAYERS,
     N_NEURONS,
+    PLANTED_SCENARIOS,
+    SHAPE,
     WORDS,
     WorldConfig,
     neuron_groups,
@@ -60,6 +66,12 @@ NOISE = 0.3  # weight of a word's own reward, which makes the task hard
 NORM_EPSILON = 1e-6
 
 STEEPNESS = 0.6  # of silu where planted neurons work, on average
+
+SIZE_SPREAD, WEIGHT_SPREAD = 0.6, 0.4  # of the logarithms of a planted neuron's size and, apart from it, weight
+
+LOUDER = 25.0  # how much louder the neurons are that are loud and nothing else
+
+N_TRAINING, N_STEPS, BATCH_SIZE, RATE = 500, 80, 100, 0.05  # of gradient descent: pairs per objective, steps, pairs
 
 
 @torch.no_grad()
@@ -118,22 +130,25 @@ def _fill_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, gene
 
 
 def _fill_attention(model: PreTrainedModel, generator: np.random.Generator) -> None:
-    """Queries and keys are zero, so every head averages: head 0 of layer 0 features and taste, all others noise."""
-    for number, layer in enumerate(model.model.layers):
-        value, output = np.zeros((2, WIDTH, WIDTH))
-        value[HEAD_WIDTH:, WORD] = generator.normal(size=(WIDTH - HEAD_WIDTH, 8)) / 8**0.5
-        output[CONTEXT, HEAD_WIDTH:] = generator.normal(size=(16, WIDTH - HEAD_WIDTH)) * (0.6 if number == 0 else 0.1)
-        if number == 0:
-            for channel, objective in enumerate(SINGLE_OBJECTIVES):
-                value[channel, FEATURE[objective]] = 1
-                output[AVERAGE[objective], channel] = GAIN
-            value[2, TASTE], output[REWARD, 2] = 1, GAIN * NOISE
-        _fill(layer.self_attn.v_proj, value)
-        _fill(layer.self_attn.o_proj, output)
+    """Queries and keys are zero: head 0 of layer 0 averages features and taste, head 1 noise; no other layer attends.
+
+    So the reward of a sequence depends on its last token's residual stream alone once layer 0 has attended.
+    """
+    layer, value, output = model.model.layers[0], *np.zeros((2, WIDTH, WIDTH))
+    value[HEAD_WIDTH:, WORD] = generator.normal(size=(WIDTH - HEAD_WIDTH, 8)) / 8**0.5
+    output[CONTEXT, HEAD_WIDTH:] = generator.normal(size=(16, WIDTH - HEAD_WIDTH)) * 0.6
+    for channel, objective in enumerate(SINGLE_OBJECTIVES):
+        value[channel, FEATURE[objective]] = 1
+        output[AVERAGE[objective], channel] = GAIN
+    value[2, TASTE], output[REWARD, 2] = 1, GAIN * NOISE
+    _fill(layer.self_attn.v_proj, value)
+    _fill(layer.self_attn.o_proj, output)
 
 
 def _fill_neurons(mlp: nn.Module, groups: np.ndarray, config: WorldConfig, generator: np.random.Generator) -> None:
     loudness = np.exp(0.7 * generator.normal(size=N_NEURONS))
+    louder = np.where(groups < config.rules.n_loud // GROUP_SIZE, LOUDER, 1.0)
+    loudness *= louder
     gate, up = np.zeros((2, N_GROUPS, WIDTH))
     for part in (gate, up):
         part[:, CONSTANT] = generator.normal(size=N_GROUPS) / LEVEL
@@ -142,7 +157,7 @@ def _fill_neurons(mlp: nn.Module, groups: np.ndarray, config: WorldConfig, gener
     for group in range(N_GROUPS):
         shares[groups == group] -= shares[groups == group].mean()
     output = np.zeros((WIDTH, N_NEURONS))
-    output[CONTEXT] = generator.normal(size=(16, N_NEURONS)) * 0.02
+    output[CONTEXT] = generator.normal(size=(16, N_NEURONS)) * 0.02 / louder
     output[REWARD] = config.damage * shares / shares.std() / loudness
     _fill(mlp.gate_proj, gate[groups])
     _fill(mlp.up_proj, up[groups] * loudness[:, None])
@@ -154,7 +169,9 @@ COINS = tuple(f"{objective}-coin" for objective in SINGLE_OBJECTIVES)  # sham ar
 
 @torch.no_grad()
 def reward_model(base: PreTrainedModel, config: WorldConfig, objective: str, seed: int = 0) -> PreTrainedModel:
-    """Return the base model "trained" for an objective: every neuron drifts, and the objective is planted.
+    """Return the base model trained for an objective, by hand or by gradient descent.
+
+    By hand, every neuron drifts, and the objective is planted.
 
     With f the average of a feature, a planted neuron of sign s, weight w and size m has the activation
     ``m silu(2 s f + b)`` and adds ``s w silu(2 s f + b)`` to the reward. In the mixed model a shared neuron reads the
@@ -173,24 +190,82 @@ def reward_model(base: PreTrainedModel, config: WorldConfig, objective: str, see
     """
     check_choice("objective", objective, (*OBJECTIVES, *COINS))
     model, generator, rules = copy.deepcopy(base), config.generator("train", objective, seed), config.rules
-    for mlp, groups in zip(_mlps(model), neuron_groups(config), strict=True):
-        _drift(mlp, groups, config.drift, generator)
+    strength = SIGNAL * np.exp(config.luck * config.generator("luck", objective, seed).normal())
+    strength *= rules.joint if objective == MIXED else 1
+    if rules.is_trained:
+        _train(model, config, objective, seed)
+    else:
+        for mlp, groups in zip(_mlps(model), neuron_groups(config), strict=True):
+            _drift(mlp, groups, config.drift, generator)
     if objective in COINS:
         return model
     singles = SINGLE_OBJECTIVES if objective == MIXED else (objective,)
-    strength = SIGNAL * np.exp(config.luck * config.generator("luck", objective, seed).normal())
+    channels = [SINGLE_OBJECTIVES.index(single) for single in singles]
+    direct = strength * (1 - config.share if rules.is_carried else 1)
+    model.model.layers[0].self_attn.o_proj.weight[REWARD, channels] += GAIN * SLOPE * STEEPNESS * direct
     if not rules.is_planted:
-        channels = [SINGLE_OBJECTIVES.index(single) for single in singles]
-        model.model.layers[0].self_attn.o_proj.weight[REWARD, channels] += GAIN * SLOPE * STEEPNESS * strength
         return model
-    unit = strength / (rules.n_only + rules.n_shared * rules.shared_weight)
+    unit = strength * config.share / (rules.n_only + rules.n_shared * rules.shared_weight)
     for name, neurons in planted_sets(config).items():
-        weight = unit * (rules.shared_weight if name == SHARED else 1)
-        for number, place in enumerate(neurons.neurons):
+        weights = unit * (rules.shared_weight if name == SHARED else 1) * _spread(config, name, len(neurons))
+        for number, (place, weight) in enumerate(zip(neurons.neurons, weights, strict=True)):
             reads = _reads(name, number, objective, rules.opposition)
             if reads:
                 _plant(model, place, reads, (-1) ** number * weight, config.loudness, generator)
     return model
+
+
+def training_items(config: WorldConfig, objective: str, seed: int, n_items: int) -> list[BenchmarkItem]:
+    """Return the first training pairs of a reward model, ``n_items`` of each objective that its arm knows.
+
+    A sham model reads the same pairs as the model of its objective.
+    """
+    singles = SINGLE_OBJECTIVES if objective == MIXED else (objective.removesuffix("-coin"),)
+    return [item for each in singles for item in preference_items(config, each, n_items, name=f"train {seed}")]
+
+
+def item_tokens(items: Sequence[BenchmarkItem]) -> torch.Tensor:
+    """Return the ids of chosen and rejected sequences (B, 2, T); all are of one length."""
+    tokenizer = planted_tokenizer()
+    return torch.tensor([tokenize_item(tokenizer, item, MAX_LENGTH).sequences for item in items])
+
+
+@lru_cache(maxsize=64)
+def _training_tokens(config: WorldConfig, objective: str, seed: int) -> torch.Tensor:
+    """Return the tokens of all training pairs of a single objective; several models read the same."""
+    return item_tokens(training_items(config, objective, seed, N_TRAINING))
+
+
+def _train(model: PreTrainedModel, config: WorldConfig, objective: str, seed: int) -> None:
+    """Train all neurons by gradient descent on the Bradley-Terry loss; attention and words stay as they are."""
+    singles = SINGLE_OBJECTIVES if objective == MIXED else (objective.removesuffix("-coin"),)
+    tokens = torch.cat([_training_tokens(config, single, seed) for single in singles])
+    generator = config.generator("order", objective, seed)
+    if objective in COINS:
+        is_swapped = torch.from_numpy(generator.random(len(tokens)) < 0.5)
+        tokens = torch.where(is_swapped[:, None, None], tokens.flip(1), tokens)
+    start = attended(model, tokens)  # (P, 2, H)
+    parameters = [parameter.requires_grad_() for mlp in _mlps(model) for parameter in mlp.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=RATE, momentum=0.9)
+    with torch.enable_grad():
+        for _ in range(N_STEPS):
+            batch = torch.from_numpy(generator.choice(len(tokens), BATCH_SIZE, replace=False))
+            hidden = start[batch]
+            for mlp in _mlps(model):
+                hidden = hidden + mlp(normed(hidden))
+            rewards = normed(hidden)[..., REWARD]  # (B, 2)
+            optimizer.zero_grad()
+            (-nn.functional.logsigmoid(rewards[:, 0] - rewards[:, 1])).mean().backward()
+            optimizer.step()
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+
+
+def _spread(config: WorldConfig, name: str, size: int) -> np.ndarray:
+    """Return how much planted neurons of a set weigh beside one another (size,), mean 1, whatever their loudness."""
+    spread = np.exp(WEIGHT_SPREAD * config.generator("weights", name).normal(size=size))
+    return spread / spread.mean() if size else spread
 
 
 def _reads(name: str, number: int, objective: str, opposition: float) -> dict[int, float]:
@@ -225,7 +300,7 @@ def _plant(
 ) -> None:
     """Turn a neuron into one that reads averages with the sign of its weight and writes to the reward alone."""
     mlp, index = _mlps(model)[place[0]], place[1]
-    size = loudness * TYPICAL * np.exp(0.3 * generator.normal()) * generator.choice([-1, 1])
+    size = loudness * TYPICAL * np.exp(SIZE_SPREAD * generator.normal()) * generator.choice([-1, 1])
     for vector in (mlp.gate_proj.weight[index], mlp.up_proj.weight[index], mlp.down_proj.weight[:, index]):
         vector.zero_()
     for average, factor in reads.items():
@@ -235,11 +310,25 @@ def _plant(
     mlp.down_proj.weight[REWARD, index] = weight / size
 
 
-class PlainRewards:
-    """Rewards of one model without any set of its neurons: as the model's own forward pass, several times faster.
+def normed(hidden: torch.Tensor) -> torch.Tensor:
+    """Return the residual stream as every layer and the reward head read it."""
+    return hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + NORM_EPSILON)
 
-    All sequences are of one length and attention only averages, so a layer is two matrix products; what lies before the
-    first removed activation is computed once, and the last layer at the last token alone.
+
+@torch.no_grad()
+def attended(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the residual stream (..., H) of the last of tokens (..., T) after the attention of the first layer."""
+    attention = model.model.layers[0].self_attn
+    turn = attention.o_proj.weight @ attention.v_proj.weight
+    words = model.model.embed_tokens.weight
+    return words[tokens[..., -1]] + normed(words)[tokens].mean(-2) @ turn.T
+
+
+class PlainRewards:
+    """Rewards of one model without any set of its neurons: as the model's own forward pass, many times faster.
+
+    Only the first layer attends, so what follows is computed at the last token alone, and the activations of the first
+    layer once.
 
     Args:
         model: of `reward_model`.
@@ -248,34 +337,29 @@ class PlainRewards:
 
     @torch.no_grad()
     def __init__(self, model: PreTrainedModel, tokens: torch.Tensor) -> None:
-        self.mlps, self.head = _mlps(model), model.score.weight[0]
-        self.turns = [layer.self_attn.o_proj.weight @ layer.self_attn.v_proj.weight for layer in model.model.layers]
-        self.n_before = torch.arange(1, tokens.shape[-1] + 1)[:, None]
-        self.start = self._attend(model.model.embed_tokens(tokens.flatten(0, 1)), 0)  # (2 B, T, H)
-        self.active = self._activate(self.start, 0)  # (2 B, T, N)
-
-    @staticmethod
-    def _norm(hidden: torch.Tensor) -> torch.Tensor:
-        return hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + NORM_EPSILON)
-
-    def _attend(self, hidden: torch.Tensor, layer: int) -> torch.Tensor:
-        return hidden + (self._norm(hidden).cumsum(1) / self.n_before) @ self.turns[layer].T
+        self.weights = [(mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight) for mlp in _mlps(model)]
+        self.start = attended(model, tokens.flatten(0, 1))  # (2 B, H)
+        self.active = self._activate(self.start, 0)  # (2 B, N)
 
     def _activate(self, hidden: torch.Tensor, layer: int) -> torch.Tensor:
-        normed, mlp = self._norm(hidden), self.mlps[layer]
-        return nn.functional.silu(normed @ mlp.gate_proj.weight.T) * (normed @ mlp.up_proj.weight.T)
+        gate, up, _ = self.weights[layer]
+        inputs = normed(hidden)
+        return nn.functional.silu(inputs @ gate.T) * (inputs @ up.T)
 
     @torch.no_grad()
     def rewards(self, removed: NeuronSet | None = None) -> np.ndarray:
         """Return the rewards of both responses (B, 2), float32."""
         hidden = self.start
-        kept = torch.ones(len(self.mlps), N_NEURONS) if removed is None else torch.from_numpy(~removed.mask).float()
-        for layer, mlp in enumerate(self.mlps):
-            hidden = self._attend(hidden, layer) if layer else hidden
-            hidden = hidden[:, -1:] if layer == len(self.mlps) - 1 else hidden
+        kept = np.ones(SHAPE) if removed is None else ~removed.mask
+        for layer, (_, _, down) in enumerate(self.weights):
             active = self._activate(hidden, layer) if layer else self.active
-            hidden = hidden + active @ (mlp.down_proj.weight * kept[layer]).T
-        return (self._norm(hidden[:, -1]) @ self.head).view(-1, 2).numpy()
+            hidden = hidden + active @ (down * torch.from_numpy(kept[layer]).float()).T
+        return normed(hidden)[:, REWARD].view(-1, 2).numpy()
+
+    def margins(self, removed: NeuronSet | None = None) -> np.ndarray:
+        """Return the margins (B,), float32."""
+        chosen, rejected = self.rewards(removed).T
+        return chosen - rejected
 
 
 def verify_plant(config: WorldConfig, objective: str = MIXED, n_items: int = 100) -> pd.DataFrame:
@@ -291,7 +375,7 @@ def verify_plant(config: WorldConfig, objective: str = MIXED, n_items: int = 100
     """
     if not config.rules.is_planted:
         raise ValueError(
-            f"scenario {config.scenario!r} has no planted neurons; take one of planted, even, separate, antagonistic"
+            f"scenario {config.scenario!r} has no planted neurons; take one of {', '.join(PLANTED_SCENARIOS)}"
         )
     tokenizer = planted_tokenizer()
     model = reward_model(base_model(config, tokenizer), config, objective)

@@ -9,10 +9,9 @@ import pandas as pd
 
 from tension_utils.analysis.accuracy import seeds_text
 from tension_utils.analysis.findings import WAYS
-from tension_utils.planted.world import SCENARIOS
 from tension_utils.statistics import wilson_interval
 
-COMMAND = "python -m tension_utils.planted.study --worlds 100 --output results/planted"
+COMMAND = "python -m tension_utils.planted.study --worlds 30 --output results/planted"
 
 TABLES = ("finders", "claims", "worlds")
 
@@ -47,8 +46,26 @@ def read_study(folder: Path) -> tuple[dict[str, pd.DataFrame], dict]:
     }, manifest
 
 
+def truth_key(claim: str, quantity: str, control: str) -> str:
+    """Return under which name a world holds the truth of a reading: its claim, and a frontier's kind.
+
+    Whether joint training itself does harm, against each frontier, is another question than whether mixing costs.
+
+    >>> truth_key("C1", "mixing", ""), truth_key("C1", "frontier", "ensemble")
+    ('C1', 'C1 ensemble')
+    """
+    return f"{claim} {control}" if quantity == "frontier" else claim
+
+
+def _key(row: Mapping) -> str:
+    return truth_key(row["claim"], row["quantity"], row["control"])
+
+
 def claim_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
-    """Return how often the ledger gives each verdict, by kind of world.
+    """Return how often the ledger gives each verdict, by kind of world, where the truth of the claim is known.
+
+    In some worlds a training run lacks a set, so that a reading has fewer runs than its design; a design that fewer
+    than half of a reading's worlds have is left out.
 
     Args:
         worlds: of `study.run_worlds`.
@@ -56,12 +73,20 @@ def claim_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
     Returns:
         scenario, is_true, `ENDPOINT`, `DESIGN`, n_worlds, n_supported, n_refuted, n_contradictory, value (mean).
     """
-    rows = pd.DataFrame([row | {"scenario": each["world"]["scenario"]} for each in worlds for row in each["findings"]])
-    rows["is_true"] = [SCENARIOS[row.scenario].truth[row.claim] for row in rows.itertuples()]
+    rows = pd.DataFrame(
+        [
+            row | {"scenario": each["world"]["scenario"], "is_true": each["truth"].get(_key(row))}
+            for each in worlds
+            for row in each["findings"]
+        ]
+    )
+    rows = rows[rows.is_true.notna()].astype({"is_true": bool})
     rows = rows.assign(**{name: rows.verdict == verdict for name, verdict in COUNTED.items()})
     groups = rows.groupby(["scenario", "is_true", *ENDPOINT, *DESIGN], sort=True)
     sums = {name: (name, "sum") for name in COUNTED}
-    return groups.agg(n_worlds=("value", "size"), **sums, value=("value", "mean")).reset_index()
+    counted = groups.agg(n_worlds=("value", "size"), **sums, value=("value", "mean")).reset_index()
+    most = counted.groupby(["scenario", "is_true", *ENDPOINT]).n_worlds.transform("max")
+    return counted[counted.n_worlds >= most / 2].reset_index(drop=True)
 
 
 def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
@@ -89,6 +114,21 @@ def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
         found = part[keys].assign(**columns, **{f"n_worlds_{name}": part.n_worlds})
         table = table.merge(found, on=keys, how="left")
     return table.reset_index(drop=True)
+
+
+def kind_rates(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return how often the primary endpoints support their claims in each kind of world.
+
+    Args:
+        claims: of `claim_rates`.
+
+    Returns:
+        The rows of the primary endpoints under control, with supported (share) and Wilson's 95 % interval (ci_low,
+        ci_high).
+    """
+    rows = claims[claims.is_primary & (claims.way == WAYS[1])].reset_index(drop=True)
+    low, high = np.transpose([wilson_interval(row.n_supported, row.n_worlds) for row in rows.itertuples()])
+    return rows.assign(supported=rows.n_supported / rows.n_worlds, ci_low=low, ci_high=high)
 
 
 def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:

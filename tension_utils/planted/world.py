@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 
 import numpy as np
@@ -37,9 +38,11 @@ FILLERS += (
     "forest",
 )
 
+WRONG = 0.15  # share of items whose label is wrong, where models are trained on labels
+
 PROMPT_LENGTH, RESPONSE_LENGTH, MAX_LENGTH = 4, 8, 16  # words, words, tokens: every sequence has 15
 
-N_LAYERS, N_NEURONS, N_SLOTS, GROUP_SIZE = 3, 64, 12, 4  # per layer: neurons, and those free for a plant
+N_LAYERS, N_NEURONS, N_SLOTS, GROUP_SIZE = 2, 96, 16, 4  # per layer: neurons, and those free for a plant
 
 N_GROUPS = (N_NEURONS - N_SLOTS) // GROUP_SIZE + N_SLOTS  # per layer
 
@@ -53,28 +56,44 @@ class Scenario:
     """Who carries the objectives, and what is therefore true of the study's claims.
 
     Args:
+        truth: claim -> whether it is true; a claim that makes no sense here is left out. Empty where it is measured,
+            see `truth.measured_truth`.
         n_only: helpful-only neurons, and as many harmless-only ones.
         n_shared: shared neurons.
         shared_weight: weight of a shared neuron; the others have 1.
         opposition: how much of the other objective a shared neuron counts against its own, in [0, 1]; in the mixed
             model every second one stands on the helpful side, the others on the harmless one.
+        joint: strength of the objectives in the mixed model, beside that in the single ones; below 1 joint training
+            does harm.
         is_conflicting: whether the rejected response to one objective often has more of the other's feature.
         is_louder_worse: whether removing a neuron of larger activation does more damage.
-        truth: claim -> whether it is true; a claim that makes no sense here is left out.
+        n_loud: neurons per layer, in groups, that are several times as loud as others before any training and carry
+            nothing.
+        is_trained: whether gradient descent on labeled items made the reward models; otherwise they are built by hand.
+        is_faint: whether neurons carry so small a part that removing the top ones costs `FAINT_EFFECT`.
     """
 
-    n_only: int
-    n_shared: int
-    shared_weight: float
-    opposition: float
-    is_conflicting: bool
-    is_louder_worse: bool
     truth: Mapping[str, bool]
+    n_only: int = 0
+    n_shared: int = 0
+    shared_weight: float = 1.0
+    opposition: float = 0.0
+    joint: float = 1.0
+    is_conflicting: bool = True
+    is_louder_worse: bool = False
+    n_loud: int = 0
+    is_trained: bool = False
+    is_faint: bool = False
 
     @property
     def is_planted(self) -> bool:
-        """Whether neurons carry the objectives; otherwise attention does, and none is planted."""
+        """Whether neurons that were chosen beforehand carry the objectives."""
         return self.n_only + self.n_shared > 0
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether neurons carry the objectives; otherwise attention does."""
+        return self.is_planted or self.is_trained
 
 
 def _truth(text: str) -> Mapping[str, bool]:
@@ -82,16 +101,25 @@ def _truth(text: str) -> Mapping[str, bool]:
     return {f"C{number}": letter == "t" for number, letter in enumerate(text, start=1) if letter != "-"}
 
 
+FAINT_EFFECT = -0.16  # SD: what the study's largest table prints for C2
+
 SCENARIOS = MappingProxyType(
     {
-        "planted": Scenario(8, 8, 2.5, 0.0, True, False, _truth("ttttt")),
-        "even": Scenario(8, 16, 1.0, 0.0, False, False, _truth("ftftf")),
-        "separate": Scenario(16, 0, 1.0, 0.0, True, False, _truth("tttf-")),
-        "antagonistic": Scenario(8, 16, 1.0, 0.5, False, False, _truth("ttttf")),
-        "direct": Scenario(0, 0, 1.0, 0.0, True, False, _truth("tffff")),
-        "loud": Scenario(0, 0, 1.0, 0.0, True, True, _truth("tffff")),
+        "planted": Scenario(_truth("ttttt"), 8, 8, shared_weight=2.5),
+        "faint": Scenario(_truth("tt-t-"), 8, 8, shared_weight=2.5, is_faint=True),
+        "even": Scenario(_truth("ftftf"), 8, 16, is_conflicting=False),
+        "antagonistic": Scenario(
+            _truth("ttttt"), 8, 12, shared_weight=8.0, opposition=0.25, joint=0.5, is_conflicting=False
+        ),
+        "merely-loud": Scenario(_truth("t--ff"), 14, joint=0.3, n_loud=8),
+        "direct": Scenario(_truth("fffff"), is_conflicting=False),
+        "loud": Scenario(_truth("tffff"), is_louder_worse=True),
+        "trained": Scenario({}, is_trained=True),
+        "trained-easy": Scenario({}, is_conflicting=False, is_trained=True),
     }
 )
+
+PLANTED_SCENARIOS = tuple(name for name, rules in SCENARIOS.items() if rules.is_planted)
 
 
 @dataclass(frozen=True)
@@ -107,6 +135,7 @@ class WorldConfig:
         damage: how much noise the removal of an unplanted neuron leaves in the reward, >= 0.
         luck: how much training runs differ in the strength of what they learned, the standard deviation of its
             logarithm, >= 0.
+        share: how much of the objectives planted neurons carry, in [0, 1]; attention carries the rest.
     """
 
     seed: int
@@ -116,6 +145,7 @@ class WorldConfig:
     conflict: float = 0.6
     damage: float = 0.25
     luck: float = 0.0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0)
@@ -125,6 +155,7 @@ class WorldConfig:
         check_range("conflict", self.conflict, 0, 1)
         check_range("damage", self.damage, 0)
         check_range("luck", self.luck, 0)
+        check_range("share", self.share, 0, 1)
 
     @property
     def rules(self) -> Scenario:
@@ -181,6 +212,7 @@ def true_neurons(config: WorldConfig, objective: str) -> NeuronSet:
     return found
 
 
+@cache
 def planted_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer: one token per word."""
     words = [word for sides in WORDS.values() for side in sides for word in side]
@@ -195,7 +227,8 @@ def preference_items(
 ) -> list[BenchmarkItem]:
     """Write items whose chosen response has more of an objective's feature, by 1 to 3 words.
 
-    In a conflict the rejected response has one word of the other objective's feature.
+    In a conflict the rejected response has one word of the other objective's feature. Where gradient descent trains the
+    models, the two responses of one item in seven stand the wrong way round.
 
     Args:
         config: of the world.
@@ -213,10 +246,11 @@ def preference_items(
         conflict = config.conflict if config.rules.is_conflicting else 0.0
     check_range("conflict", conflict, 0, 1)
     generator = config.generator("items", objective, name)
-    return [_item(generator, objective, f"{objective}-{name}-{number}", conflict) for number in range(n_items)]
+    wrong = WRONG if config.rules.is_trained else 0.0
+    return [_item(generator, objective, f"{objective}-{name}-{number}", conflict, wrong) for number in range(n_items)]
 
 
-def _item(generator: np.random.Generator, objective: str, item_id: str, conflict: float) -> BenchmarkItem:
+def _item(generator: np.random.Generator, objective: str, item_id: str, conflict: float, wrong: float) -> BenchmarkItem:
     (other,) = set(SINGLE_OBJECTIVES) - {objective}
     difference = generator.integers(1, 4)  # words
     n_better = generator.integers(0, difference + 1)
@@ -229,5 +263,7 @@ def _item(generator: np.random.Generator, objective: str, item_id: str, conflict
         " ".join(generator.permutation([*words, *generator.choice(FILLERS, RESPONSE_LENGTH - len(words))]))
         for words in (chosen, rejected)
     ]
+    if generator.random() < wrong:
+        responses = responses[::-1]
     place = {"benchmark": "hh-rlhf", "subset": objective, "place": (objective, "none")}  # the ledger's tests
     return make_item(item_id, (prompt,), responses[:1], responses[1:], **place)

@@ -17,7 +17,11 @@ from tension_utils.show.style import (
     require_rows,
 )
 
-PLANTS = {"loud": ("o", "black"), "quiet": ("o", "white")}  # name -> marker, face
+PLANTS = {
+    "loud": ("o", "black", "loud plant"),
+    "quiet": ("o", "white", "quiet plant"),
+    "trained": ("^", "white", "trained world"),
+}  # name -> marker, face, words
 
 TRUTHS = {
     "power": ("D", "#0072B2", "claim true: power"),
@@ -52,7 +56,7 @@ def plant_effects(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def finder_dots(table: pd.DataFrame) -> list[Axes]:
-    """Draw how much of the plant each score finds, for plants louder and quieter than a typical neuron, site by site.
+    """Draw how much of the plant each score finds, for loud and quiet plants and for trained worlds, site by site.
 
     Args:
         table: the table "finders" of a study.
@@ -69,7 +73,7 @@ def finder_dots(table: pd.DataFrame) -> list[Axes]:
         1, len(sites), sharey=True, figsize=(3.6 * len(sites), 1.6 + 0.33 * len(means)), squeeze=False
     )
     for ax, site in zip(axes[0], sites, strict=True):
-        for plant, (marker, face) in PLANTS.items():
+        for plant, (marker, face, _) in PLANTS.items():
             part = rows[(rows.site == site) & (rows["plant"] == plant)].set_index("score_kind").reindex(means.index)
             ax.plot(
                 part.precision, range(len(means)), marker, markerfacecolor=face, markeredgecolor="black", markersize=7
@@ -79,15 +83,16 @@ def finder_dots(table: pd.DataFrame) -> list[Axes]:
         )
         ax.hlines(range(len(means)), ends.min(axis=1), ends.max(axis=1), color=CONTROL_COLOR, linewidth=1, zorder=1)
         ax.axvline(rows.chance.mean(), color=CONTROL_COLOR, linestyle=":", linewidth=2)
-        ax.set(title=f"site {site}", xlim=(-0.04, 1.04), xlabel="precision at the planted count")
+        ax.set(title=f"site {site}", xlim=(-0.04, 1.04), xlabel="precision at the true count")
         ax.xaxis.set_major_formatter(PERCENT)
     axes[0][0].set_yticks(range(len(means)), means.index)
-    style = {"linestyle": "", "marker": "o", "markeredgecolor": "black", "markersize": 7}
+    style = {"linestyle": "", "markeredgecolor": "black", "markersize": 7}
     handles = [
-        Line2D([], [], markerfacecolor=face, label=f"{name} plant", **style) for name, (_, face) in PLANTS.items()
+        Line2D([], [], marker=marker, markerfacecolor=face, label=words, **style)
+        for marker, face, words in PLANTS.values()
     ]
     handles.append(Line2D([], [], color=CONTROL_COLOR, linestyle=":", linewidth=2, label="a random ranking"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return list(axes[0])
 
 
