@@ -164,7 +164,7 @@ def resolve_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -
     check_choice("template", template, TEMPLATE_NAMES)
     if template == CHAT and not tokenizer.chat_template:
         raise ValueError(
-            f"template: 'chat' needs a chat template, and the tokenizer of {tokenizer.name_or_path} has none; "
+            f"template: 'chat': expected a chat template, and the tokenizer of {tokenizer.name_or_path} has none; "
             "choose 'hh', or put the template that the model was trained with into tokenizer_config.json"
         )
     return template

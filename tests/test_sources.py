@@ -91,7 +91,7 @@ def test_all_shards_are_a_split_and_a_missing_one_is_named(tmp_path: Path) -> No
         (f"yes {n}",) for n in range(3)
     ]
     shards[1].unlink()
-    with pytest.raises(ValueError, match="1 of 3 shards are missing: train-00001-of-00003"):
+    with pytest.raises(ValueError, match="all 3 shards of train; 1 are missing: train-00001-of-00003"):
         read_split(str(tmp_path), "data", "train")
     write(tmp_path / "data" / "train-00001-of-00004.jsonl", row(1))
     with pytest.raises(ValueError, match="expected every shard of train once; got"):

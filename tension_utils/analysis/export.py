@@ -29,7 +29,16 @@ from tension_utils.analysis.removal import (
     regression_to_chance,
     total_ablation,
 )
-from tension_utils.artifacts import MANIFEST, atomic_path, read_manifest, read_table, require_own, write_csv
+from tension_utils.artifacts import (
+    MANIFEST,
+    atomic_path,
+    read_manifest,
+    read_object,
+    read_section,
+    read_table,
+    require_own,
+    write_csv,
+)
 from tension_utils.conditions import EQUAL_SIZE, FAMILY_WORDS, MIXED_SETS, NATURAL
 from tension_utils.config import SINGLE_OBJECTIVES, Run, named_runs
 from tension_utils.statistics import accuracy_table
@@ -54,7 +63,7 @@ def training_table(runs: list[Run]) -> pd.DataFrame:
     for run in runs:
         log = read_table([run], "train_log", "01_train")
         kept = log.loc[log.validation_loss.idxmin()]
-        facts = read_manifest(run.folder)["train"]
+        facts = read_section(run.folder, "train")
         columns = ("n_train", "n_validation", "n_too_long", "n_tokens", "seconds", "device")
         rows.append(run.label | kept[["step"]].to_dict() | {c: facts[c] for c in columns})
     return pd.DataFrame(rows)
@@ -141,13 +150,21 @@ def read_results(folder: Path) -> tuple[dict[str, pd.DataFrame], dict]:
 
     Raises:
         FileNotFoundError: names the folder and the command that writes it.
+        ValueError: if a file of it cannot be read; names it.
     """
     if not (folder / "manifest.json").is_file():
         raise FileNotFoundError(
             f"no results in {folder}; write them with python -m tension_utils.analysis.export --help"
         )
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return {path.stem: _with_family(pd.read_csv(path)) for path in sorted(folder.glob("*.csv"))}, manifest
+    manifest = read_object(folder / MANIFEST, "copy the folder again")
+    return {path.stem: _with_family(_read_csv(path)) for path in sorted(folder.glob("*.csv"))}, manifest
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:  # those of pandas are of the second kind
+        raise ValueError(f"{path}: expected a table as CSV; {error}; copy the folder again") from error
 
 
 def _with_family(table: pd.DataFrame) -> pd.DataFrame:
