@@ -45,9 +45,13 @@ def split_files(folder: Path, split: str) -> list[Path]:
     alike = [path for path in there if re.fullmatch(rf"{name}(?![a-z]).*{ENDING}", path.name, re.IGNORECASE)]
     if not whole and not shards:
         names = [path.name for path in there]
+        is_csv = any(path.suffix == ".csv" for path in there)
+        todo = (
+            "; CSV is not read: pandas.read_csv(FILE).to_json(..., orient='records', lines=True) converts it" * is_csv
+        )
         raise FileNotFoundError(
             f"expected a file {split}.jsonl or {split}.jsonl.gz in {folder} (or {split} with "
-            f"{', '.join(EXTENSIONS[2:])}, or all shards {split}-00000-of-0000N); it has {names}"
+            f"{', '.join(EXTENSIONS[2:])}, or all shards {split}-00000-of-0000N); it has {names}{todo}"
         )
     others = [path for path in alike if path not in (whole[:1] or shards)]
     if others:
