@@ -81,7 +81,11 @@ clean:
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	@echo "kept: runs/ and results/ (computed), .venv and .cache (downloaded)"
 
+# A run at work holds this lock; where the file system has none, the file beside it is there.
 clean-runs:
+	@$(PYTHON) -c 'import fcntl, os, sys; path = "runs/$(PROFILE)/.work.lock"; os.path.exists(path) and \
+	  fcntl.flock(os.open(path, os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB); sys.exit(os.path.exists(path + ".soft"))' \
+	  2>/dev/null || { echo "error: a run is at work in runs/$(PROFILE): wait for it, or end it with Ctrl-C" >&2; exit 2; }
 	rm -rf "runs/$(PROFILE)"
 
 $(STAMP):

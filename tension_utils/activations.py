@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tension_utils.architectures import architecture_of, head_shape, neuron_shape, reward_head
-from tension_utils.artifacts import OWN_SCORES, VIEWS, require, save_tensors
+from tension_utils.artifacts import OWN_SCORES, VIEWS, parse_json, require, save_tensors
 from tension_utils.config import Run
 from tension_utils.data import Item
 from tension_utils.engine.attention import packed_attention
@@ -95,14 +95,22 @@ class NeuronScores:
         Raises:
             ValueError: if the file is something else.
         """
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {tuple(key.split("/")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if "site" not in metadata or any(len(key) != 3 for key in tensors):
-            raise ValueError(f"{path}: expected neuron scores as NeuronScores.save writes, got {sorted(tensors)[:3]}")
-        for key, scale in json.loads(metadata.get("scales", "{}")).items():
-            tensors[tuple(key.split("/"))] = tensors[tuple(key.split("/"))].astype(np.float32) * np.float32(scale)
-        return cls(tensors, metadata["site"], int(metadata["n_items"]), int(metadata["n_tokens"]))
+        try:
+            with safe_open(path, framework="np") as file:
+                metadata = file.metadata() or {}
+                tensors = {tuple(key.split("/")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            for key, scale in parse_json(metadata.get("scales", "{}")).items():
+                tensors[tuple(key.split("/"))] = tensors[tuple(key.split("/"))].astype(np.float32) * np.float32(scale)
+            facts = metadata["site"], int(metadata["n_items"]), int(metadata["n_tokens"])
+            is_whole = all(len(key) == 3 and t.ndim == 2 and t.dtype.kind == "f" for key, t in tensors.items())
+            if not tensors or not is_whole:
+                raise ValueError(f"got {sorted(tensors)[:3]}")
+        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: expected neuron scores as NeuronScores.save writes; {error}; remove it and run 03_identify "
+                "again, or copy it again"
+            ) from error
+        return cls(tensors, *facts)
 
 
 def own_scores(run: Run) -> NeuronScores:

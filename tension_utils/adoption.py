@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
 from tension_utils.architectures import neuron_shape
-from tension_utils.artifacts import ADOPTED, StageRecord, atomic_path, is_adopted, is_current, resolve_source
+from tension_utils.artifacts import ADOPTED, StageRecord, atomic_path, is_adopted, is_current, resolve_source, user_path
 from tension_utils.config import SINGLE_OBJECTIVES, DataConfig, Run, config_hash
 from tension_utils.data import resolve_template
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
@@ -39,13 +39,16 @@ def adopt_run(
 
     Raises:
         FileNotFoundError: if there is no such model.
-        ValueError: if it cannot be used, does not fit its base model, or the other reward models of this base model's
-            name and seed; or if the folder holds a model that was trained here.
+        ValueError: if ``base_model`` is no text; if the model cannot be used, does not fit its base model, or the
+            other reward models of this base model's name and seed; or the folder holds one that was trained here.
     """
+    if not isinstance(base_model, str):
+        raise ValueError(f"base_model: expected a public name, a folder, 'toy' or ''; got {base_model!r}")
     folder = run.folder / "reward_model"
     if folder.exists() and not is_adopted(run.folder):
         raise ValueError(
-            f"{run.folder}: holds a reward model that was trained here; adopt under another root, name or seed"
+            f"{run.folder}: expected no reward model that was trained here; got one; adopt under another root, name "
+            "or seed"
         )
     tokenizer = load_tokenizer(source, pad_with_eos=True)
     template = resolve_template(tokenizer, template)
@@ -70,7 +73,7 @@ def adopt_run(
 
 def _files_of(source: str | Path) -> Path:
     """Return the folder that holds the files of a model, which was loaded before, if under a public name."""
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     return folder if folder.is_dir() else Path(cached_file(str(source), "config.json")).parent
 
 

@@ -1,6 +1,7 @@
 """Run folders: files that appear whole or not at all, typed tables, manifests, JSON lines."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -72,6 +73,14 @@ TABLES = {
 }
 
 
+FLAGS = ("is_truncated",)
+
+TEXTS = (
+    *("base_model", "objective", "benchmark", "subset", "item_id", "cluster", "group", "direction", "style"),
+    *("set", "family", "matched_to", "control", "ablation_kind", "part", "first", "second"),
+)
+
+
 def fsync_path(path: Path) -> None:
     """Flush a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -79,6 +88,23 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def user_path(source: str | Path) -> Path:
+    """Return a path that a user wrote, the home folder in place of ``~``.
+
+    Raises:
+        ValueError: if no file can have this name, or nobody may look there.
+    """
+    try:
+        path = Path(source).expanduser()
+        path.is_dir()
+        if "\0" in str(source):
+            raise ValueError("it holds a zero byte")
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"expected the path of a file or folder; got {str(source)[:100]!r}: {reason}") from None
+    return path
 
 
 def remove_any(path: Path) -> None:
@@ -146,7 +172,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OSError(f"{error} while writing {path}; if the disk is full, free space and run again") from error
     except OSError as error:
         if error.filename is None:
-            message = f"{error.strerror or error} while writing {path}; free space and run again"
+            is_full = error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            todo = "free space" if is_full else "expected a folder that can be written to: choose one"
+            message = f"{error.strerror or error} while writing {path}; {todo} and run again"
             raise OSError(error.errno, message) from error
         raise
     finally:
@@ -189,10 +217,18 @@ FORMULA = re.compile(r"^[=+\-@\t\r]")  # how a cell begins that a spreadsheet co
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV with 6 digits; text that a spreadsheet would take for a formula gets an apostrophe first."""
+    """Write a table as CSV with 6 digits; text that a spreadsheet would take for a formula gets an apostrophe first.
+
+    A carriage return becomes a line feed, which alone is put in quotation marks.
+    """
     texts = table.select_dtypes(exclude="number").columns
-    safe = {name: table[name].map(lambda cell: f"'{cell}" if FORMULA.match(str(cell)) else cell) for name in texts}
-    table.assign(**safe).to_csv(path, index=False, float_format="%.6g")
+
+    def safe(cell: object) -> object:
+        cell = f"'{cell}" if FORMULA.match(str(cell)) else cell
+        return re.sub("\r\n?", "\n", cell) if isinstance(cell, str) else cell
+
+    cells = {name: table[name].map(safe) for name in texts}
+    table.assign(**cells).rename(columns=safe).to_csv(path, index=False, float_format="%.6g")
 
 
 def read_table(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> pd.DataFrame:
@@ -209,17 +245,41 @@ def read_table(runs: Sequence[Run | SinglePair], name: str, made_by: str) -> pd.
     paths = [run.folder / f"{name}.parquet" for run in runs]
     if missing := [run for run, path in zip(runs, paths, strict=True) if not path.exists()]:
         raise missing_files(missing, f"{name}.parquet", made_by)
-    tables = [pd.read_parquet(require(path, made_by, run)) for run, path in zip(runs, paths, strict=True)]
+    tables = [_read_table(require(path, made_by, run), made_by) for run, path in zip(runs, paths, strict=True)]
     return pd.concat(tables, ignore_index=True)
 
 
+def _read_table(path: Path, made_by: str) -> pd.DataFrame:
+    """Read one table of `TABLES`, whose columns hold texts, numbers, or true and false."""
+    remedy = f"remove it and run {made_by} again, or copy it again"
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a parquet table; {error}; {remedy}") from error
+    if set(table) != set(TABLES[path.stem]):
+        missing, unknown = sorted(set(TABLES[path.stem]) - set(table)), sorted(set(table) - set(TABLES[path.stem]))
+        raise ValueError(f"{path}: expected columns {missing} too, and none of {unknown}; {remedy}")
+    kinds = {name: "text" if name in TEXTS else "bool" if name in FLAGS else "number" for name in table}
+    checks = {"text": pd.api.types.is_string_dtype, "bool": pd.api.types.is_bool_dtype}
+    wrong = [f"{name}: {kind}" for name, kind in kinds.items() if not checks.get(kind, _is_number)(table[name])]
+    if wrong or table.empty:
+        raise ValueError(f"{path}: expected {', '.join(wrong) or 'rows'}; got another type or nothing; {remedy}")
+    return table
+
+
+def _is_number(values: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
 def find_runs(root: Path) -> list[Run]:
-    """Return the runs with a folder below ``root``, of every base model, arm and seed; none without any."""
-    return [
-        Run(root, folder.parts[-3], folder.parts[-2], int(folder.name.removeprefix("seed")))
-        for folder in sorted(root.glob("*/*/seed*"))
-        if folder.parts[-2] in ARMS and folder.name.removeprefix("seed").isdigit()
-    ]
+    """Return the runs with a folder below ``root``, of every base model, arm and seed; other folders are no runs."""
+    found = []
+    for folder in sorted(root.glob("*/*/seed*")):
+        base_model, objective, seed = *folder.parts[-3:-1], folder.name.removeprefix("seed")
+        if objective in ARMS and re.fullmatch("0|[1-9][0-9]*", seed):
+            with contextlib.suppress(ValueError):  # names that no run has
+                found.append(Run(root, base_model, objective, int(seed)))
+    return found
 
 
 def enter_project() -> Path:
@@ -342,6 +402,42 @@ def remembered_hashes(path: Path) -> Iterator[None]:
         temporary.write_text(json.dumps(_HASHES, sort_keys=True), encoding="utf-8")
 
 
+def parse_json(text: str) -> object:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: if it is no JSON, holds an infinity or no number, names a key twice, or is nested too deeply.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number of JSON")
+
+    def once(pairs: list[tuple[str, object]]) -> dict:
+        if len(found := dict(pairs)) < len(pairs):
+            raise ValueError(f"a key comes twice in {[key for key, _ in pairs]!r:.200}")
+        return found
+
+    try:
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_object(path: Path, remedy: str) -> dict:
+    """Return the JSON object in a file.
+
+    Raises:
+        ValueError: names the file and the remedy if it holds something else.
+    """
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"got {json.dumps(found)[:40]}")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a JSON object; {error}; {remedy}") from error
+    return found
+
+
 def git_commit() -> str:
     """Return the commit of the working directory, with ``+changes`` if files differ; ``unknown`` outside git."""
     try:
@@ -376,15 +472,48 @@ def read_manifest(folder: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(manifest, dict) or not all(isinstance(section, dict) for section in manifest.values()):
             raise ValueError(f"got {json.dumps(manifest)[:40]}")
+        for stage, section in manifest.items():
+            _check_section(stage, section)
     except ValueError as error:
         raise ValueError(
             f"{path}: expected a JSON object with a section per stage; {error}; copy the file again, or remove it: "
             "then the stages of this folder are computed anew"
         ) from None
     return manifest
+
+
+def _check_section(stage: str, section: Mapping) -> None:
+    """Raise ValueError if a section is of another form than `StageRecord` writes, or names files elsewhere."""
+    kinds = {"config": dict, "artifact": str, "artifact_hash": str, "beside": dict, "inputs": dict, "files": dict}
+    for name, kind in kinds.items():
+        if not isinstance(section.get(name, kind()), kind):
+            raise ValueError(f"{stage}.{name} is {section[name]!r:.40}")
+    if "artifact" in section and not {"artifact_hash", "config"} <= set(section):
+        raise ValueError(f"{stage} has no artifact_hash or no config")
+    maps = [section.get(name, {}) for name in ("beside", "inputs", "files")]
+    if not all(isinstance(value, str) for part in maps for value in part.values()):
+        raise ValueError(f"{stage} has hashes that are no texts")
+    for name in [*section.get("beside", ()), *section.get("files", ()), section.get("artifact", "x")]:
+        if not name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"{stage} names the file {name!r}, which is not in this folder")
+
+
+def read_section(folder: Path, stage: str) -> dict:
+    """Return what the manifest of a run's folder says of a stage.
+
+    Raises:
+        FileNotFoundError: if it says nothing, as after a kill between an artifact and the manifest.
+    """
+    section = read_manifest(folder).get(stage, {})
+    if "config" not in section or (stage == "train" and not isinstance(section["config"].get("data"), dict)):
+        raise FileNotFoundError(
+            f"{folder / MANIFEST}: expected a section {stage!r}, without which it is not known how the files of this "
+            "stage were made; run the stage again, or adopt the model again"
+        )
+    return section
 
 
 def is_adopted(folder: Path) -> bool:
@@ -445,7 +574,7 @@ def resolve_source(source: str, root: Path, part: str) -> str:
 
 def local_inputs(**sources: str) -> dict[str, Path]:
     """Return those sources that lie here, whose hashes can be recorded; public names pass by name only."""
-    places = {name: Path(source).expanduser() for name, source in sources.items()}
+    places = {name: user_path(source) for name, source in sources.items()}
     return {name: path for name, path in places.items() if path.exists()}
 
 

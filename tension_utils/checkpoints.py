@@ -1,15 +1,18 @@
 """What a model folder has to hold, and what of a checkpoint a model has to use: each fault is told in one sentence."""
 
-import json
 import warnings
 from collections.abc import Mapping
+from math import inf, prod
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from tension_utils.architectures import ARCHITECTURES
+from tension_utils.artifacts import read_object
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+FLOATS = ("F32", "BF16", "F16", "F64")  # as safetensors names them
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -22,11 +25,14 @@ AGAIN = "download or copy the model again"
 LANGUAGE_HEADS, REWARD_HEAD = ("lm_head.", "embed_out."), "score."
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(folder: Path) -> dict[str, list[int]]:
     """Check that a folder holds a model that can be loaded, without loading it.
 
     Args:
         folder: with config.json and weights in one or several safetensors files.
+
+    Returns:
+        The shape of every tensor in it.
 
     Raises:
         FileNotFoundError: if the folder is empty, or a file is missing.
@@ -50,27 +56,19 @@ def check_model_folder(folder: Path) -> None:
         )
     if "config.json" not in names:
         raise FileNotFoundError(f"{folder}: expected config.json; the folder has {names[:6]}; {AGAIN}")
-    check_config(folder, read_object(folder / "config.json"))
-    _check_weights(folder, names)
+    check_config(folder, _read_object(folder / "config.json"))
+    return tensor_shapes(_weight_files(folder, names))
 
 
-def read_object(path: Path) -> dict:
-    """Return the JSON object in a file.
-
-    Raises:
-        ValueError: names the file if it holds something else.
-    """
+def _read_object(path: Path) -> dict:
+    """Return the JSON object in a file of a model; see `artifacts.read_object`."""
     _check_no_pointer(path)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also of a text that is not UTF-8
-        raise ValueError(f"{path}: expected a JSON object; {error}; {AGAIN}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object; got {json.dumps(found)[:40]}; {AGAIN}")
-    return found
+    return read_object(path, AGAIN)
 
 
 def _check_no_pointer(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file; got a folder; {AGAIN}")
     with path.open("rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise ValueError(
@@ -97,10 +95,11 @@ def check_config(name: str | Path, config: Mapping) -> None:
         )
 
 
-def _check_weights(folder: Path, names: list[str]) -> None:
+def _weight_files(folder: Path, names: list[str]) -> list[Path]:
+    """Return the files of a folder's weights, which are all there."""
     files = [WEIGHTS]
     if INDEX in names:
-        shards = read_object(folder / INDEX).get("weight_map")
+        shards = _read_object(folder / INDEX).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
             raise ValueError(f"{folder / INDEX}: expected a weight_map from tensors to files; {AGAIN}")
         files = sorted(set(shards.values()))
@@ -118,13 +117,46 @@ def _check_weights(folder: Path, names: list[str]) -> None:
             f"{folder}: expected the {len(files)} files that {INDEX} names; {len(absent)} are missing, such as "
             f"{absent[0]}; {AGAIN}"
         )
-    for name in files:
-        _check_no_pointer(folder / name)
+    return [folder / name for name in files]
+
+
+def tensor_shapes(files: list[Path]) -> dict[str, list[int]]:
+    """Return the shape of every tensor of a checkpoint, which is not read.
+
+    Raises:
+        ValueError: if a file is no whole safetensors file, or its weights are no floating-point numbers.
+    """
+    shapes = {}
+    for path in files:
+        _check_no_pointer(path)
         try:
-            with safe_open(folder / name, framework="np"):
-                pass
+            with safe_open(path, framework="np") as file:
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                kinds = {name: part.get_dtype() for name, part in slices.items() if name.endswith(".weight")}
+                shapes |= {name: part.get_shape() for name, part in slices.items()}
         except SafetensorError as error:
-            raise ValueError(f"{folder / name}: expected whole safetensors weights; {error}; {AGAIN}") from error
+            raise ValueError(f"{path}: expected whole safetensors weights; {error}; {AGAIN}") from error
+        if others := {name: kind for name, kind in kinds.items() if kind not in FLOATS}:
+            raise ValueError(f"{path}: expected weights as one of {', '.join(FLOATS)}; got {others!s:.200}")
+    return shapes
+
+
+def check_sizes(folder: Path, config: object, shapes: Mapping[str, list[int]]) -> None:
+    """Check that a configuration asks for no more than a checkpoint can hold, before a model of this size is made.
+
+    Raises:
+        ValueError: names the folder and the size.
+    """
+    total = sum(prod(shape) for shape in shapes.values())
+    most = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), total)
+    most |= {"num_hidden_layers": len(shapes), "max_position_embeddings": inf}
+    for name, high in most.items():
+        value = getattr(config, name, None)
+        if value is not None and (type(value) is not int or not 1 <= value <= high):
+            raise ValueError(
+                f"{folder}: expected {name} in config.json to be a whole number that its {len(shapes)} tensors can "
+                f"hold; got {value!r}; the configuration is of another model, {AGAIN}"
+            )
 
 
 def check_tokenizer_folder(folder: Path) -> None:
@@ -142,7 +174,7 @@ def check_tokenizer_folder(folder: Path) -> None:
         )
     for path in found:
         if path.suffix == ".json":
-            read_object(path)
+            _read_object(path)
 
 
 def check_tensors(name: str | Path, info: Mapping, *, has_head: bool) -> None:

@@ -37,6 +37,22 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
+def _whole(text: str) -> int:
+    """Return the whole number of an argument."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number; got {text!r}") from None
+
+
+def _number(text: str) -> float:
+    """Return the number of an argument."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number; got {text!r}") from None
+
+
 class _Subject(NamedTuple):
     """A loaded reward model, how texts are put for it, and how many tokens of one it reads."""
 
@@ -64,11 +80,12 @@ def _load(options: argparse.Namespace, name: str) -> _Subject:
 
 def _items(options: argparse.Namespace) -> list:
     """Return the first prompts of every subset; of a folder in the layout of HH-RLHF, of the subsets that it has."""
+    from tension_utils.artifacts import user_path
     from tension_utils.benchmarks.items import BenchmarkUnavailable
     from tension_utils.benchmarks.load import HH_SUBSETS, first_prompts, load_benchmark
 
     name, source = (options.data, None) if options.data in BENCHMARKS else (options.layout, options.data)
-    folder, subsets = Path(options.data).expanduser(), {o: getattr(options, o) for o in SINGLE_OBJECTIVES}
+    folder, subsets = user_path(options.data), {o: getattr(options, o) for o in SINGLE_OBJECTIVES}
     if not any(subsets.values()):
         there = {o: [subset for subset in names if (folder / subset).is_dir()] for o, names in HH_SUBSETS.items()}
         subsets = there if any(there.values()) else HH_SUBSETS
@@ -117,7 +134,10 @@ def _scores(options: argparse.Namespace, subject: _Subject, items: list) -> "np.
     kept, base = [item for group in _groups(subject, items) for item in group.items], None
     if options.kind in BASED_KINDS:
         if not options.base_model:
-            raise ValueError(f"--kind {options.kind} compares with the model before training; name it: --base-model")
+            raise ValueError(
+                f"--kind {options.kind} compares with the model before training: expected its name or folder as "
+                "--base-model"
+            )
         base = load_base_model(options.base_model, dtype=options.precision, device=options.device)
     settings = {"max_length": subject.max_length, "tokens_per_batch": options.tokens_per_batch}
     settings |= {"kinds": options.kind, "base_model": base, "template": subject.template}
@@ -220,8 +240,8 @@ def _parser() -> argparse.ArgumentParser:
         if name not in ("score", "evaluate"):
             _add_neuron_options(one)
         if name == "ablate":
-            one.add_argument("--n-draws", type=int, default=8, help="random sets (8)")
-            one.add_argument("--seed", type=int, default=0, help="of the random sets (0)")
+            one.add_argument("--n-draws", type=_whole, default=8, help="random sets (8)")
+            one.add_argument("--seed", type=_whole, default=0, help="of the random sets (0)")
     return parser
 
 
@@ -231,10 +251,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--layout", choices=BENCHMARKS, default="hh-rlhf", help="what a folder or public name holds (hh-rlhf)")
     for objective in SINGLE_OBJECTIVES:
         add(f"--{objective}", nargs="+", metavar="SUBSET", help=f"folders of a data set whose pairs are {objective}")
-    add("--n-items", type=int, default=100, help="prompts per subset; 0 takes all (100)")
+    add("--n-items", type=_whole, default=100, help="prompts per subset; 0 takes all (100)")
     add("--unusable-items", choices=BAD_PAIRS, default="drop", help="what to do with an unusable row (drop)")
-    add("--max-length", type=int, default=1024, help="tokens per text; longer prompts lose their left part (1024)")
-    add("--tokens-per-batch", type=int, help="tokens computed together")
+    add("--max-length", type=_whole, default=1024, help="tokens per text; longer prompts lose their left part (1024)")
+    add("--tokens-per-batch", type=_whole, help="tokens computed together")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the backbone (float32)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one (auto)")
     add("--output", type=Path, metavar="FILE.parquet", help="write the whole table")
@@ -243,7 +263,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_neuron_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=SCORE_KINDS, default="attribution", help="neuron score (attribution)")
-    parser.add_argument("--fraction", type=float, default=0.01, help="share of all neurons in a set (0.01)")
+    parser.add_argument("--fraction", type=_number, default=0.01, help="share of all neurons in a set (0.01)")
     parser.add_argument("--base-model", help="model before training, for rms_change and relative_change")
 
 
@@ -258,6 +278,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--fraction: expected more than 0 and less than 1; got {options.fraction}")
     if options.output and options.output.suffix != ".parquet":
         raise ValueError(f"--output: expected a file name that ends with .parquet; got {options.output}")
+    if options.output and not next(parent for parent in options.output.parents if parent.exists()).is_dir():
+        raise ValueError(f"--output: expected a file in a folder; got {options.output}, whose folder is a file")
     if options.output and options.output.exists() and not options.force:
         raise ValueError(f"--output: {options.output} is there; name another file, or replace it with --force")
 
@@ -300,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("tension: stopped", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
-        print(f"tension {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        said = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(str(error).split()))
+        print(f"tension {options.command}: {said}", file=sys.stderr)
         return 2
     return 0

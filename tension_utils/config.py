@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import field
+from itertools import combinations
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, dataclass_transform, get_args, get_type_hints
@@ -51,7 +52,7 @@ def check_choices(name: str, values: Collection[str], choices: Collection[str]) 
     """
     if isinstance(values, str):
         raise ValueError(f"{name}: expected a list; got {values!r}")
-    if not values or len(set(values)) != len(values):
+    if not values or any(a == b for a, b in combinations(values, 2)):
         raise ValueError(f"{name}: expected at least one value and none twice; got {list(values)!r}")
     for value in values:
         check_choice(name, value, choices)
@@ -97,6 +98,7 @@ EXPECTED = {  # pydantic's name of a fault -> what was expected; others are told
     "dataclass_type": "a mapping",
     "greater_than_equal": "at least {ge:.10g}",
     "less_than_equal": "at most {le:.10g}",
+    "finite_number": "a finite number",
     "missing": "a value",
     "invalid_key": "a text as the name",
     "too_short": "at least {min_length}",
@@ -165,7 +167,10 @@ def checked(cls: type) -> type:
     return cls
 
 
-def whole(low: int, high: int | None = None) -> Any:
+LARGEST = 2**31 - 1  # of counts without another limit
+
+
+def whole(low: int, high: int = LARGEST) -> Any:
     """Return the type of whole numbers from ``low`` to ``high``; neither true nor 1.0 nor "1" is one."""
     return Annotated[int, Strict(), Field(ge=low, le=high)]
 
@@ -173,7 +178,10 @@ def whole(low: int, high: int | None = None) -> Any:
 def number(low: float, high: float | None = None) -> Any:
     """Return the type of numbers from ``low`` to ``high``, kept as given: 1 and 1.0 have different hashes."""
     return Annotated[
-        float, Strict(), Field(ge=low, le=high), WrapValidator(lambda value, check: (check(value), value)[1])
+        float,
+        Strict(),
+        Field(ge=low, le=high, allow_inf_nan=False),
+        WrapValidator(lambda value, check: (check(value), value)[1]),
     ]
 
 
@@ -568,13 +576,15 @@ def list_runs(root: Path, base_models: list[str], objectives: list[str], seeds: 
     Raises:
         ValueError: if a list is empty, repeats a value, or names an unknown objective.
     """
+    for name, values in (("base_models", base_models), ("objectives", objectives), ("seeds", seeds)):
+        if not isinstance(values, list | tuple) or not values or any(a == b for a, b in combinations(values, 2)):
+            raise ValueError(f"{name}: expected a list of at least one value and none twice; got {values!r}")
     check_choices("objectives", objectives, ARMS)
-    for name, values in (("base_models", base_models), ("seeds", seeds)):
-        if not values or len(set(values)) != len(values):
-            raise ValueError(f"{name}: expected at least one value and none twice; got {values!r}")
     runs = [Run(root, model, objective, seed) for model in base_models for objective in objectives for seed in seeds]
     if len({run.folder for run in runs}) != len(runs):
-        raise ValueError(f"base_models: two of {base_models!r} have the same short name; rename one folder")
+        raise ValueError(
+            f"base_models: expected different short names; two of {base_models!r} are alike; rename one folder"
+        )
     return runs
 
 

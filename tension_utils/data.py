@@ -164,7 +164,7 @@ def resolve_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -
     check_choice("template", template, TEMPLATE_NAMES)
     if template == CHAT and not tokenizer.chat_template:
         raise ValueError(
-            f"template: 'chat' needs a chat template, and the tokenizer of {tokenizer.name_or_path} has none; "
+            f"template: 'chat': expected a chat template, and the tokenizer of {tokenizer.name_or_path} has none; "
             "choose 'hh', or put the template that the model was trained with into tokenizer_config.json"
         )
     return template
@@ -260,7 +260,7 @@ class _Texts:
     after: tuple[int, ...] = ()
 
 
-def _texts_of(tokenizer: PreTrainedTokenizerFast, item: Item, template: str) -> _Texts:
+def texts_of(tokenizer: PreTrainedTokenizerFast, item: Item, template: str) -> _Texts:
     """Put an item's turns and responses into a template."""
     if check_choice("template", template, TEMPLATE_NAMES) == CHAT:
         return _Texts(*render_chat(tokenizer, item))
@@ -292,7 +292,7 @@ def tokenize_item(
         ResponseTooLongError: if a response leaves no room for a single prompt token.
         ValueError: for an unknown template, or one that does not fit the tokenizer or the item.
     """
-    found = _texts_of(tokenizer, item, template)
+    found = texts_of(tokenizer, item, template)
     sequences, response_starts = [], []
     for text in found.texts:
         encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)

@@ -21,7 +21,7 @@ from tension_utils.artifacts import (
     is_archived,
     is_current,
     local_inputs,
-    read_manifest,
+    read_section,
     require,
     resolve_source,
     write_table,
@@ -351,7 +351,7 @@ def weight_change_run(pair: SinglePair, config: WeightChangeConfig) -> bool:
             f"{adopted} were adopted"
         )
     settings = {"weight_changes": dataclasses.asdict(config), **pair.label}
-    hashes = {arm: read_manifest(folder.parent)["train"]["artifact_hash"] for arm, folder in found.items()}
+    hashes = {arm: read_section(folder.parent, "train")["artifact_hash"] for arm, folder in found.items()}
     digest = config_hash(settings, **hashes)
     base = resolve_source(pair.base_model, pair.root, "base_model")
     sources = local_inputs(base_model=base)

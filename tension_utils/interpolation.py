@@ -7,7 +7,7 @@ import pandas as pd
 from pydantic import Field, Strict
 from tqdm import tqdm
 
-from tension_utils.artifacts import atomic_path, is_archived, read_manifest, remove_any, require, write_table
+from tension_utils.artifacts import atomic_path, is_archived, read_section, remove_any, require, write_table
 from tension_utils.config import SINGLE_OBJECTIVES, EngineConfig, SinglePair, checked, some
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.masking import NEURON_MASK_FILE
@@ -38,7 +38,7 @@ class InterpolateConfig:
 def require_unmasked(pair: SinglePair) -> None:
     """Raise ValueError if a reward model of the pair was trained without some of its neurons."""
     for run in (pair.helpful, pair.harmless):
-        trained = read_manifest(require(run.folder / "reward_model", "01_train", run).parent)["train"]["config"]
+        trained = read_section(require(run.folder / "reward_model", "01_train", run).parent, "train")["config"]
         if trained.get("neuron_mask") or (run.folder / "reward_model" / NEURON_MASK_FILE).exists():
             raise ValueError(
                 f"{run.folder}: expected a reward model with all its neurons, got one with a neuron mask; a mask has "
@@ -70,7 +70,7 @@ def interpolate_run(pair: SinglePair, config: InterpolateConfig) -> bool:
         return False
     require_unmasked(pair)
     stage = Stage(pair.helpful, "interpolate", "interpolation.parquet", config, place=pair)
-    harmless = read_manifest(pair.harmless.folder)["train"]["artifact_hash"]
+    harmless = read_section(pair.harmless.folder, "train")["artifact_hash"]
     if not stage.start(harmless=harmless):
         return False
     max_length = config.items.max_length or stage.data.max_length

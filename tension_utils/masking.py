@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tension_utils.architectures import architecture_of, neuron_shape
-from tension_utils.artifacts import save_tensors
+from tension_utils.artifacts import save_tensors, user_path
 from tension_utils.config import MASK_MODES, check_choice
 from tension_utils.neurons import FILE_KEY, NeuronSet
 
@@ -160,7 +160,7 @@ def apply_saved_mask(model: PreTrainedModel, folder: str | Path) -> None:
 
     Source: ours, differs because a masked reward model must not come back unmasked (METHOD.md, section 2, fact 19).
     """
-    file = Path(folder).expanduser() / NEURON_MASK_FILE
+    file = user_path(folder) / NEURON_MASK_FILE
     if file.is_file():
         neurons = NeuronMask.load(file).neurons
         check_shape(model, neurons, f"{file}: neuron mask")

@@ -26,8 +26,14 @@ from tension_utils.architectures import (
     restore_embedding_scale,
     reward_head,
 )
-from tension_utils.artifacts import atomic_path
-from tension_utils.checkpoints import check_config, check_model_folder, check_tensors, check_tokenizer_folder
+from tension_utils.artifacts import atomic_path, user_path
+from tension_utils.checkpoints import (
+    check_config,
+    check_model_folder,
+    check_sizes,
+    check_tensors,
+    check_tokenizer_folder,
+)
 from tension_utils.masking import CONFIG_KEY, NEURON_MASK_FILE, NeuronMask, apply_saved_mask, check_shape
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -143,7 +149,7 @@ def load_tokenizer(path_or_name: str | Path, *, pad_with_eos: bool = False) -> P
         FileNotFoundError: if there is no such folder or model.
         ValueError: if the tokenizer is not a fast one, or lacks a padding token, or both EOS and a chat template.
     """
-    if (folder := Path(path_or_name).expanduser()).is_dir():
+    if (folder := user_path(path_or_name)).is_dir():
         check_tokenizer_folder(folder)
     tokenizer = _from_pretrained(AutoTokenizer.from_pretrained, path_or_name)
     if not tokenizer.is_fast:
@@ -193,9 +199,11 @@ def load_config(path_or_name: str | Path) -> PretrainedConfig:
 
 def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[PreTrainedModel, dict]:
     """Check the folder and the architecture, then load safetensors weights and the neuron mask."""
-    if (folder := Path(path_or_name).expanduser()).is_dir():
-        check_model_folder(folder)
-    load_config(path_or_name)
+    if (folder := user_path(path_or_name)).is_dir():
+        shapes = check_model_folder(folder)
+        check_sizes(folder, load_config(folder), shapes)
+    else:
+        load_config(path_or_name)
     options |= {"dtype": "auto", "use_safetensors": True, "attn_implementation": "sdpa"}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # `check_tensors` refuses them
     model, info = _from_pretrained(auto_class.from_pretrained, path_or_name, **options)
@@ -208,7 +216,7 @@ def _from_pretrained(load: Callable, path_or_name: str | Path, **options: Any) -
     """Call a transformers loader with errors that say what was expected and what to do."""
     name = str(path_or_name)
     is_path = isinstance(path_or_name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if is_path and not folder.is_dir():
         raise FileNotFoundError(f"expected a model folder, but {name} does not exist; make it first or mend the path")
     source = str(folder) if folder.is_dir() else name
@@ -221,10 +229,10 @@ def _from_pretrained(load: Callable, path_or_name: str | Path, **options: Any) -
             f"cannot load {name!r}: expected a local folder with config.json, safetensors weights and tokenizer.json, "
             f"or the name of a public model that this machine can reach ({str(error).splitlines()[0]})"
         ) from error
-    except ValueError as error:
+    except Exception as error:  # whatever the library makes of a configuration or a tokenizer that is none
         raise ValueError(
             f"cannot load {name!r}: expected a model of one of the types {sorted(ARCHITECTURES)} with its fast "
-            f"tokenizer ({error})"
+            f"tokenizer ({' '.join(f'{type(error).__name__}: {error}'.split())[:300]})"
         ) from error
     finally:
         logging.set_verbosity(verbosity)

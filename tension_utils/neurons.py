@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from scipy.stats import hypergeom
 
@@ -172,7 +173,10 @@ class NeuronSet:
         Raises:
             ValueError: if the file holds something else.
         """
-        tensors = load_file(path)
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: expected a neuron set as NeuronSet.save writes; {error}") from error
         if FILE_KEY not in tensors:
             raise ValueError(f"{path}: expected a tensor {FILE_KEY!r} as NeuronSet.save writes, got {sorted(tensors)}")
         return cls(tensors[FILE_KEY])

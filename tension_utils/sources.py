@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 
+from tension_utils.artifacts import parse_json, user_path
+
 EXTENSIONS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
 ENDING = "(" + "|".join(map(re.escape, EXTENSIONS)) + ")"
@@ -21,7 +23,7 @@ Row = tuple[str, dict]  # its place, for errors, and its columns
 
 def is_local(source: str) -> bool:
     """Say whether ``source`` means a folder; a public name has the form ``owner/name``."""
-    return Path(source).expanduser().is_dir() or source.startswith((".", "/", "~")) or source.count("/") > 1
+    return user_path(source).is_dir() or source.startswith((".", "/", "~")) or source.count("/") > 1
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -43,9 +45,13 @@ def split_files(folder: Path, split: str) -> list[Path]:
     alike = [path for path in there if re.fullmatch(rf"{name}(?![a-z]).*{ENDING}", path.name, re.IGNORECASE)]
     if not whole and not shards:
         names = [path.name for path in there]
+        is_csv = any(path.suffix == ".csv" for path in there)
+        todo = (
+            "; CSV is not read: pandas.read_csv(FILE).to_json(..., orient='records', lines=True) converts it" * is_csv
+        )
         raise FileNotFoundError(
             f"expected a file {split}.jsonl or {split}.jsonl.gz in {folder} (or {split} with "
-            f"{', '.join(EXTENSIONS[2:])}, or all shards {split}-00000-of-0000N); it has {names}"
+            f"{', '.join(EXTENSIONS[2:])}, or all shards {split}-00000-of-0000N); it has {names}{todo}"
         )
     others = [path for path in alike if path not in (whole[:1] or shards)]
     if others:
@@ -70,7 +76,10 @@ def _complete(folder: Path, split: str, shards: list[Path]) -> list[Path]:
         raise ValueError(f"{folder}: expected every shard of {split} once; got {[path.name for path in shards]}")
     if missing := sorted(set(range(total)) - set(found)):
         names = [f"{split}-{number:05}-of-{total:05}" for number in missing[:5]]
-        raise ValueError(f"{folder}: {len(missing)} of {total} shards are missing: {', '.join(names)}; copy them too")
+        raise ValueError(
+            f"{folder}: expected all {total} shards of {split}; {len(missing)} are missing: {', '.join(names)}; copy "
+            "them too"
+        )
     return shards
 
 
@@ -81,7 +90,7 @@ def local_files(source: str, subset: str, split: str) -> list[Path]:
         FileNotFoundError: if the folder, its subset or the split is missing; says what is there.
         ValueError: see `split_files`.
     """
-    folder = Path(source).expanduser() / subset
+    folder = user_path(source) / subset
     if not folder.is_dir():
         parent = folder.parent
         there = f"{parent} has {sorted(p.name for p in parent.glob('*/'))}" if parent.is_dir() else f"no {parent} here"
@@ -114,7 +123,7 @@ def load_rows(source: str, subset: str, split: str) -> list[Row]:
         raise ValueError(f"data_source: {source}/{subset}, split {split}, could not be read: {error}") from error
     except (ConnectionError, FileNotFoundError) as error:
         raise FileNotFoundError(
-            f"data_source: {source!r} is neither a folder here nor a public dataset that can be reached: {error}"
+            f"data_source: expected a folder, or a public dataset that can be reached; got {source!r}: {error}"
         ) from error
     return [(f"{source}/{subset}/{split}, row {number}", row) for number, row in enumerate(rows, start=1)]
 
@@ -186,22 +195,6 @@ def parse_object(line: str, place: str) -> dict:
     except ValueError as error:
         raise ValueError(f"{place}: expected one JSON object a line; {error}; mend or remove the line") from error
     return check_row(value, place)
-
-
-def parse_json(text: str) -> object:
-    """Return the value of a JSON text.
-
-    Raises:
-        ValueError: if it is no JSON, holds an infinity or no number, or is nested too deeply.
-    """
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no number of JSON")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def check_row(value: object, place: str) -> dict:

@@ -46,11 +46,13 @@ from tension_utils.artifacts import (
     local_inputs,
     named_sources,
     read_manifest,
+    read_section,
     read_table,
     remove_any,
     require,
     resolve_source,
     toy_benchmark,
+    user_path,
     write_table,
 )
 from tension_utils.benchmarks.load import LoadedBenchmarks, first_prompts, is_reachable, load_benchmarks
@@ -151,8 +153,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.place = self.place or self.run
-        manifest = read_manifest(require(self.run.folder / "reward_model", "01_train", self.run).parent)
-        self.trained = manifest["train"]
+        self.trained = read_section(require(self.run.folder / "reward_model", "01_train", self.run).parent, "train")
         self.data, self.template = training_data(self.run), run_template(self.run)
         self.settings = {self.name: dataclasses.asdict(self.config), **self.place.label}
         if self.template != "hh":
@@ -204,18 +205,18 @@ class Stage:
 
 def training_data(run: Run) -> DataConfig:
     """Return what a run was trained on, and in which folder it lies here."""
-    data = DataConfig(**read_manifest(run.folder)["train"]["config"]["data"])
+    data = DataConfig(**read_section(run.folder, "train")["config"]["data"])
     return dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
 
 
 def run_template(run: Run) -> str:
     """Return the template of a run's texts: "hh" for what was trained here, or the one it was adopted with."""
-    return read_manifest(run.folder)["train"]["config"].get(ADOPTED, {}).get("template", "hh")
+    return read_section(run.folder, "train")["config"].get(ADOPTED, {}).get("template", "hh")
 
 
 def base_source(run: Run) -> str | None:
     """Return where the model is that a run was trained from; None for an adopted run whose base model is not known."""
-    adopted = read_manifest(run.folder)["train"]["config"].get(ADOPTED)
+    adopted = read_section(run.folder, "train")["config"].get(ADOPTED)
     name = run.base_model if adopted is None else adopted["base_model"]
     return resolve_source(name, run.root, "base_model") if name else None
 
@@ -323,7 +324,7 @@ def _texts(source: str) -> list[str]:
         from pydoc_data.topics import topics  # half a megabyte that few need
 
         return [topics[name] for name in sorted(topics)]
-    path = Path(source).expanduser()
+    path = user_path(source)
     if not path.is_file():
         raise FileNotFoundError(f"generic_text: expected {PYDOC!r} or a text file; there is no file {path}")
     try:
@@ -727,7 +728,7 @@ def ablate_run(run: Run, *configs: AblateConfig) -> bool:
         return False
     stage = Stage(run, "ablate", "ablation.parquet", configs[0], further=configs[1:])
     sources = score_sources(run, *configs)
-    hashes = {each.objective: read_manifest(each.folder)["identify"]["artifact_hash"] for each in sources}
+    hashes = {each.objective: read_section(each.folder, "identify")["artifact_hash"] for each in sources}
     if not stage.start(schema=str(SCHEMA), **hashes):
         return False
     max_length = configs[0].max_length or stage.data.max_length
@@ -853,7 +854,7 @@ def evaluate_variant(run: Run) -> bool:
 
 def _settings(run: Run, stage: str, artifact: str, made_by: str) -> dict:
     """Return the configuration that one stage of a run was made with."""
-    return read_manifest(require(run.folder / artifact, made_by, run).parent)[stage]["config"]
+    return read_section(require(run.folder / artifact, made_by, run).parent, stage)["config"]
 
 
 def mask_table(runs: list[Run]) -> pd.DataFrame:

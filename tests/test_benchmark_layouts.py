@@ -358,7 +358,9 @@ def test_benchmarks_out_of_reach_are_named_with_their_reason(tmp_path: Path) -> 
         "rmb",
         "reward-bench-2",
     ]
-    assert not_run["reward-bench"].startswith(f"reward-bench: no folder {tmp_path / 'none'}; copy allenai/reward-bench")
+    assert not_run["reward-bench"].startswith(
+        f"reward-bench: expected the folder {tmp_path / 'none'}; copy allenai/reward-bench"
+    )
     assert not_run["rmb"].startswith("rmb: needs a local folder; copy RMB_dataset of https://github.com/Zhou-Zoey/")
     write(tmp_path / "none", "reward-bench", bench_row(0, "jokes"))
     with pytest.raises(ValueError, match="got 'jokes'"):  # bad content is an error, not a benchmark out of reach

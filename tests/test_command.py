@@ -77,7 +77,7 @@ def test_neurons_are_those_of_the_package_highest_first(
     assert command.main([*arguments, "--fraction", "0.5"]) == 0
     assert "... and 52 more rows; --output FILE.parquet writes all" in capsys.readouterr().out
     assert command.main([*arguments, "--kind", "rms_change"]) == 2
-    assert "--kind rms_change compares with the model before training; name it" in capsys.readouterr().err
+    assert "--kind rms_change compares with the model before training: expected its name" in capsys.readouterr().err
     assert command.main([*arguments, "--kind", "rms_change", "--base-model", models["two"]]) == 0
 
 
@@ -109,7 +109,10 @@ def test_overlap_compares_two_models_of_one_shape(
 BAD = {
     "no such model": (["score", "MISSING", "DATA"], "expected a model folder, but .* does not exist"),
     "no such data": (["score", "MODEL", "MISSING"], "expected the folder .*helpful-base"),
-    "no such benchmark folder": (["score", "MODEL", "MISSING", "--layout", "rm-bench"], "rm-bench: no folder"),
+    "no such benchmark folder": (
+        ["score", "MODEL", "MISSING", "--layout", "rm-bench"],
+        "rm-bench: expected the folder",
+    ),
     "no such subset": (["score", "MODEL", "DATA", "--helpful", "mine"], "expected the folder .*mine.*has"),
     "no such template": (["score", "MODEL", "DATA", "--template", "chatml"], "invalid choice: 'chatml'"),
     "no such command": (["scores", "MODEL", "DATA"], "invalid choice: 'scores'.*see tension --help"),

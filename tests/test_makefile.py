@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 MADE = ("_build/html", "executed", "work/tiny", "logs", "vendor_site/vendor", "book/generated")
@@ -40,6 +41,14 @@ def test_clean_runs_removes_one_profile_and_refuses_an_unknown_one(root: Path) -
     assert (root / "runs" / "tiny").exists() and not (root / "made").exists()
     assert make(root, "clean-runs", "PROFILE=tiny").returncode == 0
     assert not (root / "runs" / "tiny").exists() and (root / "results" / "file").exists()
+
+
+def test_clean_runs_leaves_a_run_that_is_at_work(root: Path) -> None:
+    with FileLock(root / "runs" / "tiny" / ".work.lock"):
+        refused = make(root, "clean-runs", "PROFILE=tiny")
+        assert refused.returncode == 2 and "a run is at work in runs/tiny" in refused.stderr
+        assert (root / "runs" / "tiny" / "toy" / "file").exists()
+    assert make(root, "clean-runs", "PROFILE=tiny").returncode == 0 and not (root / "runs" / "tiny").exists()
 
 
 def test_old_python_is_named_before_anything_is_made(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,16 @@ from tension_utils.artifacts import OWN_SCORES
 from tension_utils.config import OBJECTIVES, Run, list_runs
 from tension_utils.data import Item, ResponseTooLongError, Turn, tokenize_item
 from tension_utils.engine.packing import read_position
+from tension_utils.evaluation import score_items
 from tension_utils.models import save_reward_model
 from tension_utils.neurons import jaccard, top_neurons
 from tension_utils.show import widgets
 from tension_utils.show.own_pair import (
+    LoadedModel,
     integrated_gradients,
     load_models,
     pair_item,
+    pair_margin,
     pair_sets,
     response_pieces,
     score_pair,
@@ -148,19 +152,32 @@ def test_pieces_spell_the_response(joins_border):
     tokenizer = make_tokenizer(joins_border=joins_border)
     for item in ITEMS:
         tokens = tokenize_item(tokenizer, item, MAX_LENGTH)
-        for response, sequence, start in zip(item.responses, tokens.sequences, tokens.response_starts, strict=True):
-            pieces = response_pieces(tokenizer, item, response)
+        for number, (sequence, start) in enumerate(zip(tokens.sequences, tokens.response_starts, strict=True)):
+            pieces, response = response_pieces(tokenizer, item, number), item.responses[number]
             assert "".join(pieces) == f" {response}" and len(pieces) == len(sequence) - start - 1
 
 
 def test_a_character_of_many_tokens_is_one_piece():
     tokenizer, model = make_tokenizer(), make_model("gpt2")
     item = Item("x", (Turn("human", "Hi"),), ("é 漢 🙂 Wait",), ("no",))
-    split = response_pieces(tokenizer, item, item.responses[0])
+    split = response_pieces(tokenizer, item, 0)
     assert "" in split and "".join(split) == " é 漢 🙂 Wait"
     (one, _) = token_contributions(model, tokenizer, item, MAX_LENGTH)
     assert "".join(one.pieces) == " é 漢 🙂 Wait" and all(one.pieces)
     assert sum(one.values) == pytest.approx(one.reward - one.baseline_reward + one.error, abs=1e-6)
+
+
+def test_a_chat_model_is_shown_in_its_own_template():
+    tokenizer, model = make_tokenizer(), make_model("llama")
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>\n{% endfor %}"
+    tokens = tokenize_item(tokenizer, ITEM, MAX_LENGTH, "chat")
+    found = token_contributions(model, tokenizer, ITEM, MAX_LENGTH, "chat")
+    assert [one.reward for one in found] == pytest.approx(slow_rewards(model, tokens), rel=1e-4, abs=1e-5)
+    assert ["".join(one.pieces).strip("<>\n") for one in found] == list(ITEM.responses)
+    loaded = LoadedModel(None, model, tokenizer, MAX_LENGTH, "chat")
+    (scored,) = score_items(model, tokenizer, [ITEM], template="chat", progress=False)
+    assert pair_margin(loaded, ITEM) == pytest.approx(scored.margin)
+    assert pair_margin(loaded, ITEM) != pytest.approx(pair_margin(replace(loaded, template="hh"), ITEM))
 
 
 # Pairs -----------------------------------------------------------------------------------------------------------

@@ -191,7 +191,8 @@ def test_unreachable_public_name_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("tension_utils.sources.load_dataset", unreachable)
     with pytest.raises(
-        FileNotFoundError, match="data_source: 'some/name' is neither a folder here nor a public dataset"
+        FileNotFoundError,
+        match="data_source: expected a folder, or a public dataset that can be reached; got 'some/name'",
     ):
         read_split("some/name", "helpful-base", "train")
 

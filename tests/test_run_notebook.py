@@ -112,10 +112,10 @@ def test_success_publishes_with_provenance_and_without_machine_paths(folder, cap
         ('{"use_cache": 1}', ["expected bool", "1 (int)"]),
         ('{"limit": 1.5}', ["expected int | None", "1.5 (float)"]),
         ('{"profile": null, "other": 1}', ["expected str", "unknown parameter 'other'"]),
-        ('{"profile": "tiny"', ["malformed JSON"]),
+        ('{"profile": "tiny"', ["--parameters: expected JSON"]),
         ('{"rate": 1, "rate": 2}', ["comes twice"]),
         ("[1, 2]", ["expected a mapping"]),
-        ("a: [1", ["malformed YAML"]),
+        ("a: [1", ["--parameters: line 1: expected YAML"]),
     ],
 )
 def test_wrong_parameters_start_no_kernel(folder, capsys, parameters, said):

@@ -37,10 +37,10 @@ def test_list_is_the_product_in_a_fixed_order_with_one_folder_each(tmp_path: Pat
             [0],
             "objectives: expected one of helpful, harmless, .*; got 'useful'",
         ),
-        (["toy"], [], [0], "objectives: expected at least one value"),
-        ([], ["helpful"], [0], "base_models: expected at least one value"),
-        (["toy"], ["helpful"], [], "seeds: expected at least one value"),
-        (["toy"], ["helpful"], [0, 0], "seeds: expected at least one value and none twice"),
+        (["toy"], [], [0], "objectives: expected a list of at least one value"),
+        ([], ["helpful"], [0], "base_models: expected a list of at least one value"),
+        (["toy"], ["helpful"], [], "seeds: expected a list of at least one value"),
+        (["toy"], ["helpful"], [0, 0], "seeds: expected a list of at least one value and none twice"),
         (["toy"], ["helpful"], [-1], "seed: expected at least 0; got -1"),
         (["toy"], ["helpful"], ["0"], "seed: expected a whole number; got '0'"),
         (["toy"], ["helpful"], [0.5], "seed: expected a whole number; got 0.5"),
@@ -48,7 +48,7 @@ def test_list_is_the_product_in_a_fixed_order_with_one_folder_each(tmp_path: Pat
         (["/"], ["helpful"], [0], "base_model: expected a public name, a folder or 'toy'; got '/'"),
         (["a/.."], ["helpful"], [0], "base_model: expected letters, digits, .* the first a letter or digit; got '..'"),
         (["models/my model"], ["helpful"], [0], "base_model: expected letters, digits, .*; got 'my model'"),
-        (["a/gpt2", "b/GPT2"], ["helpful"], [0], "base_models: two of .* have the same short name"),
+        (["a/gpt2", "b/GPT2"], ["helpful"], [0], "base_models: expected different short names; two of .* are alike"),
     ],
 )
 def test_bad_lists_are_named(base_models: list, objectives: list, seeds: list, message: str, tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ def test_other_files_beside_a_split_are_none_of_its(tmp_path: Path, other: str) 
     assert split_files(tmp_path, "train") == [file]
 
 
+def test_csv_is_refused_with_how_to_convert_it(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("chosen,rejected\na,b\n")
+    with pytest.raises(FileNotFoundError, match="has .'train.csv'.; CSV is not read: pandas.read_csv.*to_json"):
+        split_files(tmp_path, "train")
+
+
 def test_all_shards_are_a_split_and_a_missing_one_is_named(tmp_path: Path) -> None:
     shards = [write(tmp_path / "data" / f"train-0000{n}-of-00003.jsonl", row(n)) for n in range(3)]
     assert local_files(str(tmp_path), "data", "train") == shards
@@ -91,7 +97,7 @@ def test_all_shards_are_a_split_and_a_missing_one_is_named(tmp_path: Path) -> No
         (f"yes {n}",) for n in range(3)
     ]
     shards[1].unlink()
-    with pytest.raises(ValueError, match="1 of 3 shards are missing: train-00001-of-00003"):
+    with pytest.raises(ValueError, match="all 3 shards of train; 1 are missing: train-00001-of-00003"):
         read_split(str(tmp_path), "data", "train")
     write(tmp_path / "data" / "train-00001-of-00004.jsonl", row(1))
     with pytest.raises(ValueError, match="expected every shard of train once; got"):

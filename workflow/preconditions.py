@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tension_utils.artifacts import PYDOC, resolve_source
+from tension_utils.artifacts import PYDOC, resolve_source, user_path
 from tension_utils.config import TOY
 
 LENGTHS = ("train", "evaluate", "ablate")  # sections with a max_length
@@ -107,7 +107,7 @@ def _data_faults(values: Mapping, source: str) -> Iterator[str]:
 def _benchmark_faults(places: Mapping[str, str]) -> Iterator[str]:
     """Yield what is wrong with benchmarks that are read from folders."""
     for name, source in places.items():
-        if Path(source).expanduser().is_dir():
+        if user_path(source).is_dir():
             from tension_utils.benchmarks.load import is_reachable
 
             yield from _told(lambda name=name, source=source: is_reachable(name, source))
@@ -117,7 +117,7 @@ def _text_faults(values: Mapping) -> Iterator[str]:
     """Yield a file of plain text that is not there."""
     section = values.get("identify", {})
     source = section.get("generic_text", PYDOC)
-    if section.get("n_generic") and source != PYDOC and not Path(source).expanduser().is_file():
+    if section.get("n_generic") and source != PYDOC and not user_path(source).is_file():
         yield f"identify.generic_text: expected {PYDOC!r} or a text file; there is no file {source}"
 
 

@@ -27,7 +27,6 @@ from typing import Any, NamedTuple, Optional
 
 import nbformat
 import papermill
-import yaml
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
@@ -36,7 +35,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from accelerators import own_accelerator
 from environment import kernel_environment
-from tension_utils.artifacts import atomic_path, git_commit, package_versions
+from schema import parse_yaml
+from tension_utils.artifacts import atomic_path, git_commit, package_versions, parse_json
 from tension_utils.config import exponent_hint, nearest
 
 TYPES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict)} | {"Any": Any, "Optional": Optional}
@@ -175,7 +175,7 @@ def read_parameters(text: str | None, path: Path | None) -> dict[str, Any]:
         try:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the parameters file {path}: {error}") from None
+            raise InputError(f"parameters file {path}: expected a UTF-8 text; {error}") from None
         parameters |= _parse(content, f"parameters file {path}", is_json=path.suffix == ".json")
     if text is not None:
         parameters |= _parse(text, "--parameters", is_json=text.lstrip().startswith("{"))
@@ -184,22 +184,15 @@ def read_parameters(text: str | None, path: Path | None) -> dict[str, Any]:
 
 def _parse(text: str, where: str, is_json: bool) -> dict[str, Any]:
     try:
-        content = json.loads(text, object_pairs_hook=_unique) if is_json else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{where}: malformed {'JSON' if is_json else 'YAML'}: {error}") from None
+        content = parse_json(text) if is_json else parse_yaml(text, where)
+    except ValueError as error:
+        raise InputError(f"{where}: expected JSON; {error}" if is_json else str(error)) from None
     content = {} if content is None else content
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(
             f'{where}: expected a mapping from names to values such as {{"profile": "tiny"}}, got {content!r}'
         )
     return content
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"a name comes twice in {names}")
-    return dict(pairs)
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:

@@ -22,6 +22,7 @@ from tension_utils.config import (
     ARMS,
     BAD_PAIRS,
     BENCHMARKS,
+    LARGEST,
     MASK_MODES,
     MASKED_ARMS,
     MAX_SEED,
@@ -235,7 +236,7 @@ class Part(TypedDict, total=False):
     """
 
     n_items: whole(0)
-    n_pairs: Annotated[int, Field(ge=0, multiple_of=2, strict=True)]
+    n_pairs: Annotated[whole(0), Field(multiple_of=2)]
     score_kind: Literal[SCORE_KINDS]
     fraction: Share
     n_draws: whole(2)
@@ -370,7 +371,7 @@ def _contradictions(values: dict) -> Iterator[str]:
     """Yield one line per value that does not fit the others."""
     names = [short_name(model) for model in values["base_models"]]
     if len(set(names)) < len(names):
-        yield f"base_models: two of {values['base_models']!r} have the same short name; rename one folder"
+        yield f"base_models: expected different short names; two of {values['base_models']!r} are alike; rename one"
     if TOY in (*values["base_models"], values["train"]["data_source"]) and "toy" not in values:
         yield "toy: expected a section for the base model or data 'toy', as in config/tiny.yaml; got nothing"
     evaluated = values.get("evaluate", {}).get("benchmarks", BENCHMARKS)
@@ -418,13 +419,26 @@ def read_yaml(root: Path, name: str) -> object:
         ValueError: in one line, where it cannot be read.
     """
     try:
-        return yaml.load((root / name).read_text(encoding="utf-8"), _Loader)
+        text = (root / name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: expected a YAML file; {str(error).splitlines()[0]}") from None
+    return parse_yaml(text, name)
+
+
+def parse_yaml(text: str, name: str) -> object:
+    """Return the value of a YAML text; ``name`` is where it comes from.
+
+    Raises:
+        ValueError: in one line, if it is no YAML, has aliases or a key twice, or is nested too deeply.
+    """
+    try:
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         raise ValueError(f"{name}: line {error.problem_mark.line + 1}: expected YAML; {error.problem}") from None
     except RecursionError:
         raise ValueError(f"{name}: expected sections of keys; got lists or mappings too deep in each other") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{name}: expected a YAML file; {str(error).splitlines()[0]}") from None
+    except (AttributeError, KeyError, ValueError, yaml.YAMLError) as error:  # the first two of a value of a wrong tag
+        raise ValueError(f"{name}: expected YAML; {str(error).splitlines()[0]}") from None
 
 
 def read_profile(root: Path, name: str) -> dict:
@@ -502,7 +516,8 @@ def values_of(schema: dict) -> str:
     if schema["type"] == "array":
         return f"list of: {values_of(schema['items'])}"
     name = {"integer": "whole number", "string": "text", "boolean": "true or false", "object": "mapping"}
-    bounds = [f"{word} {schema[key]}" for word, key in (("from", "minimum"), ("to", "maximum")) if key in schema]
+    ends = [(word, schema.get(key)) for word, key in (("from", "minimum"), ("to", "maximum"))]
+    bounds = [f"{word} {end}" for word, end in ends if end not in (None, LARGEST)]
     return " ".join([name.get(schema["type"], schema["type"]), *bounds])
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tension_utils.artifacts import read_manifest, read_table
+from tension_utils.artifacts import read_section, read_table
 from tension_utils.benchmarks.items import prompt_key
 from tension_utils.config import SINGLE_OBJECTIVES, DataConfig, Run
 from tension_utils.data import TrainingPairs, content_key, read_objective, shared_subsets
@@ -75,7 +75,7 @@ def kept_checkpoints(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
         log = read_table([run], "train_log", "01_train")
-        kept, n = log.loc[log.validation_loss.idxmin()], read_manifest(run.folder)["train"]["n_validation"]
+        kept, n = log.loc[log.validation_loss.idxmin()], read_section(run.folder, "train")["n_validation"]
         low, high = wilson_interval(round(kept.validation_accuracy * n), n)
         row = run.label | {"step": int(kept.step)}
         row |= kept[["validation_loss", "validation_accuracy"]].to_dict()
@@ -86,7 +86,7 @@ def kept_checkpoints(runs: Sequence[Run]) -> pd.DataFrame:
 def training_sizes(runs: Sequence[Run]) -> pd.DataFrame:
     """Return how much each arm was trained on: objective, n_pairs and n_steps (means over its runs), n_seeds."""
     rows = [
-        {"objective": run.objective, "n_pairs": read_manifest(run.folder)["train"]["n_train"]}
+        {"objective": run.objective, "n_pairs": read_section(run.folder, "train")["n_train"]}
         | {"n_steps": read_table([run], "train_log", "01_train").step.max(), "seed": run.seed}
         for run in runs
     ]

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tension_utils.artifacts import user_path
 from tension_utils.data import BenchmarkItem, render_prompt
 from tension_utils.pair_layouts import BadPairError, Turn, read_messages
 from tension_utils.sources import Row
@@ -30,9 +31,9 @@ def find_folder(name: str, source: str, example: str) -> Path:
     Raises:
         BenchmarkUnavailable: if there is none.
     """
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     if not folder.is_dir():
-        raise BenchmarkUnavailable(f"{name}: no folder {folder}; copy {example} there or name another folder")
+        raise BenchmarkUnavailable(f"{name}: expected the folder {folder}; copy {example} there or name another folder")
     return folder
 
 

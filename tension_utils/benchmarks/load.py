@@ -72,14 +72,17 @@ def load_toy(source: Path) -> Loaded:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a line is not JSON or lacks a field; names file and line.
+        ValueError: if a line is not JSON or lacks a field, or there is none; names file and line.
     """
     file = source / TOY_FILE
     if not file.is_file():
         raise FileNotFoundError(
             f"benchmark toy: expected the file {file}; write it with python -m tension_utils.toy.model"
         )
-    return [item for number, row in read_jsonl(file) for item in parse_toy(row, f"{file}, line {number}", number)], {}
+    items = [item for number, row in read_jsonl(file) for item in parse_toy(row, f"{file}, line {number}", number)]
+    if not items:
+        raise ValueError(f"{file}: expected at least one item; got none; write it again")
+    return items, {}
 
 
 def table_files(name: str, folder: Path) -> list[Path]:

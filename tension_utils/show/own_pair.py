@@ -12,14 +12,15 @@ from transformers.utils import logging
 from tension_utils.ablation import ablated
 from tension_utils.activations import own_scores
 from tension_utils.architectures import mean_embedding, reward_head
-from tension_utils.artifacts import OWN_SCORES, read_manifest, require
+from tension_utils.artifacts import OWN_SCORES, require
 from tension_utils.conditions import mixed_sets
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES, Run
-from tension_utils.data import Item, Turn, render_prompt, render_response, tokenize_item
+from tension_utils.data import Item, Turn, texts_of, tokenize_item
 from tension_utils.engine.packing import read_position
 from tension_utils.evaluation import score_items
 from tension_utils.models import load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.stages import run_template, training_data
 from tension_utils.statistics import TAILS
 
 FIRST_NODES, MAX_NODES = 32, 1024  # points on the path
@@ -95,24 +96,32 @@ def integrated_gradients(
         n_nodes *= 2
 
 
-def response_pieces(tokenizer: PreTrainedTokenizerFast, item: Item, response: str) -> list[str]:
-    """Return a response's text cut at the ends of its tokens, one piece per token before EOS.
+def response_pieces(tokenizer: PreTrainedTokenizerFast, item: Item, number: int, template: str = "hh") -> list[str]:
+    """Return the text of every token that holds a character of a response, EOS and what closes a chat's turn aside.
 
     A piece is empty where a token ends inside a character; the character is in the piece of the first such token.
+
+    Args:
+        tokenizer: of the model.
+        item: the item.
+        number: which of its responses.
+        template: of `config.TEMPLATE_NAMES`.
     """
-    prompt = render_prompt(item.prompt)
-    text = prompt + render_response(response)
+    found = texts_of(tokenizer, item, template)
+    text, border = found.texts[number], found.border
+    said = item.responses[number].strip()
+    stop = text.index(said, border) + len(said)
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    pieces, at = [], len(prompt)
-    for _, end in offsets:
-        if end > len(prompt):
+    pieces, at = [], border
+    for start, end in offsets:
+        if end > border and start < stop:
             pieces.append(text[at:end])
             at = max(at, end)
     return pieces
 
 
 def token_contributions(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, item: Item, max_length: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, item: Item, max_length: int, template: str = "hh"
 ) -> list[TokenContributions]:
     """Return the contributions of every response's tokens, chosen responses first.
 
@@ -124,14 +133,17 @@ def token_contributions(
         tokenizer: its tokenizer.
         item: the item.
         max_length: tokens per sequence.
+        template: of `config.TEMPLATE_NAMES`.
 
     Raises:
         ResponseTooLongError: if a response leaves no room for its prompt.
     """
-    embed, tokens, found = model.get_input_embeddings(), tokenize_item(tokenizer, item, max_length), []
+    embed, tokens, found = model.get_input_embeddings(), tokenize_item(tokenizer, item, max_length, template), []
     blank = mean_embedding(model)
-    rows = zip(item.responses, tokens.sequences, tokens.response_starts, strict=True)
-    for response, sequence, start in rows:
+    rows = zip(range(len(item.responses)), tokens.sequences, tokens.response_starts, strict=True)
+    for number, sequence, start in rows:
+        found_pieces = response_pieces(tokenizer, item, number, template)
+        stop = start + len(found_pieces)
         read = read_position(sequence, model.config.pad_token_id)
 
         def reward(embeddings: torch.Tensor, read: int = read) -> torch.Tensor:
@@ -141,12 +153,12 @@ def token_contributions(
         with torch.no_grad():
             inputs = embed(torch.tensor(sequence, device=model.device))  # (T, H)
             baseline = inputs.clone()
-            baseline[start:-1] = blank.to(inputs)
+            baseline[start:stop] = blank.to(inputs)
             high, low = reward(torch.stack([inputs, baseline])).double().tolist()
         values, error = integrated_gradients(reward, inputs, baseline)
-        by_token = values.sum(1)[start:-1].tolist()
+        by_token = values.sum(1)[start:stop].tolist()
         pieces, merged = [], []
-        for piece, value in zip(response_pieces(tokenizer, item, response), by_token, strict=True):
+        for piece, value in zip(found_pieces, by_token, strict=True):
             if piece or not pieces:
                 pieces.append(piece)
                 merged.append(value)
@@ -168,12 +180,14 @@ class LoadedModel:
         model: the model.
         tokenizer: its tokenizer.
         max_length: tokens per sequence in training.
+        template: of its texts.
     """
 
     run: Run
     model: PreTrainedModel = field(repr=False)
     tokenizer: PreTrainedTokenizerFast = field(repr=False)
     max_length: int
+    template: str = "hh"
 
 
 @dataclass(frozen=True)
@@ -205,7 +219,7 @@ def load_models(runs: Sequence[Run], device: str | torch.device = "cpu") -> list
         FileNotFoundError: names the missing folder and the chapter to run.
     """
     folders = [require(run.folder / "reward_model", "01_train", run) for run in runs]
-    lengths = [read_manifest(run.folder)["train"]["config"]["data"]["max_length"] for run in runs]
+    lengths, templates = [training_data(run).max_length for run in runs], map(run_template, runs)
     is_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # in a page each bar would stay as a widget
     try:
@@ -214,7 +228,7 @@ def load_models(runs: Sequence[Run], device: str | torch.device = "cpu") -> list
         if is_shown:
             logging.enable_progress_bar()
     tokenizers = map(load_tokenizer, folders)
-    return [LoadedModel(*parts) for parts in zip(runs, models, tokenizers, lengths, strict=True)]
+    return [LoadedModel(*parts) for parts in zip(runs, models, tokenizers, lengths, templates, strict=True)]
 
 
 def pair_item(prompt: str, response_a: str, response_b: str) -> Item:
@@ -258,7 +272,7 @@ def score_pair(
     item, rows, tokens, tables = pair_item(prompt, response_a, response_b), [], {}, []
     for loaded in models:
         name = loaded.run.objective
-        own = token_contributions(loaded.model, loaded.tokenizer, item, loaded.max_length)
+        own = token_contributions(loaded.model, loaded.tokenizer, item, loaded.max_length, loaded.template)
         tokens |= {(name, side): of_side for side, of_side in zip(SIDES, own, strict=True)}
         margin = pair_margin(loaded, item)
         a, b = own
@@ -279,7 +293,7 @@ def score_pair(
 
 def pair_margin(loaded: LoadedModel, item: Item) -> float:
     """Return r(A) - r(B)."""
-    options = {"max_length": loaded.max_length, "progress": False}
+    options = {"max_length": loaded.max_length, "template": loaded.template, "progress": False}
     return score_items(loaded.model, loaded.tokenizer, [item], **options)[0].margin
 
 
