@@ -486,8 +486,10 @@ def test_further_seeds_of_single_objectives_are_exported_by_themselves(runs: lis
     assert manifest["about"] == "a test" and list(tables["overlap"].pair) == ["helpful / harmless"]
     assert set(tables["by_seed"].seed) == set(tables["accuracy"].seed) == {runs[0].seed}
     by_seed = tables["overlap_by_seed"]
-    assert len(by_seed) == 1 and by_seed.floor[0] == pytest.approx(tables["overlap"].floor[0], abs=1e-5)
-    assert tables["overlap"].ceiling.isna().all() and tables["other_seed"].empty  # one seed has no other
+    assert len(by_seed) == 1 and by_seed.jaccard_base_model[0] == pytest.approx(
+        tables["overlap"].jaccard_base_model[0], abs=1e-5
+    )
+    assert tables["overlap"].jaccard_other_seed.isna().all() and tables["other_seed"].empty  # one seed has no other
 
 
 def test_results_without_weights_are_taken_as_they_are(copied: Run) -> None:

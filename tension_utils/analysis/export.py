@@ -11,8 +11,8 @@ import pandas as pd
 
 from tension_utils.analysis.accuracy import benchmark_table, tension_table
 from tension_utils.analysis.overlap import (
+    base_model_table,
     cross_design_table,
-    floor_table,
     half_table,
     overlap_table,
     reference_table,
@@ -91,13 +91,13 @@ def replication_tables(runs: list[Run], kinds: list[str], fraction: float) -> di
         read_table(runs, *made) for made in (("evaluation", "02_evaluate"), ("ablation", "04_ablate"))
     )
     keys = ["base_model", "seed", "score_kind"]
-    floors = floor_table(runs, kinds, fraction).set_index(keys).jaccard.rename("floor")
+    bases = base_model_table(runs, kinds, fraction).set_index(keys).jaccard.rename("jaccard_base_model")
     return {
         "training": training_table(runs),
         "accuracy": accuracy_table(evaluation, ["objective", "seed", "benchmark", "subset"]),
         "by_seed": effects_by_seed(ablation, evaluation),
         "overlap": reference_table(runs, kinds, fraction),
-        "overlap_by_seed": overlap_table(runs, kinds, fraction).join(floors, on=keys),
+        "overlap_by_seed": overlap_table(runs, kinds, fraction).join(bases, on=keys),
         "other_seed": summarize_overlaps(seed_table(runs, kinds, fraction), ["score_kind", "objective"]),
         "cost": cost_table(runs),
     }
