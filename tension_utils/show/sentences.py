@@ -29,7 +29,8 @@ def train_answer(kept: pd.DataFrame) -> str:
         bounds = f"[{percent(weakest.ci_low)}, {percent(weakest.ci_high)}]"
         parts.append(
             f"{objective}: {word}, {percent(rows.validation_accuracy.mean())} of its own validation pairs are ranked "
-            f"right ({seeds_text(len(rows))}; the weakest {percent(weakest.validation_accuracy)} {bounds}, n = {weakest.n:,})"
+            f"right ({seeds_text(len(rows))}; "
+            f"the weakest {percent(weakest.validation_accuracy)} {bounds}, n = {weakest.n:,})"
         )
     return f"{'; '.join(parts)}. Chance is 50 %."
 
@@ -159,7 +160,8 @@ def overlap_answer(claim: pd.DataFrame, permutation: pd.DataFrame, levels: pd.Da
         word = "yes" if test.p_value <= LEVEL else "no" if test.jaccard_difference <= 0 else "too few seeds to tell"
         parts += [
             f"less than one objective learned twice: {word}, {test.jaccard_between:.2f} beside "
-            f"{test.jaccard_within:.2f} by {kind} (p = {test.p_value:.2f}, at best {test.smallest_p:.2f}; {seeds_text(test.n_seeds)})"
+            f"{test.jaccard_within:.2f} by {kind} "
+            f"(p = {test.p_value:.2f}, at best {test.smallest_p:.2f}; {seeds_text(test.n_seeds)})"
         ]
     means = levels[levels.score_kind == kind].groupby("level", sort=False).jaccard.mean()
     return f"{'; '.join(parts)}. Jaccard index: {'; '.join(f'{name} {value:.2f}' for name, value in means.items())}."
