@@ -1,4 +1,4 @@
-"""Floor, ceiling, cross design and permutation test, on sets that can be compared by eye."""
+"""Base model, other seed, sham labels, cross design and permutation test, on sets that can be compared by eye."""
 
 import itertools
 from pathlib import Path
@@ -12,13 +12,16 @@ from hypothesis.extra import numpy as hnp
 from tension_utils.activations import NeuronScores
 from tension_utils.analysis.overlap import (
     BOTH_DIFFER,
+    LEVELS,
     NEEDS_SEEDS,
     NO_BASE,
     SAME_MODEL,
     SAME_TEXT,
+    SHAM,
+    base_model_table,
     cross_design_table,
-    floor_table,
     half_table,
+    level_rows,
     objective_permutation_test,
     permutation_table,
     reference_table,
@@ -60,8 +63,8 @@ def runs(tmp_path: Path) -> list[Run]:
     return runs
 
 
-def test_floor_is_the_base_model_on_both_texts_and_absent_for_change(runs: list[Run]) -> None:
-    table = floor_table(runs, KINDS, FRACTION).set_index(["score_kind", "seed"])
+def test_the_base_model_on_both_texts_is_absent_for_change(runs: list[Run]) -> None:
+    table = base_model_table(runs, KINDS, FRACTION).set_index(["score_kind", "seed"])
     assert len(table) == 2 * 3
     assert table.loc["mean_abs"].jaccard.tolist() == pytest.approx([1 / 3] * 3)  # {2, 4} and {2, 5}
     assert set(table.loc["mean_abs"].not_run) == {""} and set(table.loc["mean_abs"].n_shared) == {1}
@@ -70,7 +73,7 @@ def test_floor_is_the_base_model_on_both_texts_and_absent_for_change(runs: list[
 
 def test_missing_view_names_its_chapter(runs: list[Run]) -> None:
     (runs[0].folder / "score_views" / "base-text-helpful.safetensors").unlink()
-    for table in (floor_table, cross_design_table):
+    for table in (base_model_table, cross_design_table):
         with pytest.raises(FileNotFoundError, match="base-text-helpful.safetensors is missing.*03_identify.ipynb"):
             table(runs, KINDS, FRACTION)
 
@@ -92,11 +95,11 @@ def test_references_stand_beside_the_pairs_they_belong_to(runs: list[Run]) -> No
     table = reference_table(runs, KINDS, FRACTION).set_index(["pair", "score_kind"])
     between = table.loc[(f"{HELPFUL} / {HARMLESS}", "mean_abs")]
     assert between.jaccard == pytest.approx(1 / 3), "{0, 4} and {1, 4}"
-    assert [between.floor, between.ceiling] == pytest.approx([1 / 3, 5 / 9])
-    assert np.isnan(table.floor[f"{HELPFUL} / {HARMLESS}", "rms_change"])
-    assert np.isnan(table.floor[f"{HELPFUL} / {MIXED}", "mean_abs"])
+    assert [between.jaccard_base_model, between.jaccard_other_seed] == pytest.approx([1 / 3, 5 / 9])
+    assert np.isnan(table.jaccard_base_model[f"{HELPFUL} / {HARMLESS}", "rms_change"])
+    assert np.isnan(table.jaccard_base_model[f"{HELPFUL} / {MIXED}", "mean_abs"])
     one_seed = reference_table([run for run in runs if run.seed == 0], KINDS, FRACTION)
-    assert one_seed.ceiling.isna().all() and one_seed.floor.notna().sum() == 1
+    assert one_seed.jaccard_other_seed.isna().all() and one_seed.jaccard_base_model.notna().sum() == 1
 
 
 def test_cross_design_sorts_every_pair_by_what_it_shares(runs: list[Run]) -> None:
@@ -187,3 +190,15 @@ def test_permutation_table_says_what_it_lacks(runs: list[Run]) -> None:
         assert set(table.not_run) == {NEEDS_SEEDS} and len(table) == 2
     with pytest.raises(ValueError, match="needs two seeds of each objective; got 1 and 2"):
         objective_permutation_test([NeuronSet(np.ones((1, 1), bool))], [NeuronSet(np.ones((1, 1), bool))] * 2)
+
+
+def test_levels_give_an_overlap_its_meaning(runs: list[Run]) -> None:
+    for seed in (0, 1):  # a sham of the harmless text alone shares neuron 4 with the helpful model
+        write(runs[0].folder.parents[1] / "harmless-coin" / f"seed{seed}" / "neuron_scores.safetensors", (7, 4))
+    shams = list_runs(runs[0].root, ["toy"], ["harmless-coin"], [0, 1])
+    rows = level_rows([*runs, *shams], KINDS[:1], FRACTION)
+    assert rows.level.drop_duplicates().tolist() == list(LEVELS)
+    means = rows.groupby("level").jaccard.mean()
+    assert means[list(LEVELS)].tolist() == pytest.approx([1 / 3, 5 / 9, 1 / 3, 1 / 3])
+    assert rows.level.value_counts()[SHAM] == 2 and (rows.other_seed >= rows.seed).all()
+    assert set(level_rows(runs, KINDS[1:], FRACTION).level) == set(LEVELS[:2]), "no sham, and no base model's change"

@@ -30,9 +30,9 @@ def bars() -> pd.DataFrame:
 
 
 def references() -> pd.DataFrame:
-    """Bars with a range, a ceiling each, and a floor for the first pair alone."""
+    """Bars with a range, another seed each, and the base model for the first pair alone."""
     table = bars().assign(lowest=lambda t: t.jaccard - 0.02, highest=lambda t: t.jaccard + 0.03)
-    return table.assign(ceiling=[0.5, 0.6, 0.7, 0.8], floor=[0.3, 0.9, np.nan, np.nan])
+    return table.assign(jaccard_other_seed=[0.5, 0.6, 0.7, 0.8], jaccard_base_model=[0.3, 0.9, np.nan, np.nan])
 
 
 def regions() -> pd.DataFrame:
@@ -73,7 +73,7 @@ def test_bars_stand_beside_their_chance() -> None:
     assert len(faces) == len({hatch for _, hatch in faces}) == 2, "told apart by color, and by hatch in grey"
 
 
-def test_bars_stand_between_floor_and_ceiling() -> None:
+def test_bars_stand_between_the_base_model_and_another_seed() -> None:
     ax = overlap_bars(references())
     marked: dict[str, list[float]] = {}
     for line in ax.lines:
@@ -83,16 +83,16 @@ def test_bars_stand_between_floor_and_ceiling() -> None:
     ranges = [segment[:, 1] for segment in segments_of(ax) if segment[0][0] == segment[1][0]]
     assert sorted(map(tuple, np.round(ranges, 3))) == [(0.08, 0.13), (0.18, 0.23), (0.28, 0.33), (0.38, 0.43)]
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels[2:] == ["chance", "floor (base model)", "ceiling (other seeds)"]
-    assert ax.get_ylim()[1] > 0.9, "a floor above the bars stays inside"
-    one_seed = overlap_bars(references().assign(ceiling=np.nan, lowest=np.nan, highest=np.nan))
+    assert labels[2:] == ["chance", "base model on two texts", "other seeds"]
+    assert ax.get_ylim()[1] > 0.9, "a mark above the bars stays inside"
+    one_seed = overlap_bars(references().assign(jaccard_other_seed=np.nan, lowest=np.nan, highest=np.nan))
     one_seed.figure.canvas.draw()
-    assert "ceiling" not in " ".join(text.get_text() for text in one_seed.get_legend().get_texts())
+    assert "other seeds" not in " ".join(text.get_text() for text in one_seed.get_legend().get_texts())
 
 
 def test_shares_must_be_shares() -> None:
-    with pytest.raises(ValueError, match="ceiling from 0 to 1.*got 60"):
-        overlap_bars(references().assign(ceiling=60))
+    with pytest.raises(ValueError, match="jaccard_other_seed from 0 to 1.*got 60"):
+        overlap_bars(references().assign(jaccard_other_seed=60))
 
 
 def test_intersections_are_counted_and_named() -> None:
@@ -146,7 +146,13 @@ FIGURES = [
 
 @pytest.mark.parametrize(("draw", "table"), FIGURES)
 def test_wrong_tables_are_refused_and_right_ones_labeled(draw, table) -> None:
-    optional = ["lowest", "highest", "floor", "ceiling", *(f"in_{objective}" for objective in OBJECTIVES)]
+    optional = [
+        "lowest",
+        "highest",
+        "jaccard_base_model",
+        "jaccard_other_seed",
+        *(f"in_{objective}" for objective in OBJECTIVES),
+    ]
     for column in table().columns.difference(optional):
         with pytest.raises(ValueError, match=f"missing {column}"):
             draw(table().drop(columns=column))

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from tension_utils.analysis.accuracy import evaluated_items, item_counts
-from tension_utils.analysis.findings import WAYS
+from tension_utils.analysis.findings import WAYS, Finding, judge
 from tension_utils.analysis.training import kept_checkpoints, pair_counts, training_logs, training_sizes
-from tension_utils.config import Run, list_runs
+from tension_utils.config import MATCHED_ARM, MIXED, Run, list_runs
 from tension_utils.data import TrainingPairs, pair
 from tension_utils.show import sentences
 from tension_utils.statistics import wilson_interval
@@ -44,7 +44,20 @@ def test_the_kept_checkpoint_has_the_lowest_validation_loss(runs: list[Run]) -> 
         {"objective": "helpful", "n_pairs": 21.0, "n_steps": 3.5, "n_seeds": 2}
     ]
     answer = sentences.train_answer(kept_checkpoints(runs))
-    assert answer == "own validation pairs ranked right: helpful 75.0 % (mean over seeds; chance 50 %)"
+    assert answer == (
+        "helpful: too few items to tell, 75.0 % of its own validation pairs are ranked right (2 seeds; the weakest "
+        f"75.0 % [{100 * low:.1f} %, {100 * high:.1f} %], n = 8). Chance is 50 %."
+    )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "word"),
+    [([(0.6, 0.8), (0.51, 0.7)], "yes"), ([(0.6, 0.8), (0.5, 0.7)], "too few"), ([(0.6, 0.8), (0.2, 0.49)], "no,")],
+)
+def test_an_objective_is_learned_where_every_model_is_above_chance(bounds: list, word: str) -> None:
+    kept = pd.DataFrame(bounds, columns=["ci_low", "ci_high"])
+    kept = kept.assign(objective="helpful", validation_accuracy=0.6, chance_accuracy=0.5, n=100)
+    assert sentences.train_answer(kept).startswith(f"helpful: {word}")
 
 
 def test_pairs_are_counted() -> None:
@@ -74,13 +87,45 @@ def test_the_matrix_in_words() -> None:
     )
 
 
+@pytest.mark.parametrize(("low", "high", "word"), [(0.2, 0.4, "yes"), (0.55, 0.7, "no"), (0.3, 0.6, "too few")])
+def test_the_opposing_test_is_ranked_worse_than_by_a_coin_or_not(low: float, high: float, word: str) -> None:
+    row = {"objective": "helpful", "test": "harmless", "accuracy": (low + high) / 2, "ci_low": low, "ci_high": high}
+    matrix = pd.DataFrame(
+        [row | {"n_items": 1200, "n_seeds": 3}, row | {"test": "helpful", "n_items": 9, "n_seeds": 1}]
+    )
+    text = sentences.opposing_answer(matrix)
+    assert text.startswith(f"the helpful model on harmless pairs: {word}") and "n = 1,200, 3 seeds" in text
+    assert "harmless model" not in text, "there is none"
+    assert sentences.opposing_answer(matrix[1:]) == "not run: needs a single-objective model"
+
+
+MIXING = {
+    "claim": "C1",
+    "way": WAYS[1],
+    "quantity": "mixing",
+    "metric": "accuracy",
+    "objective": "both",
+    "unit": "points",
+}
+MIXING |= {"test": "own", "neuron_set": "", "score_kind": "", "control": "", "n_items": 500, "n_seeds": 3}
+
+
+def mixing(arm: str, low: float, high: float, **other: object) -> Finding:
+    what = {"arm": arm, "is_primary": arm == MATCHED_ARM, "ci_low": low, "ci_high": high, "value": (low + high) / 2}
+    return Finding(**MIXING | what | {"p_value": 0.001} | other)
+
+
 def test_the_cost_of_mixing_in_words() -> None:
-    rows = [
-        {"group": group, "is_own": own, "difference": -0.1} | BOUNDS for group in ("other", "helpful") for own in (0, 1)
-    ]
-    table = pd.DataFrame(rows).astype({"is_own": bool})
-    words = "helpful tests: mixed minus helpful model -10.0 points [-20.0, +5.0]"
-    assert sentences.tension_answer(table) == words
+    claim = judge([mixing(MIXED, -2, 2), mixing(MATCHED_ARM, -8, -2), mixing(MIXED, -9, -8, test="all")])
+    assert sentences.tension_answer(claim) == (
+        "mixed model on as many pairs: yes, mixed minus single-objective model on the latter's own test -5.0 points "
+        "[-8.0, -2.0], p = 0.001; n = 500, 3 seeds. mixed model: no, mixed minus single-objective model on the "
+        "latter's own test +0.0 points [-2.0, +2.0], p = 0.001; n = 500, 3 seeds."
+    )
+    wide = judge([mixing(MATCHED_ARM, -8, 2)])
+    assert "too few items to tell" in sentences.tension_answer(wide)
+    none = judge([mixing(MATCHED_ARM, np.nan, np.nan, reason="nothing was evaluated")])
+    assert sentences.tension_answer(none).startswith("not run: needs a mixed")
 
 
 def test_agreement_in_words() -> None:
@@ -111,18 +156,30 @@ def test_masks_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ceiling", "not_run", "end"),
-    [
-        (0.6, "", "two seeds of one objective 0.600; p = 0.20 for less overlap than that (at best 0.10)"),
-        (np.nan, "needs two seeds", "one seed, so no ceiling"),
-    ],
+    ("p_value", "difference", "word"), [(0.04, 0.1, "yes"), (0.1, 0.1, "too few seeds"), (0.6, -0.1, "no,")]
 )
-def test_overlaps_in_words(ceiling: float, not_run: str, end: str) -> None:
-    row = {"pair": "helpful / harmless", "score_kind": "rms", "jaccard": 0.5, "lowest": 0.4, "highest": 0.6}
-    references = pd.DataFrame([row | {"jaccard_chance": 0.05, "ceiling": ceiling}])
-    permutation = pd.DataFrame([{"score_kind": "rms", "p_value": 0.2, "smallest_p": 0.1, "not_run": not_run}])
-    start = "helpful / harmless by rms: Jaccard 0.500 (seeds 0.400 to 0.600), chance 0.050, "
-    assert sentences.overlap_answer(references, permutation, "rms") == start + end
+def test_overlaps_in_words(p_value: float, difference: float, word: str) -> None:
+    what = MIXING | {
+        "claim": "C4",
+        "quantity": "sharing",
+        "metric": "jaccard",
+        "arm": "single",
+        "test": "",
+        "unit": "index",
+    }
+    what |= {"neuron_set": "top 10 %", "score_kind": "rms", "control": "coin", "is_primary": True, "n_items": 50}
+    claim = judge([Finding(**what, value=0.2, ci_low=0.1, ci_high=0.3, p_value=0.01)])
+    test = {"score_kind": "rms", "p_value": p_value, "smallest_p": 0.1, "jaccard_difference": difference, "not_run": ""}
+    permutation = pd.DataFrame([test | {"jaccard_between": 0.5, "jaccard_within": 0.5 + difference, "n_seeds": 3}])
+    levels = pd.DataFrame({"level": ["a", "a", "b"], "score_kind": "rms", "jaccard": [0.2, 0.4, 0.9]})
+    text = sentences.overlap_answer(claim, permutation, levels, "rms")
+    assert text.startswith("more than with coin-flip labels: yes, overlap of both models' top 10 % by rms, beyond that")
+    assert f"less than one objective learned twice: {word}" in text and text.endswith("index: a 0.30; b 0.90.")
+    absent = judge([Finding(**what, value=np.nan, ci_low=np.nan, ci_high=np.nan, p_value=np.nan, reason="no sham")])
+    text = sentences.overlap_answer(absent, permutation.assign(not_run="needs two seeds"), levels, "rms")
+    assert text.startswith(
+        "more than with coin-flip labels: not run (no sham); less than one objective learned twice: not run"
+    )
 
 
 def test_a_plant_in_words() -> None:
@@ -152,9 +209,9 @@ def test_what_can_be_explored_in_words() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "start"),
     [
-        (-0.09, -0.01, "joint training interferes: it ends below interpolated weights"),
-        (0.01, 0.09, "joint training gains: it ends above"),
-        (-0.02, 0.02, "the data disagree and joint training adds nothing: within 3 points of"),
+        (-0.09, -0.01, "yes, joint training interferes: it ends below interpolated weights"),
+        (0.01, 0.09, "no, joint training gains: it ends above"),
+        (-0.02, 0.02, "no, the data disagree and joint training adds nothing: within 3 points of"),
         (-0.04, 0.02, "too few items or seeds to tell"),
     ],
 )

@@ -54,6 +54,12 @@ def test_solutions_hold_executable_code_that_is_folded(path: Path) -> None:
         assert len(calls) > 1 or computed, f"{path.stem}: solution {number} computes nothing"
 
 
+@pytest.mark.parametrize("stem", ["01_train", "02_evaluate", "02b_tension", "05_overlap", "05b_part", "05c_dial"])
+def test_a_solution_stands_right_below_its_exercise(stem: str) -> None:
+    kinds = [cell.cell_type for cell in exercise_part(ROOT / "notebooks" / f"{stem}.ipynb")]
+    assert kinds == ["markdown", "code", "markdown", "code"]
+
+
 TOC = list(parse_toc_yaml(ROOT / "_toc.yml"))
 
 

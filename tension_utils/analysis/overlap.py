@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import and_, or_
 
@@ -10,9 +11,18 @@ import pandas as pd
 from scipy.special import entr
 from scipy.stats import hypergeom
 
-from tension_utils.activations import HEAD_KINDS, HEADS, UNSIDED_KINDS, NeuronScores, load_view, own_scores
+from tension_utils.activations import (
+    HEAD_KINDS,
+    HEADS,
+    OWN_SCORES,
+    UNSIDED_KINDS,
+    NeuronScores,
+    load_view,
+    own_scores,
+)
+from tension_utils.analysis.accuracy import OPPOSING
 from tension_utils.artifacts import read_manifest
-from tension_utils.config import OBJECTIVES, SINGLE_OBJECTIVES, Run
+from tension_utils.config import LABELS, OBJECTIVES, SINGLE_OBJECTIVES, Run
 from tension_utils.neurons import NeuronSet, jaccard, jaccard_chance, jaccard_chance_by_layer, top_neurons
 
 COMPARISON = ("jaccard", "jaccard_chance", "jaccard_chance_by_layer", "p_value", "n_shared", "n_neurons")
@@ -265,6 +275,15 @@ RELATIONS = (SAME_MODEL, SAME_TEXT, BOTH_DIFFER)
 
 BASE = "base model"
 
+TWO_OBJECTIVES, OTHER_SEED, SHAM, BASE_TEXTS = LEVELS = (
+    f"{HELPFUL} / {HARMLESS}",
+    "one objective, two seeds",
+    "an objective / coin-flip labels",
+    "base model, two texts",
+)
+
+COIN_ARMS = {objective: f"{objective}-{LABELS[1]}" for objective in SINGLE_OBJECTIVES}
+
 
 def single_runs(runs: Sequence[Run]) -> list[tuple[dict[str, str | int], Run, Run]]:
     """Return the label and the helpful and the harmless run of every base model and seed that has both."""
@@ -287,15 +306,15 @@ def _view_set(scores: NeuronScores, kind: str, fraction: float) -> NeuronSet | N
     return top_neurons(scores.get(kind), fraction) if has_kind else None
 
 
-def floor_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float) -> pd.DataFrame:
+def base_model_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float) -> pd.DataFrame:
     """Return the overlap of the untouched base model on helpful text with itself on harmless text.
 
-    Two trained models overlap at least so much if training changes nothing. A score of change has no such floor: the
-    base model has not changed.
+    So much two models of different objectives overlap if training changes nothing; training may well push them further
+    apart. A score of change has no such level: the base model has not changed.
 
     Returns:
         base_model, seed (of the training pairs), score_kind, the columns of `compare_sets`, and not_run: why there is
-        no floor, else empty.
+        no such overlap, else empty.
 
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
@@ -316,7 +335,7 @@ def floor_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float) -> p
 
 
 def seed_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
-    """Return the overlap of reward models of one objective that differ in the seed: the ceiling of any overlap.
+    """Return the overlap of reward models of one objective that differ in the seed alone.
 
     Returns:
         score_kind and the columns of `overlap.seed_pairs`; no rows for one seed.
@@ -348,26 +367,83 @@ def half_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope
 
 
 def reference_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
-    """Return the overlap of every pair of objectives between its floor and its ceiling.
+    """Return the overlap of every pair of objectives beside that of the base model and of other seeds.
 
     Returns:
-        The columns of `overlap.overlap_summary`; floor, of helpful against harmless alone (NaN for other pairs, for
-        scores without one, and for scopes other than "all", which the base model's scores lack); ceiling, the mean
-        over the seed pairs of both objectives (NaN for one seed).
+        The columns of `overlap.overlap_summary`; jaccard_base_model, of helpful against harmless alone (NaN for other
+        pairs, for scores without one, and for scopes other than "all", which the base model's scores lack);
+        jaccard_other_seed, the mean over the seed pairs of both objectives (NaN for one seed).
     """
     table = overlap_summary(overlap_table(runs, kinds, fraction, scope))
-    floors = floor_table(runs, kinds, fraction) if scope == "all" else pd.DataFrame()
+    bases = base_model_table(runs, kinds, fraction) if scope == "all" else pd.DataFrame()
     seeds = seed_table(runs, kinds, fraction, scope)
 
-    def floor(row: pd.Series) -> float:
-        is_there = len(floors) and row.pair == f"{HELPFUL} / {HARMLESS}"
-        return floors[floors.score_kind == row.score_kind].jaccard.mean() if is_there else np.nan
+    def base_model(row: pd.Series) -> float:
+        is_there = len(bases) and row.pair == TWO_OBJECTIVES
+        return bases[bases.score_kind == row.score_kind].jaccard.mean() if is_there else np.nan
 
-    def ceiling(row: pd.Series) -> float:
+    def other_seed(row: pd.Series) -> float:
         part = seeds[(seeds.score_kind == row.score_kind) & seeds.objective.isin(row.pair.split(" / "))]
         return part.groupby("objective").jaccard.mean().mean()  # both objectives count the same
 
-    return table.assign(floor=table.apply(floor, axis=1), ceiling=table.apply(ceiling, axis=1))
+    levels = {"jaccard_base_model": base_model, "jaccard_other_seed": other_seed}
+    return table.assign(**{name: table.apply(level, axis=1) for name, level in levels.items()})
+
+
+def sham_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
+    """Return the overlap of every single-objective model with a model of coin-flip labels on the *other* text.
+
+    The two sets are of the texts that the helpful and the harmless model were trained on, and no objective joins them.
+
+    Args:
+        runs: reward models, of single objectives and of sham arms; those without neuron scores are left out.
+        kinds: score kinds.
+        fraction: share of neurons per set.
+        scope: token scope of the scores.
+
+    Returns:
+        base_model, objective, seed, score_kind, and the columns of `compare_sets`; no rows without sham models.
+    """
+    scored = [run for run in runs if run.objective in (*COIN_ARMS, *COIN_ARMS.values())]
+    scored = [run for run in scored if (run.folder / OWN_SCORES).exists()]
+    rows = []
+    for kind in kinds:
+        sets = run_sets(scored, kind, fraction, scope)
+        for run in (run for run in scored if run.objective in COIN_ARMS):
+            sham = replace(run, objective=COIN_ARMS[OPPOSING[run.objective]])
+            if sham in sets:
+                rows.append(run.label | {"score_kind": kind} | compare_sets(sets[run], sets[sham]))
+    return comparison_table(rows, ["base_model", "objective", "seed", "score_kind"])
+
+
+def level_rows(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
+    """Return the overlap of the helpful and the harmless model beside what gives it a meaning, one row per comparison.
+
+    Args:
+        runs: reward models; sham models among them are compared, too.
+        kinds: score kinds.
+        fraction: share of neurons per set.
+        scope: token scope of the scores.
+
+    Returns:
+        level (of `LEVELS`, those that there are, in their order), base_model, seed, other_seed, score_kind, and the
+        columns of `compare_sets`.
+
+    Raises:
+        ValueError: no seed has both single-objective models.
+    """
+    single = [run for run in runs if run.objective in SINGLE_OBJECTIVES]
+    of_bases = base_model_table(single, kinds, fraction) if scope == "all" else pd.DataFrame()  # it has no other scope
+    parts = {
+        TWO_OBJECTIVES: overlap_table(single, kinds, fraction, scope),
+        OTHER_SEED: seed_table(single, kinds, fraction, scope),
+        SHAM: sham_table(runs, kinds, fraction, scope),
+        BASE_TEXTS: of_bases.dropna(subset="jaccard") if len(of_bases) else of_bases,
+    }
+    table = pd.concat([part.assign(level=name) for name, part in parts.items() if len(part)], ignore_index=True)
+    others = table.other_seed if "other_seed" in table else table.seed
+    table["other_seed"] = others.fillna(table.seed).astype(int)
+    return table[["level", "base_model", "seed", "other_seed", "score_kind", *COMPARISON]]
 
 
 def cross_design_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float) -> pd.DataFrame:

@@ -203,8 +203,8 @@ def depth_profile(table: pd.DataFrame, ax: Axes | None = None, method: str = "sc
 HATCHES = ("", "///", "...", "xx", "---", "\\\\\\", "++")  # tell bars apart in grey print
 
 REFERENCES = {  # column -> marker, line style, words
-    "floor": ("v", "--", "floor (base model)"),
-    "ceiling": ("^", "-", "ceiling (other seeds)"),
+    "jaccard_base_model": ("v", "--", "base model on two texts"),
+    "jaccard_other_seed": ("^", "-", "other seeds"),
 }
 
 IN = "in_"  # prefix of the columns that say in which objectives' sets a neuron is
@@ -215,7 +215,7 @@ def overlap_bars(table: pd.DataFrame, ax: Axes | None = None, method: str = "sco
 
     Args:
         table: pair, the column ``method``, jaccard, jaccard_chance in [0, 1]. If known: lowest and highest over seeds,
-            floor and ceiling (NaN where there is none), as `overlap_controls.reference_table` returns.
+            jaccard_base_model and jaccard_other_seed (NaN where there is none), as `overlap.reference_table` returns.
         ax: where to draw; new Axes if None.
         method: column whose values stand side by side within a pair.
     """

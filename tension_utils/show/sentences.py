@@ -4,19 +4,51 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from tension_utils.analysis.accuracy import OPPOSING, percent, points, seeds_text
-from tension_utils.analysis.findings import POINTS, SMALLEST, WAYS
+from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points, seeds_text
+from tension_utils.analysis.findings import LEVEL, POINTS, SMALLEST, WAYS, primary_of
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
+from tension_utils.show.ledger import ARMS, result_of, sentence
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
 
 
 def train_answer(kept: pd.DataFrame) -> str:
-    """Say how often the kept checkpoints rank their own validation pairs right; see `kept_checkpoints`."""
-    means = kept.groupby("objective", sort=False).validation_accuracy.mean()
-    shares = "; ".join(f"{objective} {percent(accuracy)}" for objective, accuracy in means.items())
-    return f"own validation pairs ranked right: {shares} (mean over seeds; chance 50 %)"
+    """Say of every objective whether its models learned it: yes where every model's interval lies above chance.
+
+    Args:
+        kept: of `kept_checkpoints`.
+    """
+    parts = []
+    for objective, rows in kept.groupby("objective", sort=False):
+        weakest = rows.loc[rows.ci_low.idxmin()]
+        if (rows.ci_low > rows.chance_accuracy).all():
+            word = "yes"
+        else:
+            word = "no" if (rows.ci_high < rows.chance_accuracy).any() else "too few items to tell"
+        bounds = f"[{percent(weakest.ci_low)}, {percent(weakest.ci_high)}]"
+        parts.append(
+            f"{objective}: {word}, {percent(rows.validation_accuracy.mean())} of its own validation pairs are ranked "
+            f"right ({seeds_text(len(rows))}; "
+            f"the weakest {percent(weakest.validation_accuracy)} {bounds}, n = {weakest.n:,})"
+        )
+    return f"{'; '.join(parts)}. Chance is 50 %."
+
+
+def opposing_answer(matrix: pd.DataFrame) -> str:
+    """Say of both single-objective models whether they rank the other objective's pairs worse than a coin would.
+
+    Args:
+        matrix: of `tension_table`.
+    """
+    rows, parts = matrix.set_index(["objective", "test"]), []
+    for objective, test in OPPOSING.items():
+        if (objective, test) not in rows.index:
+            continue
+        row = rows.loc[(objective, test)]
+        word = "yes" if row.ci_high < 0.5 else "no" if row.ci_low > 0.5 else "too few items to tell"
+        parts.append(f"the {objective} model on {test} pairs: {word}, {interval(row)}, {seeds_text(row.n_seeds)}")
+    return f"{'; '.join(parts)}. A coin has 50 %." if parts else "not run: needs a single-objective model"
 
 
 def evaluate_answer(matrix: pd.DataFrame) -> str:
@@ -29,11 +61,31 @@ def evaluate_answer(matrix: pd.DataFrame) -> str:
     return f"ranked as people did, {'; '.join(parts)}; chance 50 %"
 
 
-def tension_answer(by_group: pd.DataFrame) -> str:
-    """Say what mixing costs on each objective's own tests; see `mixed_against_single`."""
-    own = by_group[by_group.is_own].set_index("group")
-    groups = [group for group in SINGLE_OBJECTIVES if group in own.index]
-    return "; ".join(f"{g} tests: mixed minus {g} model {points(own.loc[g], 'difference')}" for g in groups)
+VERDICT_WORDS = {
+    "supported": "yes",
+    "refuted": "no",
+    "contradictory": "yes for one objective, the contrary for the other",
+    "undecided": "too few items to tell",
+}
+
+
+def tension_answer(claim: pd.DataFrame) -> str:
+    """Say whether mixing costs accuracy on the single objectives' own tests, for each mixed arm, the deciding first.
+
+    Args:
+        claim: rows of `claims.ledger` on claim C1.
+    """
+    own = claim[(claim.quantity == "mixing") & (claim.test == "own")].sort_values(
+        "is_primary", ascending=False, kind="stable"
+    )
+    parts = [
+        f"{ARMS[row.arm]}: {VERDICT_WORDS.get(row.verdict, row.verdict)}, mixed minus single-objective model on the "
+        f"latter's own test {result_of(row)}"
+        for row in own[own.value.notna()].itertuples()
+    ]
+    return (
+        f"{'. '.join(parts)}." if parts else "not run: needs a mixed and both single-objective models on the same items"
+    )
 
 
 def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:
@@ -88,25 +140,31 @@ def masked_answer(costs: pd.DataFrame, effects: pd.DataFrame) -> str:
     return f"cost of mixing: {text}; shared minus random mask {points(answer, 'change')}"
 
 
-def overlap_answer(references: pd.DataFrame, permutation: pd.DataFrame, kind: str) -> str:
-    """Say where the overlap of the first pair of objectives lies between chance and ceiling.
+def overlap_answer(claim: pd.DataFrame, permutation: pd.DataFrame, levels: pd.DataFrame, kind: str) -> str:
+    """Say whether the objectives share more than sham labels do, and less than one objective learned twice.
 
     Args:
-        references: of `reference_table`.
+        claim: rows of `claims.ledger` on claim C4.
         permutation: of `permutation_table`.
+        levels: of `level_rows`.
         kind: score kind.
     """
-    row = references[references.score_kind == kind].iloc[0]
+    sham = primary_of(claim, "C4")
+    word = VERDICT_WORDS.get(sham.verdict, sham.verdict).replace("items", "seeds")
+    found = result_of(sham) if sham.verdict == "not run" else f"{word}, {sentence(sham)}"
+    parts = [f"more than with coin-flip labels: {found}"]
     test = permutation[permutation.score_kind == kind].iloc[0]
-    has_ceiling = row.ceiling == row.ceiling
-    ceiling = f"two seeds of one objective {row.ceiling:.3f}" if has_ceiling else "one seed, so no ceiling"
-    tested = ""
-    if not test.not_run:
-        tested = f"; p = {test.p_value:.2f} for less overlap than that (at best {test.smallest_p:.2f})"
-    return (
-        f"{row.pair} by {kind}: Jaccard {row.jaccard:.3f} (seeds {row.lowest:.3f} to {row.highest:.3f}), "
-        f"chance {row.jaccard_chance:.3f}, {ceiling}{tested}"
-    )
+    if test.not_run:
+        parts += [f"less than one objective learned twice: not run ({test.not_run})"]
+    else:
+        word = "yes" if test.p_value <= LEVEL else "no" if test.jaccard_difference <= 0 else "too few seeds to tell"
+        parts += [
+            f"less than one objective learned twice: {word}, {test.jaccard_between:.2f} beside "
+            f"{test.jaccard_within:.2f} by {kind} "
+            f"(p = {test.p_value:.2f}, at best {test.smallest_p:.2f}; {seeds_text(test.n_seeds)})"
+        ]
+    means = levels[levels.score_kind == kind].groupby("level", sort=False).jaccard.mean()
+    return f"{'; '.join(parts)}. Jaccard index: {'; '.join(f'{name} {value:.2f}' for name, value in means.items())}."
 
 
 def dial_answer(gaps: pd.DataFrame, options: pd.DataFrame, reference: str) -> str:
@@ -119,11 +177,11 @@ def dial_answer(gaps: pd.DataFrame, options: pd.DataFrame, reference: str) -> st
     """
     row, smallest = gaps.iloc[0], SMALLEST[POINTS] / 100
     if row.ci_high < 0:
-        verdict = "joint training interferes: it ends below"
+        verdict = "yes, joint training interferes: it ends below"
     elif row.ci_low > 0:
-        verdict = "joint training gains: it ends above"
+        verdict = "no, joint training gains: it ends above"
     elif -smallest < row.ci_low and row.ci_high < smallest:
-        verdict = f"the data disagree and joint training adds nothing: within {SMALLEST[POINTS]:.0f} points of"
+        verdict = f"no, the data disagree and joint training adds nothing: within {SMALLEST[POINTS]:.0f} points of"
     else:
         verdict = "too few items or seeds to tell whether joint training costs anything beyond"
     what = {"interpolation": "interpolated weights", "ensemble": "the ensemble"}[row.frontier]
