@@ -64,7 +64,8 @@ def test_what_an_export_keeps_is_read_and_not_made_again(artifact: str, tmp_path
     place.folder.mkdir(parents=True)
     file = place.folder / f"{artifact}.parquet"
     file.write_bytes(b"kept")
-    section, files = {"artifact": file.name, "artifact_hash": file_hash(file)}, {file.name: file_hash(file)}
+    section = {"artifact": file.name, "artifact_hash": file_hash(file), "config": {}}
+    files = {file.name: file_hash(file)}
     (place.folder / "manifest.json").write_text(json.dumps({artifact: section, "export": {"files": files}}))
     assert make() is False and file.read_bytes() == b"kept"
     file.write_bytes(b"changed")

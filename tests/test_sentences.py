@@ -29,7 +29,7 @@ def runs(tmp_path: Path) -> list[Run]:
         log["validation_accuracy"] = [np.nan, 0.75, *([0.5] * (1 + run.seed))]
         run.folder.mkdir(parents=True)
         log.to_parquet(run.folder / "train_log.parquet")
-        facts = {"n_validation": 8, "n_train": 20 + 2 * run.seed}
+        facts = {"n_validation": 8, "n_train": 20 + 2 * run.seed, "config": {"data": {}}}
         (run.folder / "manifest.json").write_text(json.dumps({"train": facts}))
     return runs
 
