@@ -178,5 +178,7 @@ def test_a_model_that_was_trained_here_is_not_replaced(
     run = Run(tmp_path, "mine", "helpful", 0)
     save(run.folder / "reward_model")
     (run.folder / "manifest.json").write_text(json.dumps({"train": {"config": {}}}))
-    with pytest.raises(ValueError, match="expected no reward model that was trained here; got one; adopt under another root, name"):
+    with pytest.raises(
+        ValueError, match="expected no reward model that was trained here; got one; adopt under another root, name"
+    ):
         adopt_run(run, models["helpful"], data, template="hh")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from math import isnan, nan
 
+import numpy as np
 import pandas as pd
 
 from tension_utils.analysis.accuracy import seeds_text
@@ -124,20 +125,25 @@ def finding_table(findings: pd.DataFrame) -> pd.DataFrame:
         findings: rows of `rates.with_rates`.
 
     Returns:
-        role, reading, result, verdict and, where the rows have them, power, false_positives and design.
+        reading, result, verdict and, where the rows have rates, what their test does in planted worlds, in words.
     """
     is_published = findings.way == WAYS[0]
-    findings = findings.assign(role="secondary").assign(is_published=is_published)
-    findings.loc[findings.is_primary, "role"] = "primary"
-    findings.loc[is_published, "role"] = WAYS[0]
+    findings = findings.assign(role=np.where(findings.is_primary, "Decides: ", ""), is_published=is_published)
+    findings.loc[is_published, "role"] = "As published: "
     rows = findings.sort_values(["is_published", "is_primary"], ascending=[True, False], kind="stable")
-    table = pd.DataFrame({"role": rows.role.to_list(), "reading": [subject_of(row) for row in rows.itertuples()]})
+    table = pd.DataFrame({"reading": [row.role + subject_of(row) for row in rows.itertuples()]})
     table["result"] = [result_of(row) for row in rows.itertuples()]
     table["verdict"] = [
         f"no verdict: {row.reason}" if row.verdict == "no verdict" else row.verdict for row in rows.itertuples()
     ]
-    names = [name for name in ("power", "false_positives", "design") if name in rows]
-    return table.assign(**{name: rows[name].to_numpy() for name in names})
+    return table.assign(worlds=[rates_words(row) for row in rows.itertuples()]) if "design" in rows else table
+
+
+def rates_words(row: pd.Series) -> str:
+    """Return how often a test supports its claim in planted worlds where it is true and where it is false."""
+    shares = [("true", row.power), ("false", row.false_positives)]
+    said = [f"{100 * share:.0f} % of {words}" for words, share in shares if not isnan(share)]
+    return f"{' and '.join(said)} ({row.design})" if said else ""
 
 
 def answer(ledgers: Mapping[str, pd.DataFrame], figure: str, alt: str) -> str:
