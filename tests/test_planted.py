@@ -646,7 +646,7 @@ def test_bad_requests_say_what_was_expected(world: PlantedWorld, tmp_path: Path,
         ranking_quality(np.zeros(SHAPE), NeuronSet.of(SHAPE, []))
     with pytest.raises(ValueError, match="n_draws"):
         StudyConfig((Design((1,), 6, 6, 1, True),))
-    with pytest.raises(FileNotFoundError, match="tension_utils.planted.study --worlds 30"):
+    with pytest.raises(FileNotFoundError, match="tension_utils.planted.study --worlds 20"):
         read_study(tmp_path)
     monkeypatch.setattr(sys, "argv", ["study", "--worlds", "0", "--output", str(tmp_path / "out")])
     with pytest.raises(SystemExit):
@@ -659,7 +659,7 @@ def test_bad_requests_say_what_was_expected(world: PlantedWorld, tmp_path: Path,
 
 def test_committed_study_holds_every_claim_and_design() -> None:
     tables, manifest = read_study(Path(__file__).parents[1] / "results" / "planted")
-    assert manifest["n_worlds"] >= 20 and len(tables["worlds"]) == manifest["n_worlds"]
+    assert manifest["n_worlds"] >= 20 and len(tables["worlds"]) == manifest["n_worlds"] * len(manifest["scenarios"])
     counted = tables["claims"]
     assert counted.n_worlds.between(1, manifest["n_worlds"]).all()
     assert (counted[["n_supported", "n_refuted", "n_contradictory"]].sum(axis=1) <= counted.n_worlds).all()
@@ -667,7 +667,7 @@ def test_committed_study_holds_every_claim_and_design() -> None:
     primary = rates[rates.is_primary & (rates.way == "under control") & (rates.n_items != 80)]
     for claim, sizes in {"C1": {500, 1000}, "C2": {250, 500}, "C3": {250, 500}, "C5": {250, 500}}.items():
         rows = primary[(primary.claim == claim) & primary.n_items.isin(sizes)]
-        assert set(rows.n_items) == sizes and set(rows.n_seeds) == {1, 2, 3, 5}
+        assert set(rows.n_items) == sizes and set(rows.n_seeds) >= {1, 2, 3, 5}
     assert set(primary.claim) == set(CLAIMS) and primary.false_positives.notna().all() and primary.power.notna().all()
     assert set(tables["finders"].score_kind) == set(KINDS)
     assert set(tables["finders"]["plant"]) == {"all", "quiet", "loud", "trained"}

@@ -11,7 +11,7 @@ from tension_utils.analysis.accuracy import seeds_text
 from tension_utils.analysis.findings import WAYS
 from tension_utils.statistics import wilson_interval
 
-COMMAND = "python -m tension_utils.planted.study --worlds 30 --output results/planted"
+COMMAND = "python -m tension_utils.planted.study --worlds 20 --output results/planted"
 
 TABLES = ("finders", "claims", "worlds")
 
