@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tension_utils.activations import NeuronScores
 from tension_utils.artifacts import (
@@ -85,7 +86,8 @@ def export_run(run: Run | SinglePair, target: Path, *, is_detailed: bool = True)
             p.relative_to(temporary).as_posix(): file_hash(p) for p in sorted(temporary.rglob("*")) if p.is_file()
         }
         about = {"schema_version": SCHEMA_VERSION, "files": exported, "top_tenth_jaccard_of_float16": told_apart}
-        text = json.dumps({**{stage: manifest[stage] for stage in stages}, "export": about}, indent=1, sort_keys=True)
+        told = _of_no_machine({stage: manifest[stage] for stage in stages})
+        text = json.dumps(told | {"export": about}, indent=1, sort_keys=True)
         (temporary / "manifest.json").write_text(text + "\n", encoding="utf-8")
     return stages
 
@@ -111,6 +113,15 @@ def export_runs(
         if lacking := [stage for stage in expected if stage not in stages]:
             missing.append(f"{run.folder}: {', '.join(lacking)} not finished")
     return n_exported, missing
+
+
+def _of_no_machine(value: Any) -> Any:
+    """Return a manifest whose absolute paths are the names at their ends: where things lay says nothing elsewhere."""
+    if isinstance(value, dict):
+        return {_of_no_machine(key): _of_no_machine(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_of_no_machine(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _require_whole(folder: Path, stage: str, section: dict) -> None:

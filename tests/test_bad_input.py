@@ -15,7 +15,6 @@ import pytest
 import pipeline
 import run_notebook
 from run_notebook import check_parameters, declared_parameters
-from tension_utils.analysis import export
 from tension_utils.config import (
     ABLATION_KINDS,
     ARMS,
@@ -164,37 +163,5 @@ def test_wrong_knob_of_the_embedded_world_is_named_and_nothing_is_made(
     config: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert command(model, monkeypatch, "--folder", str(tmp_path / "world"), "--config", config) == 2
-    assert said in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-PROFILE = {"profile": "tiny", "base_models": ["toy"], "objectives": ["helpful", "harmless"], "seeds": [0]}
-
-
-@pytest.mark.parametrize(
-    "values, said",
-    [
-        (
-            PROFILE,
-            "evaluation.parquet is missing",
-        ),
-        (
-            PROFILE | {"objectives": ["kind"]},
-            "objectives: expected one of helpful, harmless, helpful-harmless, helpful-harmless-matched",
-        ),
-        ({"profile": "tiny"}, "--parameters: expected an object with profile, base_models, objectives, seeds; got"),
-        ([], "--parameters: expected an object with profile"),
-    ],
-)
-def test_tables_without_their_runs_are_refused_and_nothing_is_written(
-    values: object,
-    said: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    extra = ["--about", "a test", "--output", "output"]
-    assert command(export, monkeypatch, *extra, "--parameters", json.dumps(values)) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -127,7 +127,9 @@ def test_an_unused_chat_template_is_said_and_a_chosen_one_is_not() -> None:
 
 
 def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ValueError, match="'chat' needs a chat template, and the tokenizer of .* has none; choose 'hh'"):
+    with pytest.raises(
+        ValueError, match="'chat': expected a chat template, and the tokenizer of .* has none; choose 'hh'"
+    ):
         prepare_items(make_tokenizer(), ITEMS[:1], LONG, "chat")
     tokenizer = chat_tokenizer("adds BOS itself", NO_SYSTEM + TURNS)
     assert prepare_items(tokenizer, ITEMS[:1], LONG, "chat")

@@ -13,7 +13,7 @@ from tension_utils.artifacts import DETAIL_KINDS, OWN_SCORES, VIEWS, file_hash, 
 from tension_utils.config import EngineConfig, IdentifyConfig, Run, list_pairs
 from tension_utils.depth import depth_run
 from tension_utils.engine.packing import SIDES
-from tension_utils.export import OWN_KINDS, export_run, export_runs
+from tension_utils.export import OWN_KINDS, _of_no_machine, export_run, export_runs
 from tension_utils.interpolation import interpolate_run
 from tension_utils.stages import identify_run
 
@@ -113,3 +113,8 @@ def test_a_folder_of_others_is_not_replaced(finished: list, tmp_path: Path) -> N
     with pytest.raises(FileExistsError, match="expected nothing there, or a folder with manifest.json"):
         export_run(finished[1], tmp_path)
     assert theirs.read_text() == "mine" and len(list(theirs.parent.iterdir())) == 1
+
+
+def test_no_path_of_a_machine_is_exported() -> None:
+    found = {"inputs": {"/data/hh-rlhf/a.jsonl": "x"}, "config": {"from": ["/data/hh-rlhf", "a/b", 1]}}
+    assert _of_no_machine(found) == {"inputs": {"a.jsonl": "x"}, "config": {"from": ["hh-rlhf", "a/b", 1]}}

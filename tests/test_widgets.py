@@ -138,7 +138,7 @@ def test_hostile_text_is_text(text):
 
 BOUNDS = ("without_random", "without_random_low", "without_random_high")
 TAGS = {"div", "p", "img", "strong", "span", "table", "caption", "thead", "tbody", "tr", "th", "td"}
-ATTRIBUTES = {"class", "style", "alt", "src", "width", "height", "aria-hidden", "title", "border"}
+ATTRIBUTES = {"class", "style", "alt", "src", "width", "height", "aria-hidden", "title", "border", "data-label"}
 
 
 def test_tokens_by_hand():

@@ -18,7 +18,7 @@ from tension_utils.config import OBJECTIVES
 
 PACKAGE = (
     *("LICENSE", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/**/*"),
-    *(f"workflow/{name}.py" for name in ("run_notebook", "accelerators", "environment")),
+    *(f"workflow/{name}.py" for name in ("run_notebook", "schema", "accelerators", "environment")),
 )
 # What a chapter reads below runs/<profile>. Weights stay out unless it loads them: they are made, and large.
 MODEL_FACTS = (

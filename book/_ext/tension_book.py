@@ -31,6 +31,7 @@ SANDBOX_NOTE = (
     "has the layout of that data set and none of its text. The models have about a million parameters. The page shows "
     "how the method works; its numbers say nothing about language models."
 )
+CHAPTER_LINK = re.compile(r"\]\((\w+\.ipynb)")
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
 LABEL = re.compile(r":label: ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
 REFERENCE_TO = re.compile(r"(\{(?:numref|eq|ref)\}`(?:[^`<]*<)?)([\w-]+)")
@@ -97,9 +98,9 @@ def label_study(app: Sphinx, page: str, source: list[str]) -> None:
         words = Path(app.srcdir) / "book" / "generated" / "findings" / f"{page.removeprefix(STUDY)}.md"
         if words.is_file():
             source[0] = with_finding(source[0], words.read_text(encoding="utf-8"))
-        notebooks = (Path(app.srcdir) / STUDY).glob("*.ipynb")
+        notebooks = sorted((Path(app.srcdir) / STUDY).glob("*.ipynb"))
         names = {name for path in notebooks for name in labels_in(path.read_text(encoding="utf-8"))}
-        source[0] = with_own_labels(source[0], names)
+        source[0] = with_own_labels(with_links(source[0], {path.name for path in notebooks}), names)
 
 
 def mark_sandbox(app: Sphinx, page: str, source: list[str]) -> None:
@@ -141,6 +142,15 @@ def with_finding(text: str, words: str) -> str:
     note = f"````{{admonition}} What the study found\n:class: tip finding\n{words.strip()}\n````"
     notebook["cells"].insert(2, {"cell_type": "markdown", "id": "finding", "metadata": {}, "source": note})
     return json.dumps(notebook)
+
+
+def with_links(text: str, there: set[str]) -> str:
+    """Return a notebook's JSON text whose links lead to the sandbox where the study has no such chapter yet.
+
+    >>> with_links("[2](02_evaluate.ipynb), [4](04_ablate.ipynb#x)", {"02_evaluate.ipynb"})
+    '[2](02_evaluate.ipynb), [4](../executed/04_ablate.ipynb#x)'
+    """
+    return CHAPTER_LINK.sub(lambda link: link[0] if link[1] in there else f"](../{SANDBOX}{link[1]}", text)
 
 
 def labels_in(text: str) -> set[str]:
