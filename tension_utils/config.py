@@ -44,6 +44,11 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     return value
 
 
+def has_twins(values: Collection[Any]) -> bool:
+    """Say whether a value comes twice; also of values without a hash, such as lists."""
+    return any(a == b for a, b in combinations(values, 2))
+
+
 def check_choices(name: str, values: Collection[str], choices: Collection[str]) -> None:
     """Check a non-empty collection without repeats, each a valid choice.
 
@@ -52,7 +57,7 @@ def check_choices(name: str, values: Collection[str], choices: Collection[str]) 
     """
     if isinstance(values, str):
         raise ValueError(f"{name}: expected a list; got {values!r}")
-    if not values or any(a == b for a, b in combinations(values, 2)):
+    if not values or has_twins(values):
         raise ValueError(f"{name}: expected at least one value and none twice; got {list(values)!r}")
     for value in values:
         check_choice(name, value, choices)
@@ -234,9 +239,14 @@ class Arm:
     labels: Literal[LABELS] = LABELS[0]
 
 
+def sham_arm(objective: str, labels: str) -> str:
+    """Return the name of the arm that learns labels of its own, of `LABELS`, on the pairs of an objective."""
+    return f"{objective}-{labels}"
+
+
 # Sham arms learn labels that carry no objective: what they share with a reward model needs none.
 SHAM_ARMS = {
-    f"{objective}-{labels}": Arm(**{objective: 1.0, "labels": labels})
+    sham_arm(objective, labels): Arm(**{objective: 1.0, "labels": labels})
     for labels in LABELS[1:]
     for objective in SINGLE_OBJECTIVES
 }
@@ -577,7 +587,7 @@ def list_runs(root: Path, base_models: list[str], objectives: list[str], seeds: 
         ValueError: if a list is empty, repeats a value, or names an unknown objective.
     """
     for name, values in (("base_models", base_models), ("objectives", objectives), ("seeds", seeds)):
-        if not isinstance(values, list | tuple) or not values or any(a == b for a, b in combinations(values, 2)):
+        if not isinstance(values, list | tuple) or not values or has_twins(values):
             raise ValueError(f"{name}: expected a list of at least one value and none twice; got {values!r}")
     check_choices("objectives", objectives, ARMS)
     runs = [Run(root, model, objective, seed) for model in base_models for objective in objectives for seed in seeds]

@@ -3,14 +3,13 @@
 from math import nan
 from pathlib import Path
 
-import matplotlib as mpl
 import pytest
-from matplotlib import pyplot as plt
 
 from tension_utils.analysis.findings import CLAIMS, SMALLEST, WAYS, Finding, judge
 from tension_utils.show.figures_claims import FARTHEST, forest_words, paper_effects, toward_claim, verdict_forest
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("book_style")
 PAPER = {"C1": -6.0, "C3": 3.0}
 
 
@@ -26,13 +25,6 @@ def ledger_of(**values: tuple[float, float, float]) -> object:
         found = {"by_seed": (value - 0.1, value + 0.1) if value == value else (), "reason": reason, "n_items": 9}
         findings += [Finding(**what, **numbers, **found, way=way) for way in WAYS]
     return judge(findings)
-
-
-@pytest.fixture(autouse=True)
-def close_figures() -> object:
-    mpl.use("Agg")
-    yield
-    plt.close("all")
 
 
 def test_effects_stand_on_the_claimed_side_in_smallest_effects() -> None:

@@ -667,8 +667,11 @@ def test_committed_study_holds_every_claim_and_design() -> None:
     primary = rates[rates.is_primary & (rates.way == "under control") & (rates.n_items != 80)]
     for claim, sizes in {"C1": {500, 1000}, "C2": {250, 500}, "C3": {250, 500}, "C5": {250, 500}}.items():
         rows = primary[(primary.claim == claim) & primary.n_items.isin(sizes)]
-        assert set(rows.n_items) == sizes and set(rows.n_seeds) >= {1, 2, 3, 5}
+        lacking = {4} if claim == "C5" else set()  # in some trained worlds a run has no shared neurons
+        assert set(rows.n_items) == sizes and set(rows.n_seeds) == {1, 2, 3, 5} | lacking
     assert set(primary.claim) == set(CLAIMS) and primary.false_positives.notna().all() and primary.power.notna().all()
+    tested = primary[(primary.n_seeds == 3) & primary.claim.isin(["C2", "C3"]) & (primary.control == "activity")]
+    assert (tested.false_positives_ci_low <= 0.05).all(), "where its control is right, a test errs as rarely as it says"
     assert set(tables["finders"].score_kind) == set(KINDS)
     assert set(tables["finders"]["plant"]) == {"all", "quiet", "loud", "trained"}
 

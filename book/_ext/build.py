@@ -25,12 +25,12 @@ from sphinx_external_toc.parsing import MalformedError, parse_toc_data
 
 import tension_utils
 from slides import write_slides
+from tension_book import STUDY
 from tension_utils.artifacts import atomic_path, file_hash, require_own
 
 HERE = Path(__file__).parent
 STAMP = "inputs.sha256"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # host names under which pages are served
-STUDY = "study/"  # pages of the committed study
 MADE = {"__pycache__", "api"}  # folders that a build fills
 # Folder of npm packages -> folder of the site below vendor/, and the files that the pages load.
 SERVED = {

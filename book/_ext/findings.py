@@ -21,7 +21,7 @@ from tension_utils.analysis.findings import SMALLEST
 from tension_utils.analysis.training import kept_checkpoints
 from tension_utils.artifacts import atomic_path, find_runs
 from tension_utils.config import MATCHED_ARM, MIXED, MIXED_ARMS, SINGLE_OBJECTIVES, Run
-from tension_utils.show.ledger import number_words
+from tension_utils.show.ledger import extent_words, number_words, value_words
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 GENERATED = Path("book", "generated", "findings")
@@ -102,20 +102,10 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def value_words(row: pd.Series) -> str:
-    """Return a reading's number with its interval."""
-    return number_words(row.value, row.ci_low, row.ci_high, row.unit)
-
-
 def part_of(row: pd.Series, name: str) -> str:
     """Return the number of one objective in a pooled reading."""
     part = next(part for part in row.parts if part.name == name)
-    return number_words(part.value, part.ci_low, part.ci_high, row.unit)
-
-
-def extent(row: pd.Series) -> str:
-    """Return what a reading rests on."""
-    return f"n = {row.n_items:,}, {seeds_text(row.n_seeds)}"
+    return number_words(*part[1:], row.unit)
 
 
 @finding("01_train")
@@ -179,7 +169,7 @@ def mixing(study: Study) -> str:
         f"""
         **In the one training run that is finished, mixing costs accuracy.** A model trained on as many pairs, half
         of each objective, has {value_words(matched)} beside the model of one objective, on that one's own test
-        (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent(matched)}). With all
+        (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}). With all
         pairs of both, twice as many, it is {value_words(union)}. Another run may differ by more than these
         intervals say, so the claims give no verdict yet: two more are to come.
         """
@@ -204,7 +194,7 @@ def dial(study: Study) -> str:
         **So far, the data disagree, and joint training does not interfere.** Two models of one objective, combined
         afterwards, reach no better pair of accuracies than one model trained on both: at the same balance the mixed
         model lies {value_words(best)} beside their ensemble and {value_words(gaps[MIXED, "interpolation"])} beside
-        their interpolated weights ({extent(best)}; trained on as many pairs,
+        their interpolated weights ({extent_words(best)}; trained on as many pairs,
         {value_words(gaps[MATCHED_ARM, "ensemble"])} and {value_words(gaps[MATCHED_ARM, "interpolation"])}). What
         mixing costs (chapter 2b) is what the two sets of labels take from each other. Who wants one reward model
         for both loses nothing by training it on both: so says one training run, and two more are to come.

@@ -7,11 +7,13 @@ from pathlib import Path
 import nbformat
 from markdown_it import MarkdownIt
 
+from tension_book import SANDBOX, STUDY
+
 HERE = Path(__file__).parent
 RULE = "\n---\n"
 FIGURE = "figure: "
 VERDICTS = "verdicts"  # the figure of the first page
-FOLDERS = ("study", "executed")  # where figures are looked for, the study before the sandbox
+FOLDERS = {STUDY: "the study", SANDBOX: "the sandbox: made-up data"}  # where figures are looked for, in this order
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -61,7 +63,7 @@ PAGE = """<!DOCTYPE html>
 def chapter_figures(root: Path) -> dict[str, tuple[bytes, str, str]]:
     """Return the figures of all executed chapters: name -> (SVG, what it shows, where it is from in words)."""
     found = {}
-    for folder in FOLDERS:
+    for folder, source in FOLDERS.items():
         for path in sorted((root / folder).glob("*.ipynb")):
             for cell in nbformat.read(path, as_version=4).cells:
                 book = cell.metadata.get("mystnb", {})
@@ -70,7 +72,6 @@ def chapter_figures(root: Path) -> dict[str, tuple[bytes, str, str]]:
                     o.data["image/svg+xml"] for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})
                 ]
                 if name and pictures and name not in found:
-                    source = "the study" if folder == "study" else "the sandbox: made-up data"
                     found[name] = (pictures[0].encode(), book.get("image", {}).get("alt", ""), source)
     verdicts = root / "book" / "generated" / "verdicts.svg"
     if verdicts.is_file():

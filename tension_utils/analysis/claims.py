@@ -37,6 +37,7 @@ from tension_utils.config import (
     SINGLE_OBJECTIVES,
     Run,
     list_pairs,
+    sham_arm,
 )
 from tension_utils.neurons import NeuronSet, jaccard, top_neurons
 from tension_utils.statistics import (
@@ -399,12 +400,12 @@ def _sharing(evidence: Evidence, kind: str, labels: str, **names: Any) -> Findin
     models: dict[tuple[str, int], dict[str, NeuronSet]] = {}
     for run, neurons in sets.items():
         models.setdefault((run.base_model_name, run.seed), {})[run.objective] = neurons
-    shams = [f"{objective}-{labels}" for objective in SINGLE_OBJECTIVES] if labels else []
+    shams = [sham_arm(objective, labels) for objective in SINGLE_OBJECTIVES] if labels else []
     complete = {place: own for place, own in models.items() if {*SINGLE_OBJECTIVES, *shams} <= set(own)}
     if not complete:
         lacking = [name for name in (*SINGLE_OBJECTIVES, *shams) if not any(name in own for own in models.values())]
         return not_run(what, f"no neuron scores of {' and '.join(lacking)}" if lacking else "no seed has all models")
-    beyond = np.array([_beyond(own, shams) for own in complete.values()])
+    beyond = np.array([overlap_beyond(own, shams) for own in complete.values()])
     sizes = {"n_items": len(next(iter(complete.values()))[HELPFUL]), "n_seeds": len(beyond)}
     if not labels:
         reason = "an index above zero cannot fail"
@@ -419,7 +420,7 @@ def _sharing(evidence: Evidence, kind: str, labels: str, **names: Any) -> Findin
     return Finding(**what, value=beyond.mean(), ci_low=low, ci_high=high, p_value=p_value, **sizes)
 
 
-def _beyond(sets: Mapping[str, NeuronSet], shams: Sequence[str]) -> float:
+def overlap_beyond(sets: Mapping[str, NeuronSet], shams: Sequence[str]) -> float:
     """Return the overlap of both objectives minus the mean overlap of each with the sham of the other."""
     control = [jaccard(sets[single], sets[sham]) for single, sham in zip(SINGLE_OBJECTIVES, shams[::-1], strict=False)]
     return float(jaccard(sets[HELPFUL], sets[HARMLESS]) - (np.mean(control) if control else 0))

@@ -220,9 +220,7 @@ def judge(findings: Iterable[Finding]) -> pd.DataFrame:
     adjusted = iter(holm([f.p_value for f, is_it in zip(findings, is_tested, strict=True) if is_it]))
     p_values = [float(next(adjusted)) if is_it else f.p_value for f, is_it in zip(findings, is_tested, strict=True)]
     verdicts = [verdict_of(finding, p) for finding, p in zip(findings, p_values, strict=True)]
-    table = pd.DataFrame(
-        [asdict(finding) | {"parts": finding.parts, "by_seed": finding.by_seed} for finding in findings]
-    )
+    table = pd.DataFrame([asdict(finding) | {"parts": finding.parts} for finding in findings])
     return table.assign(p_adjusted=p_values, verdict=verdicts)
 
 

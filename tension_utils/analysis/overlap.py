@@ -22,7 +22,7 @@ from tension_utils.activations import (
 )
 from tension_utils.analysis.accuracy import OPPOSING
 from tension_utils.artifacts import read_manifest
-from tension_utils.config import LABELS, OBJECTIVES, SINGLE_OBJECTIVES, Run
+from tension_utils.config import LABELS, OBJECTIVES, SINGLE_OBJECTIVES, Run, sham_arm
 from tension_utils.neurons import NeuronSet, jaccard, jaccard_chance, jaccard_chance_by_layer, top_neurons
 
 COMPARISON = ("jaccard", "jaccard_chance", "jaccard_chance_by_layer", "p_value", "n_shared", "n_neurons")
@@ -282,7 +282,7 @@ TWO_OBJECTIVES, OTHER_SEED, SHAM, BASE_TEXTS = LEVELS = (
     "base model, two texts",
 )
 
-COIN_ARMS = {objective: f"{objective}-{LABELS[1]}" for objective in SINGLE_OBJECTIVES}
+COIN_ARMS = {objective: sham_arm(objective, LABELS[1]) for objective in SINGLE_OBJECTIVES}
 
 
 def single_runs(runs: Sequence[Run]) -> list[tuple[dict[str, str | int], Run, Run]]:

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrained
 from tension_utils.ablation import ablated
 from tension_utils.architectures import RewardHead
 from tension_utils.conditions import ONLY, SHARED
-from tension_utils.config import MIXED, OBJECTIVES, SINGLE_OBJECTIVES, check_choice
+from tension_utils.config import LABELS, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, check_choice, sham_arm
 from tension_utils.data import BenchmarkItem, tokenize_item
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.neurons import NeuronSet
@@ -164,7 +164,7 @@ def _fill_neurons(mlp: nn.Module, groups: np.ndarray, config: WorldConfig, gener
     _fill(mlp.down_proj, output)
 
 
-COINS = tuple(f"{objective}-coin" for objective in SINGLE_OBJECTIVES)  # sham arms
+COINS = {sham_arm(objective, LABELS[1]): objective for objective in SINGLE_OBJECTIVES}  # sham arm -> whose pairs
 
 
 @torch.no_grad()
@@ -220,7 +220,7 @@ def training_items(config: WorldConfig, objective: str, seed: int, n_items: int)
 
     A sham model reads the same pairs as the model of its objective.
     """
-    singles = SINGLE_OBJECTIVES if objective == MIXED else (objective.removesuffix("-coin"),)
+    singles = SINGLE_OBJECTIVES if objective == MIXED else (COINS.get(objective, objective),)
     return [item for each in singles for item in preference_items(config, each, n_items, name=f"train {seed}")]
 
 
@@ -238,7 +238,7 @@ def _training_tokens(config: WorldConfig, objective: str, seed: int) -> torch.Te
 
 def _train(model: PreTrainedModel, config: WorldConfig, objective: str, seed: int) -> None:
     """Train all neurons by gradient descent on the Bradley-Terry loss; attention and words stay as they are."""
-    singles = SINGLE_OBJECTIVES if objective == MIXED else (objective.removesuffix("-coin"),)
+    singles = SINGLE_OBJECTIVES if objective == MIXED else (COINS.get(objective, objective),)
     tokens = torch.cat([_training_tokens(config, single, seed) for single in singles])
     generator = config.generator("order", objective, seed)
     if objective in COINS:

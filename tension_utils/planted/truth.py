@@ -7,14 +7,14 @@ from types import MappingProxyType
 import numpy as np
 
 from tension_utils.analysis.accuracy import OPPOSING
-from tension_utils.analysis.claims import MAIN_FRACTION
+from tension_utils.analysis.claims import MAIN_FRACTION, overlap_beyond
 from tension_utils.analysis.findings import CLAIMS, INDEX, POINTS, SD, SMALLEST
 from tension_utils.analysis.frontier import ENSEMBLE_WEIGHTS, FRONTIERS, INTERPOLATION, gap
 from tension_utils.conditions import ONLY, SHARED, mixed_sets
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.interpolation import InterpolateConfig
-from tension_utils.neurons import NeuronSet, jaccard, top_neurons
-from tension_utils.planted.model import PlainRewards
+from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.planted.model import COINS, PlainRewards
 from tension_utils.planted.rates import truth_key
 from tension_utils.planted.world import SHAPE
 
@@ -123,14 +123,12 @@ class WorldTruth:
         """
         beyond = []
         for seed in self.seeds:
-            own = {}
-            for single in SINGLE_OBJECTIVES:
-                for objective in (single, f"{single}-coin"):
-                    sizes = np.abs(self.effects(objective, seed, single))
-                    own[objective] = top_neurons(sizes, MAIN_FRACTION)
-            helpful, harmless = SINGLE_OBJECTIVES
-            shams = jaccard(own[helpful], own[f"{harmless}-coin"]), jaccard(own[harmless], own[f"{helpful}-coin"])
-            beyond.append(jaccard(own[helpful], own[harmless]) - np.mean(shams))
+            tests = OWN | COINS
+            own = {
+                objective: top_neurons(np.abs(self.effects(objective, seed, test)), MAIN_FRACTION)
+                for objective, test in tests.items()
+            }
+            beyond.append(overlap_beyond(own, list(COINS)))
         return float(np.mean(beyond))
 
     def weight(self) -> float:

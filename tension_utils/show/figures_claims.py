@@ -76,22 +76,27 @@ def verdict_forest(ledgers: Mapping[str, pd.DataFrame], paper: Mapping[str, floa
     return ax
 
 
+def _places(claim: str, row: pd.Series) -> tuple[float, float, float]:
+    """Return where a finding and both ends of its interval stand, see `toward_claim`."""
+    middle, *ends = (toward_claim(claim, number, row.unit) for number in (row.value, row.ci_low, row.ci_high))
+    return middle, *sorted(ends)
+
+
 def _draw_finding(ax: Axes, y: float, claim: str, marker: str, row: pd.Series) -> float:
     """Draw one finding at a height, and return how far it reaches, its interval cut at `FARTHEST`."""
     if row.value != row.value:
         style = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "center", "size": 9, "style": "italic"}
         ax.text(0.02, y, "not run", color=CONTROL_COLOR, **style)
         return 0.0
-    places = [toward_claim(claim, number, row.unit) for number in (row.value, row.ci_low, row.ci_high)]
-    low, high = sorted(places[1:])
+    middle, low, high = _places(claim, row)
     ax.plot([max(low, -FARTHEST), min(high, FARTHEST)], [y, y], color="black", linewidth=1.6, zorder=3)
     for end, side in ((low, "<"), (high, ">")):
         if abs(end) > FARTHEST:
             ax.plot(FARTHEST * (1 if end > 0 else -1), y, side, color="black", markersize=7, clip_on=False, zorder=3)
     runs = [toward_claim(claim, value, row.unit) for value in row.by_seed]
     ax.plot(runs, [y + 0.13] * len(runs), "o", markersize=3.5, color="#888888", zorder=2)
-    ax.plot(places[0], y, marker, markersize=7, color="black", zorder=4)
-    return min(FARTHEST, max(abs(number) for number in [*places, *runs] if number == number))
+    ax.plot(middle, y, marker, markersize=7, color="black", zorder=4)
+    return min(FARTHEST, max(abs(number) for number in [middle, low, high, *runs] if number == number))
 
 
 def forest_words(ledgers: Mapping[str, pd.DataFrame], paper: Mapping[str, float]) -> str:
@@ -102,8 +107,7 @@ def forest_words(ledgers: Mapping[str, pd.DataFrame], paper: Mapping[str, float]
             source = f" ({words})" if len(ledgers) > 1 else ""
             row = primary_of(ledger, claim)
             if row.value == row.value:
-                numbers = [toward_claim(claim, number, row.unit) for number in (row.value, row.ci_low, row.ci_high)]
-                middle, low, high = numbers[0], *sorted(numbers[1:])
+                middle, low, high = _places(claim, row)
                 parts.append(f"{claim} {middle:+.1f} [{low:+.1f}, {high:+.1f}]{source}")
             else:
                 parts.append(f"{claim} not run{source}")

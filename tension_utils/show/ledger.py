@@ -74,6 +74,16 @@ def number_words(value: float, low: float, high: float, unit: str) -> str:
     return f"{value:+.{digits}f}{word}{interval}"
 
 
+def value_words(finding: Finding | pd.Series) -> str:
+    """Return a finding's number with its interval."""
+    return number_words(finding.value, finding.ci_low, finding.ci_high, finding.unit)
+
+
+def extent_words(finding: Finding | pd.Series) -> str:
+    """Return what a finding rests on."""
+    return f"n = {finding.n_items:,}{' neurons' if finding.unit == INDEX else ''}, {seeds_text(finding.n_seeds)}"
+
+
 def result_of(finding: Finding | pd.Series) -> str:
     """Return a finding's number in words, with interval, p-value, n, seeds and parts, or why it was not run."""
     if isnan(finding.value):
@@ -82,9 +92,8 @@ def result_of(finding: Finding | pd.Series) -> str:
     p = f", p < {SMALLEST_P}" if finding.p_value < SMALLEST_P else p
     adjusted = getattr(finding, "p_adjusted", finding.p_value)
     p += f" ({adjusted:.2g} after Holm)" if adjusted > max(finding.p_value, SMALLEST_P) else ""
-    n = f"n = {finding.n_items:,}{' neurons' if finding.unit == INDEX else ''}, {seeds_text(finding.n_seeds)}"
     parts = "; ".join(f"{part.name} {number_words(*part[1:], finding.unit)}" for part in finding.parts)
-    words = f"{number_words(finding.value, finding.ci_low, finding.ci_high, finding.unit)}{p}; {n}"
+    words = f"{value_words(finding)}{p}; {extent_words(finding)}"
     return words + (f" ({parts})" if parts else "")
 
 
@@ -154,7 +163,7 @@ def answer(ledgers: Mapping[str, pd.DataFrame], figure: str, alt: str) -> str:
         figure: address of the figure, seen from that page.
         alt: what the figure shows.
     """
-    lines = ["::::{grid} 1 1 2 2", ":gutter: 3", "", ":::{grid-item}", ":class: verdicts"]
+    lines = ["::::{grid} 1 1 2 2", ":gutter: 3", "", ":::{grid-item}"]
     for words, ledger in ledgers.items():
         lines += ["", f"*{words}*", ""]
         lines += [f"- {verdict_sentence(ledger, claim)}" for claim in CLAIMS]
@@ -168,8 +177,7 @@ def verdict_sentence(ledger: pd.DataFrame, claim: str) -> str:
     place = f"{{ref}}`{claim} <claim-{claim.lower()}>`"
     if row.verdict == "not run":
         return f"{place} **{CLAIMS[claim].title}: not run yet.**"
-    n = f"n = {row.n_items:,}{' neurons' if row.unit == INDEX else ''}, {seeds_text(row.n_seeds)}"
-    number = f"{number_words(row.value, row.ci_low, row.ci_high, row.unit)}; {n}"
+    number = f"{value_words(row)}; {extent_words(row)}"
     if row.verdict == "no verdict":
         return f"{place} **{CLAIMS[claim].title}: no verdict**, for {row.reason}. {_capitalized(number)}."
     return f"{place} **{CLAIMS[claim].outcomes[row.verdict]}.** {number}; as published {published.verdict}."
