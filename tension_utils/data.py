@@ -121,8 +121,24 @@ CHAT = "chat"
 MESSAGE_ROLES = {"system": "system", "human": "user", "assistant": "assistant"}  # of a turn -> of a chat message
 
 
+def without_system(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    r"""Return the turns with every system turn put before the next human one, with an empty line between.
+
+    >>> without_system([Turn("system", "Be brief."), Turn("human", "Hi")])
+    (Turn(role='human', content='Be brief.\n\nHi'),)
+    """
+    kept, system = [], []
+    for turn in turns:
+        if turn.role == "system":
+            system.append(turn.content)
+            continue
+        before, system = (system, []) if turn.role == "human" else ([], system)
+        kept.append(Turn(turn.role, "\n\n".join([*before, turn.content])))
+    return tuple(kept)
+
+
 def render_prompt(turns: Sequence[Turn], template: str = "hh") -> str:
-    r"""Return the text before a response, of a template of `TEMPLATES`; a system turn opens the next human one.
+    r"""Return the text before a response, of a template of `TEMPLATES`; system turns by `without_system`.
 
     >>> render_prompt([Turn("human", "Hi")])
     '\n\nHuman: Hi\n\nAssistant:'
@@ -132,13 +148,7 @@ def render_prompt(turns: Sequence[Turn], template: str = "hh") -> str:
     '\n\nHuman: Be brief.\n\nHi\n\nAssistant:'
     """
     picked = TEMPLATES[check_choice("template", template, TEMPLATES)]
-    said, system = [], []
-    for turn in turns:
-        if turn.role == "system":
-            system.append(turn.content)
-            continue
-        before, system = (system, []) if turn.role == "human" else ([], system)
-        said.append(f"{ROLE_NAMES[turn.role]}:{picked.gap}" + "\n\n".join([*before, turn.content]))
+    said = [f"{ROLE_NAMES[turn.role]}:{picked.gap}{turn.content}" for turn in without_system(turns)]
     return picked.start + "\n\n".join([*said, f"{ROLE_NAMES['assistant']}:"])
 
 
@@ -173,22 +183,31 @@ def resolve_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -
 def render_chat(tokenizer: PreTrainedTokenizerFast, item: Item) -> tuple[list[str], int]:
     """Return the whole text of every response in the tokenizer's chat template, and where a response begins in it.
 
-    The template writes all special tokens, so that none are added to these texts.
+    The template writes all special tokens, so that none are added to these texts. Some templates take no system turn:
+    its text is put before the next human turn then.
 
     Raises:
-        ValueError: if there is no template, or it refuses these turns (some take no system turn).
+        ValueError: if there is no template, or it refuses these turns.
     """
     resolve_template(tokenizer, CHAT)
-    prompt = [{"role": MESSAGE_ROLES[turn.role], "content": turn.content} for turn in item.prompt]
+
+    def written(turns: Sequence[Turn], response: str) -> str:
+        messages = [{"role": MESSAGE_ROLES[turn.role], "content": turn.content} for turn in turns]
+        return tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": response}], tokenize=False)
+
+    try:
+        written(prompt := item.prompt, "")
+    except TemplateError:
+        prompt = without_system(item.prompt)
 
     def render(response: str) -> str:
-        messages = [*prompt, {"role": "assistant", "content": response}]
         try:
-            return tokenizer.apply_chat_template(messages, tokenize=False)
+            return written(prompt, response)
         except TemplateError as error:
             raise ValueError(
                 f"item {item.item_id}: the chat template of {tokenizer.name_or_path} refuses the turns "
-                f"{', '.join(message['role'] for message in messages)}: {error}; drop the item or choose template 'hh'"
+                f"{', '.join(MESSAGE_ROLES[turn.role] for turn in prompt)}, assistant: {error}; drop the item or "
+                "choose template 'hh'"
             ) from error
 
     return [render(response) for response in item.responses], common_prefix_length([render("x"), render("y")])

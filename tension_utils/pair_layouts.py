@@ -8,7 +8,7 @@ ROLE_NAMES = {"human": "Human", "assistant": "Assistant"}
 
 ROLES = {name: role for role, name in ROLE_NAMES.items()}
 
-CHAT_ROLES = {"user": "human", "assistant": "assistant"}
+CHAT_ROLES = {"user": "human", "assistant": "assistant", "system": "system"}
 
 ANSWER_MARK = "\n\nAssistant:"
 
@@ -61,8 +61,7 @@ def parse_dialogue(text: str) -> tuple[tuple[Turn, ...], str]:
 def read_messages(messages: object, name: str = "messages") -> tuple[Turn, ...]:
     """Turn chat messages {role, content} into turns.
 
-    The template that training saw has no system turn, so a system message is put before the next user message, with
-    an empty line between.
+    A system message stays a turn: a chat template writes it as its own, `data.render_prompt` before a human one.
 
     Raises:
         BadPairError: if there is none, or a message has another form, role or no text.
@@ -71,7 +70,7 @@ def read_messages(messages: object, name: str = "messages") -> tuple[Turn, ...]:
         raise BadPairError(
             "no messages", f"expected a list of messages with role and content as {name}; got {type(messages).__name__}"
         )
-    turns, system = [], []
+    turns = []
     for number, message in enumerate(messages):
         role, content = message.get("role"), message.get("content")
         if not isinstance(content, str):
@@ -79,14 +78,11 @@ def read_messages(messages: object, name: str = "messages") -> tuple[Turn, ...]:
             raise BadPairError("no messages", f"expected content of message {number} to be a text; got {got}")
         if not content.strip() and number < len(messages) - 1:
             raise BadPairError("empty text", f"expected a non-empty content of message {number}")
-        if role == "system":
-            system.append(content.strip())
-        elif isinstance(role, str) and role in CHAT_ROLES:
-            before, system = (system, []) if role == "user" else ([], system)
-            turns.append(Turn(CHAT_ROLES[role], "\n\n".join([*before, content.strip()])))
-        else:
-            raise BadPairError("no messages", f"expected a role of {', '.join(CHAT_ROLES)}, system; got {role!r}")
-    if system:
+        if not isinstance(role, str) or role not in CHAT_ROLES:
+            raise BadPairError("no messages", f"expected a role of {', '.join(CHAT_ROLES)}; got {role!r}")
+        turns.append(Turn(CHAT_ROLES[role], content.strip()))
+    roles = [turn.role for turn in turns]
+    if "system" in roles and "human" not in roles[len(roles) - roles[::-1].index("system") :]:
         raise BadPairError("no messages", f"expected a user's message after the system's; got {len(messages)} messages")
     return tuple(turns)
 
@@ -138,12 +134,18 @@ def read_label(row: dict, column: str, allowed: Sequence[int]) -> int:
     return int(value)
 
 
+def is_prompt_of(given: tuple[Turn, ...], prompt: tuple[Turn, ...]) -> bool:
+    """Say whether a column's prompt is a dialogue's, or its first or last turn, system messages aside."""
+    said, asked = (tuple(turn for turn in turns if turn.role != "system") for turns in (given, prompt))
+    return said in (asked, asked[:1], asked[-1:])
+
+
 def dialogues(row: dict, objective: str) -> Pair:
     """Parse two whole dialogues, the layout of Anthropic/hh-rlhf; a prompt beside them must be what they share."""
     (prompt, chosen), (other_prompt, rejected) = parse_dialogue(row["chosen"]), parse_dialogue(row["rejected"])
     if prompt != other_prompt:
         raise BadPairError("different prompts", "expected chosen and rejected to answer the same prompt")
-    if row.get("prompt") is not None and read_prompt(row["prompt"]) not in (prompt, prompt[:1], prompt[-1:]):
+    if row.get("prompt") is not None and not is_prompt_of(read_prompt(row["prompt"]), prompt):
         raise BadPairError("different prompts", "expected the column prompt to be the prompt of both dialogues")
     return Pair(prompt, chosen, rejected, "dialogues")
 
@@ -166,7 +168,7 @@ def messages(row: dict, objective: str) -> Pair:
     prompt, layout = before[0], "messages"
     if row.get("prompt") is not None:
         given = read_prompt(row["prompt"])
-        if prompt and given not in (prompt, prompt[:1], prompt[-1:]):
+        if prompt and not is_prompt_of(given, prompt):
             raise BadPairError("different prompts", "expected the column prompt to be the prompt of both lists")
         prompt, layout = prompt or given, layout if prompt else "messages with a prompt"
     if not prompt or prompt[-1].role != "human":

@@ -16,7 +16,7 @@ from tension_utils.benchmarks import load as benchmarks
 from tension_utils.benchmarks.items import STYLES, BenchmarkUnavailable, read_turns
 from tension_utils.benchmarks.layouts import REWARD_BENCH, REWARD_BENCH_2, RM_BENCH, parse_rm_bench
 from tension_utils.benchmarks.load import BENCHMARKS, load_benchmark, load_benchmarks
-from tension_utils.data import Turn
+from tension_utils.data import Turn, render_prompt
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 LISTS = ["plain", "longer text", "# with headings"]
@@ -178,10 +178,11 @@ def test_one_set_of_rmb_is_enough(tmp_path: Path) -> None:
     assert len(load_benchmark("rmb", tmp_path)) == 1
 
 
-def test_system_messages_go_before_the_next_users() -> None:
+def test_system_messages_stay_turns_until_they_are_rendered() -> None:
     roles = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", " Bye\n")]
     turns = read_turns([{"role": role, "content": content} for role, content in roles], "here")
-    assert turns == (Turn("human", "Be kind.\n\nHi"), Turn("assistant", "Hello"), Turn("human", "Bye"))
+    assert turns == (Turn("system", "Be kind."), Turn("human", "Hi"), Turn("assistant", "Hello"), Turn("human", "Bye"))
+    assert render_prompt(turns) == "\n\nHuman: Be kind.\n\nHi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant:"
 
 
 @pytest.mark.parametrize(

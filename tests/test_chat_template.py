@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import RewardConfig, RewardTrainer
 
 from tension_utils.activations import neuron_scores
-from tension_utils.data import Item, ResponseTooLongError, Turn, render_prompt, tokenize_item
+from tension_utils.data import Item, ResponseTooLongError, Turn, render_chat, render_prompt, tokenize_item
 from tension_utils.engine.packing import prepare_items
 from tension_utils.evaluation import score_items
 
@@ -133,13 +133,19 @@ def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
         prepare_items(make_tokenizer(), ITEMS[:1], LONG, "chat")
     tokenizer = chat_tokenizer("adds BOS itself", NO_SYSTEM + TURNS)
     assert prepare_items(tokenizer, ITEMS[:1], LONG, "chat")
-    refused = (
-        "item system: the chat template of .* refuses the turns system, user, assistant: System role not supported"
-    )
-    with pytest.raises(ValueError, match=refused):
-        prepare_items(tokenizer, [SYSTEM], LONG, "chat")
+    tokenizer.chat_template = "{{ raise_exception('no turns at all') }}"
+    with pytest.raises(
+        ValueError, match="item .*: the chat template of .* refuses the turns .*assistant: no turns at all"
+    ):
+        prepare_items(tokenizer, ITEMS[:1], LONG, "chat")
     with pytest.raises(ValueError, match="no EOS token, which texts of this template end with"):
         prepare_items(chat_tokenizer("neither BOS nor EOS"), ITEMS[:1], LONG, "hh")
+
+
+def test_a_system_turn_opens_the_next_human_one_where_a_template_refuses_it() -> None:
+    folded = Item("folded", (Turn("human", "Be brief.\n\nIs it"),), SYSTEM.chosen, SYSTEM.rejected)
+    refusing, taking = (chat_tokenizer("adds BOS itself", template) for template in (NO_SYSTEM + TURNS, TURNS))
+    assert render_chat(refusing, SYSTEM) == render_chat(taking, folded) != render_chat(taking, SYSTEM)
 
 
 def test_a_system_turn_opens_the_next_human_one_where_a_text_has_no_system() -> None:

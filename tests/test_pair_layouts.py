@@ -59,10 +59,11 @@ def test_a_row_with_two_labels_is_read_by_objective(objective: str, sides: tuple
 
 def test_messages_keep_earlier_turns_and_systems() -> None:
     before = [{"role": "system", "content": "Be kind."}, USER, answer("x"), {"role": "user", "content": "more"}]
-    expected = (Turn("human", "Be kind.\n\nq"), Turn("assistant", "x"), Turn("human", "more"))
+    expected = (Turn("system", "Be kind."), Turn("human", "q"), Turn("assistant", "x"), Turn("human", "more"))
     for row in (
         {"chosen": [*before, answer("a")], "rejected": [*before, answer("b")]},
         {"prompt": before, "chosen": [answer("a")], "rejected": [answer("b")]},
+        {"prompt": "q", "chosen": [*before, answer("a")], "rejected": [*before, answer("b")]},
     ):
         assert read_pair(row).prompt == expected
 
