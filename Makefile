@@ -74,7 +74,7 @@ lock: $(STAMP)
 	@sed "/sys_platform == 'never'/,/[^\\\\]\$$/d" .cache/lock.txt > requirements.lock
 
 clear: $(STAMP)
-	@$(BIN)/python -m nbconvert --clear-output --inplace --log-level=WARN notebooks/*.ipynb
+	@$(BIN)/python book/_ext/committed.py
 
 clean:
 	rm -rf _build executed study work logs vendor_site book/generated .cache/book.new

@@ -1,16 +1,18 @@
-"""Kill, damage, race, fill the disk and load, and count what is lost.
+"""Kill, damage, race, fill the disk, take write rights and load, and count what is lost.
 
-python benchmarks/reliability.py [--kills 50] [--damage 25] [--races 10] [--pairs 100000] [--seed 0]
+python benchmarks/reliability.py [--kills 50] [--damage 25] [--races 10] [--pairs 100000] [--items 10000] [--seed 0]
 
 A job trains, evaluates, scores the neurons of and ablates one reward model in a small toy world. A trial is survived if
-the same job, run once more, ends with the same bits as an undisturbed one, or if it is refused by one sentence.
+the same job, run once more, ends with the same bits as an undisturbed one, or if it is refused by one sentence. Full
+and read-only disks are mounted in a name space of their own, which takes root and Linux.
 Exit status: 0 if nothing was lost, else 1.
 """
 
 import argparse
 import json
+import os
 import random
-import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,25 +27,29 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]
 SIZES = {"n_train": 60, "n_test": 24, "n_bench": 10, "n_corpus": 150}
 ARTIFACTS = ("reward_model", "train_log.parquet", "evaluation.parquet", "neuron_scores.safetensors", "ablation.parquet")
-SPLIT = "from tension_utils.data import read_split; import sys, resource, time; start = time.process_time(); "
-SPLIT += "n = len(read_split(sys.argv[1], 'helpful-base', 'train').items); print(n, time.process_time() - start, "
-SPLIT += "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+READ = "from tension_utils.data import read_split; import sys\n"
+READ += "[read_split(sys.argv[1], subset, 'train') for subset in ('helpful-base', 'harmless-base')]"
+N_STAGES = 4
 HOLD = "import sys, time; from pathlib import Path; from owners import sole_owner\n"
 HOLD += "with sole_owner(Path(sys.argv[1])): time.sleep(3)"
 
 
-def job(root: Path) -> None:
-    """Run every stage of one reward model."""
+def job(root: Path, n_stages: int) -> None:
+    """Run the first stages of one reward model."""
     from tension_utils.config import AblateConfig, DataConfig, EngineConfig, EvaluateConfig, IdentifyConfig, TrainConfig
     from tension_utils.stages import ablate_run, evaluate_run, identify_run
     from tension_utils.training import train_run
 
     engine = EngineConfig(n_items=6, precision="float32")
     data = DataConfig(n_train_pairs=40, n_validation_pairs=10, max_length=256)
-    train_run(run_of(root), data, TrainConfig(n_evaluations=1, precision="float32"))
-    evaluate_run(run_of(root), EvaluateConfig(engine=engine))
-    identify_run(run_of(root), IdentifyConfig(("mean_abs", "rms_change"), ("all",), 4, engine))
-    ablate_run(run_of(root), AblateConfig(("mean_abs",), n_draws=1, engine=engine))
+    stages = (
+        lambda run: train_run(run, data, TrainConfig(n_evaluations=1, precision="float32")),
+        lambda run: evaluate_run(run, EvaluateConfig(engine=engine)),
+        lambda run: identify_run(run, IdentifyConfig(("mean_abs", "rms_change"), ("all",), 4, engine)),
+        lambda run: ablate_run(run, AblateConfig(("mean_abs",), n_draws=1, engine=engine)),
+    )
+    for stage in stages[:n_stages]:
+        stage(run_of(root))
 
 
 def run_of(root: Path) -> object:
@@ -52,10 +58,14 @@ def run_of(root: Path) -> object:
     return Run(root, "toy", "helpful", 0)
 
 
-def start(root: Path, *limits: str) -> subprocess.Popen:
+def command(root: Path, n_stages: int = N_STAGES) -> list[str]:
+    """Return the command line of a job."""
+    return [sys.executable, str(Path(__file__).resolve()), "--job", str(root), "--stages", str(n_stages)]
+
+
+def start(root: Path, n_stages: int = N_STAGES) -> subprocess.Popen:
     """Start a job in a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--job", str(root), *limits]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command(root, n_stages), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def bits(root: Path) -> dict[str, str]:
@@ -142,51 +152,105 @@ def races(scratch: Path, n: int) -> tuple[int, int, str]:
     return n, survived, "one wins, the other is told who does"
 
 
-def full_disk(whole: Path, scratch: Path) -> tuple[int, int, str]:
-    """Let files end at sizes that the stages exceed, then run the job without a limit."""
-    survived, sizes = 0, (1000, 20_000, 1_000_000)
-    for size in sizes:
-        root = scratch / f"full{size}"
+def mounted(script: str) -> subprocess.CompletedProcess:
+    """Run a shell script in a name space in which it may mount."""
+    full = ["unshare", "--mount", "sh", "-ec", script]
+    return subprocess.run(full, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def mount_trials(whole: Path, scratch: Path, name: str, script: str, n: int, ends: set[int]) -> tuple[int, int, str]:
+    """Start jobs of which the first stages are done on a disk that takes no more; then let them end on one that does.
+
+    Args:
+        script: shell text with {root}, {kept} and {job}; its exit status is that of the job on the bad disk.
+        ends: numbers of finished stages with which the job has nothing to write, and is to succeed.
+    """
+    if os.geteuid() or mounted("mount -t tmpfs none /mnt").returncode:
+        return 0, 0, "not run: needs root and Linux"
+    survived = 0
+    for done in range(n):
+        root, kept = scratch / name, scratch / f"{name}-kept"
         shutil.copytree(whole / "toy-world", root / "toy-world")
-        process = start(root, "--file-bytes", str(size))
-        process.communicate()
-        survived += process.returncode != 0 and finish(root, bits(whole))
-        shutil.rmtree(root)
-    return len(sizes), survived, "stopped, then ended with the same bits"
-
-
-def load(scratch: Path, n_pairs: int) -> tuple[int, int, str]:
-    """Read a tenth of the pairs, and all: time and memory per pair have to stay."""
-    found = []
-    for n in (n_pairs // 10, n_pairs):
-        file = scratch / f"load{n}" / "helpful-base" / "train.jsonl"
-        file.parent.mkdir(parents=True)
-        with file.open("w") as lines:
-            for number in range(n):
-                lines.write(json.dumps({"prompt": f"q{number}", "chosen": f"a{number}", "rejected": "b"}) + "\n")
-        done = subprocess.run(
-            [sys.executable, "-c", SPLIT, str(file.parents[1])], capture_output=True, text=True, check=True, cwd=ROOT
+        if done and start(root, done).wait():
+            raise RuntimeError(f"the undisturbed job of {done} stages failed")
+        names = {"root": root, "kept": kept, "job": shlex.join(command(root))}
+        found = mounted(script.format(**names))
+        is_right = found.returncode == (0 if done in ends else 2) and found.stderr.count("error: ") == (
+            done not in ends
         )
-        found.append([float(value) for value in done.stdout.split()])
-    (_, seconds, memory), (_, all_seconds, all_memory) = found
-    is_linear = all_seconds < 15 * seconds
-    word = f"{n_pairs} pairs to a tenth: time {all_seconds / seconds:.1f}, memory of the process "
-    return 1, int(is_linear), word + f"{all_memory / memory:.2f} ({all_memory / 2**20:.2f} GiB)"
+        if kept.exists():
+            shutil.rmtree(root)
+            kept.rename(root)
+        is_right = is_right and finish(root, bits(whole))
+        if not is_right:
+            print(f"lost: {name} after {done} stages: exit {found.returncode} {found.stderr[-300:]}", flush=True)
+        survived += is_right
+        shutil.rmtree(root)
+    return n, survived, "refused by a sentence, then ended with the same bits"
+
+
+# A disk of the size of what is there, full but for the last page; what the job leaves there is kept.
+FULL = """
+size=$(du -s --block-size=1 {root} | cut -f1)
+mkdir {kept}
+mount -t tmpfs -o size=4G none {kept}
+cp -a {root}/. {kept}
+mount --move {kept} {root}
+mount -o remount,size=$((size + 8192)) {root}
+dd if=/dev/zero of={root}/filler bs=4096 2>/dev/null || true
+status=0; {job} || status=$?
+rm {root}/filler
+cp -a {root}/. {kept}
+exit $status
+"""
+READ_ONLY = """
+mount --bind {root} {root}
+mount -o remount,ro,bind {root}
+status=0; {job} || status=$?
+exit $status
+"""
+
+
+def used(arguments: list[str]) -> tuple[float, float]:
+    """Run a command; return its seconds of CPU and its largest memory in GiB."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{arguments}: exit status {status}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
+
+
+def load(scratch: Path, name: str, n: int, split: str, arguments: list[str]) -> tuple[int, int, str]:
+    """Give a command a hundredth and a tenth of some pairs, and all: time has to be linear, memory flat.
+
+    Seconds beyond those of a hundredth grow elevenfold, (1 - 1/100) / (1/10 - 1/100), if time is linear.
+    """
+    found = []
+    for size in (n // 100, n // 10, n):
+        folder = scratch / f"{name}{size}"
+        for subset in ("helpful-base", "harmless-base"):
+            (folder / subset).mkdir(parents=True)
+            with (folder / subset / f"{split}.jsonl").open("w") as lines:
+                for number in range(size // 2):
+                    row = {"prompt": f"q{number} {subset}", "chosen": f"a{number}", "rejected": "b"}
+                    lines.write(json.dumps(row) + "\n")
+        found.append(used([*arguments, str(folder)]))
+    (base, _), (seconds, memory), (all_seconds, all_memory) = found
+    growth, swell = (all_seconds - base) / (seconds - base), all_memory / memory
+    word = f"{n} beside a tenth: time x{growth:.1f} (linear: x11.0), memory x{swell:.2f} ({all_memory:.2f} GiB)"
+    return 1, int(growth < 15 and swell < 1.5), word
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in {"kills": 50, "damage": 25, "races": 10, "pairs": 100_000, "seed": 0}.items():
+    for name, value in {"kills": 50, "damage": 25, "races": 10, "pairs": 100_000, "items": 10_000, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--file-bytes", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--stages", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
-        if options.file_bytes:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_bytes, options.file_bytes))
         try:
-            job(options.job)
+            job(options.job, options.stages)
         except (OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -202,10 +266,14 @@ def main() -> int:
         if start(whole).wait():
             raise RuntimeError("the undisturbed job failed")
         seconds = time.monotonic() - began
+        model = run_of(whole).folder / "reward_model"
+        evaluate = [sys.executable, "-m", "tension_utils", "evaluate", str(model), "--n-items", "0"]
         parts = {
             "races": lambda: races(scratch, options.races),
-            "load": lambda: load(scratch, options.pairs),
-            "disk full": lambda: full_disk(whole, scratch),
+            "pairs": lambda: load(scratch, "pairs", options.pairs, "train", [sys.executable, "-c", READ]),
+            "items": lambda: load(scratch, "items", options.items, "test", evaluate),
+            "disk full": lambda: mount_trials(whole, scratch, "full", FULL, N_STAGES, set()),
+            "read-only": lambda: mount_trials(whole, scratch, "read-only", READ_ONLY, N_STAGES + 1, {N_STAGES}),
             "damage": lambda: damage(whole, scratch, options.damage, rng),
             "kills": lambda: kills(whole, scratch, options.kills, rng, seconds),
         }

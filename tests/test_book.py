@@ -399,10 +399,11 @@ def test_launch_buttons_name_files_of_the_repository(small_book: Path) -> None:
     pages = sorted((small_book / "executed").glob("*.html"))
     found = [BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").select(LAUNCH) for path in pages]
     links = [link["href"] for path, links in zip(pages, found, strict=True) for link in links if path.stem != "hostile"]
-    assert len(links) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    assert len(links) == 2 * len(list((ROOT / "notebooks").glob("*.ipynb")))
     for link in links:
-        assert link.startswith("https://mybinder.org/v2/gh/someone/book/main?")
-        assert (ROOT / re.search(r"urlpath=lab/tree/(.+)$", unquote(link))[1]).is_file(), link
+        binder = re.fullmatch(r"https://mybinder\.org/v2/gh/someone/book/main\?urlpath=lab/tree/(.+)", unquote(link))
+        colab = re.fullmatch(r"https://colab\.research\.google\.com/github/someone/book/blob/main/(.+)", link)
+        assert (ROOT / (binder or colab)[1]).is_file(), link
 
 
 EXPLORER = "executed/08_explorer.html"

@@ -2,7 +2,7 @@
 
 import ast
 import re
-import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,8 +76,10 @@ def test_make_clear_removes_outputs_and_nothing_else(tmp_path: Path) -> None:
         for number, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
             cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text="x")], number
         nbformat.write(notebook, tmp_path / "notebooks" / path.name)
-    (command,) = re.findall(r"^\t@\$\(BIN\)/python (-m nbconvert .+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    subprocess.run(f"{shlex.quote(sys.executable)} {command}", shell=True, cwd=tmp_path, check=True)
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    (command,) = re.findall(r"^clear: .+\n\t@\$\(BIN\)/python (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    done = subprocess.run([sys.executable, ROOT / command], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.count("cleared") == len(NOTEBOOKS)
     for path in NOTEBOOKS:
         assert (tmp_path / "notebooks" / path.name).read_bytes() == path.read_bytes(), path.name
 
