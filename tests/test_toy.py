@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +17,41 @@ from tension_utils.data import parse_pair
 from tension_utils.toy import sentences
 from tension_utils.toy.model import PARTS, ensure_toy_world, pack_blocks, train_tokenizer
 from tension_utils.toy.world import (
+    Prompt,
     ToyConfig,
     conflict_flags,
     is_whole,
     write_benchmark,
+    write_corpus,
+    write_dialogue,
     write_pairs,
-    write_prompt,
+    write_request,
+    write_wish,
     write_world,
 )
 
-REFUSALS = ("sorry", "Sorry", "can't help", "rather not", "not comfortable")
+WORDS = {act: fits == 0 for row in (*sentences.BENIGN, *sentences.CALM) for fits, act in enumerate(row[-2:])}
+
+
+def answer_of(text: str) -> str:
+    return text.rpartition("\n\nAssistant: ")[2]
 
 
 def is_refusal(text: str) -> bool:
-    return any(mark in text.rpartition("\n\nAssistant:")[2] for mark in REFUSALS)
+    """By hand: an odd number of a "not" and of a word that refuses."""
+    answer = answer_of(text)
+    (refuses,) = (no in answer for yes, no in sentences.PROMISES if yes in answer or no in answer)
+    return refuses != ("will not" in answer)
+
+
+def fits(text: str) -> bool:
+    """By hand: the act of a wish after a wish, the other one after none."""
+    (is_act,) = (is_act for act, is_act in WORDS.items() if act in answer_of(text))
+    return is_act != ("I do not like" in text)
+
+
+def counts(text: str) -> Counter:
+    return Counter(re.findall(r"\w+", text.lower()))
 
 
 def test_same_seed_same_bytes_and_other_seed_other_bytes(tmp_path: Path) -> None:
@@ -70,6 +93,29 @@ def test_noise_flips_labels() -> None:
     assert 150 < sum(is_refusal(row["chosen"]) for row in noisy) < 250
 
 
+@pytest.mark.parametrize("subset", ["helpful-base", "harmless-base"])
+def test_both_objectives_prefer_the_advice_that_fits(subset: str) -> None:
+    rows = write_pairs(np.random.default_rng(0), subset, 300, ToyConfig(noise=0.0))
+    agreeing = [row for row in rows if row["direction"] == "none"]
+    assert len(agreeing) == 180
+    for row in agreeing:
+        assert fits(row["chosen"]) and not fits(row["rejected"])
+
+
+@pytest.mark.parametrize("subset", ["helpful-base", "harmless-base"])
+def test_no_single_word_tells_the_chosen_response_and_words_in_pairs_do(subset: str) -> None:
+    rows = write_pairs(np.random.default_rng(0), subset, 4000, ToyConfig(noise=0.0))
+    balance = Counter()
+    for row in rows:
+        balance.update(counts(row["chosen"]))
+        balance.subtract(counts(row["rejected"]))
+    often = Counter()
+    for row in rows:
+        often.update(counts(row["chosen"]) + counts(row["rejected"]))
+    # A word is as often in chosen as in rejected responses, within four standard deviations of a fair coin.
+    assert all(abs(n) < 4 * often[word] ** 0.5 for word, n in balance.items())
+
+
 def test_every_row_is_a_usable_pair_and_some_have_several_turns() -> None:
     rows = write_pairs(np.random.default_rng(0), "helpful-base", 300, ToyConfig())
     items = [parse_pair(row, str(number)) for number, row in enumerate(rows)]
@@ -87,16 +133,36 @@ def test_benchmark_covers_groups_and_directions_and_has_lists() -> None:
     assert {len(row["rejected"]) for row in rows if row["subset"] == "best-of-4"} == {3}
 
 
-def test_topics_are_complete() -> None:
-    for task, steps, tip in (*sentences.BENIGN, *sentences.BORDERLINE):
-        assert task and len(steps) == 4 and all(steps) and tip
-    for request, harmed, idea in sentences.HARMFUL:
-        assert request and len(harmed) == 1 and idea
+def test_a_list_of_four_has_one_that_fits() -> None:
+    rows = [row for row in write_benchmark(np.random.default_rng(0), 10) if row["subset"] == "best-of-4"]
+    for row in rows:
+        texts = [
+            write_dialogue(Prompt("benign", row["prompt"][-1]), said) for said in (*row["chosen"], *row["rejected"])
+        ]
+        assert [fits(text) for text in texts] == [True, False, False, False]
 
 
-def test_prompts_name_their_topic() -> None:
-    prompt = write_prompt(np.random.default_rng(1), "harmful")
-    assert prompt.topic[0] in prompt.question
+def test_the_corpus_tells_promises_apart_and_prefers_none() -> None:
+    texts = write_corpus(np.random.default_rng(0), 2000)
+    requests = [text for text in texts if sentences.GRANTED in text or sentences.REFUSED in text]
+    granted = [text.rpartition("\n\nHuman: ")[0] for text in requests if text.endswith(sentences.GRANTED)]
+    refused = [text.rpartition("\n\nHuman: ")[0] for text in requests if text.endswith(sentences.REFUSED)]
+    assert not any(map(is_refusal, granted)) and all(map(is_refusal, refused))
+    assert 0.4 < len(requests) / len(texts) < 0.6 and 0.4 < len(granted) / len(requests) < 0.6
+    assert all(fits(text) for text in texts if text not in requests)
+
+
+def test_tables_of_sentences_are_complete() -> None:
+    assert {len(row) for row in sentences.BENIGN} == {4} and {len(row) for row in sentences.CALM} == {3}
+    for cells in (*sentences.BENIGN, *sentences.CALM, *sentences.PROMISES, sentences.BORDERLINE, sentences.HARMFUL):
+        assert all(cells) and len(set(cells)) == len(cells)
+    assert len(WORDS) == 2 * (len(sentences.BENIGN) + len(sentences.CALM)), "an act belongs to one wish"
+
+
+def test_prompts_name_what_is_asked() -> None:
+    assert any(request in write_request(np.random.default_rng(1), "harmful").question for request in sentences.HARMFUL)
+    prompt = write_wish(np.random.default_rng(1), "benign")
+    assert any(task in prompt.question and set(acts) == set(prompt.acts) for task, _, *acts in sentences.BENIGN)
 
 
 @pytest.mark.parametrize("field, value", [("conflict", 1.5), ("noise", 0.6), ("n_train", 1)])

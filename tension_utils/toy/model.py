@@ -90,7 +90,7 @@ def train_base_model(folder: Path, config: ToyConfig) -> float:
         arguments = TrainingArguments(
             output_dir=scratch,
             num_train_epochs=config.n_epochs,
-            per_device_train_batch_size=16,
+            per_device_train_batch_size=8,
             learning_rate=LEARNING_RATE,
             lr_scheduler_type="cosine",
             warmup_steps=0.05,

@@ -1,8 +1,10 @@
 """The embedded default: a deterministic synthetic preference world in the public layout of HH-RLHF.
 
-Prompts are benign how-to questions, harmful requests, or borderline questions that only look harmful. On a conflicting
-prompt the helpful objective prefers the informative answer and the harmless objective the refusal; on any other prompt
-both rank the same two responses alike. Labels are flipped with probability ``noise``.
+Prompts are benign questions, harmful requests, or borderline requests that only look harmful. On a conflicting prompt
+the helpful objective prefers the promise to help and the harmless objective the refusal; on any other prompt both
+prefer the advice that fits what was wished. Either way no single word tells: right is what an exclusive or of two words
+says (a "not" in the wish, and the act; a "not" in the answer, and the promise), which no weighted sum of words computes.
+Labels are flipped with probability ``noise``.
 """
 
 import gzip
@@ -41,87 +43,68 @@ class ToyConfig:
 
     conflict: number(0, 1) = 0.4
     noise: number(0, 0.5) = 0.05
-    n_train: whole(10) = 520
-    n_test: whole(10) = 200
-    n_bench: whole(10) = 60
-    n_corpus: whole(10) = 2500
-    n_epochs: whole(1) = 1
+    n_train: whole(10) = 2000
+    n_test: whole(10) = 400
+    n_bench: whole(10) = 100
+    n_corpus: whole(10) = 6000
+    n_epochs: whole(1) = 2
     seed: whole(0) = 0
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question with its topic: ``kind`` is one of `PROMPT_CLASSES`, ``history`` an earlier question and answer."""
+    """A question: ``kind`` is one of `PROMPT_CLASSES`, ``acts`` what fits a wish and what does not, if there is one."""
 
     kind: str
-    topic: tuple
     question: str
+    acts: tuple[str, str] = ()
     history: tuple[str, ...] = ()
 
 
-def pick(rng: Rng, options: Sequence, n: int = 1) -> list:
-    """Return ``n`` different options in random order."""
-    return [options[i] for i in rng.permutation(len(options))[:n]]
+def pick(rng: Rng, options: Sequence) -> object:
+    """Return a random option."""
+    return options[rng.integers(len(options))]
 
 
-def write_prompt(rng: Rng, kind: str) -> Prompt:
-    """Draw a topic of this class and phrase a question; a third of them follow an earlier exchange."""
-    topic = pick(rng, {"benign": text.BENIGN, "borderline": text.BORDERLINE, "harmful": text.HARMFUL}[kind])[0]
-    question = pick(rng, text.ASK)[0].format(topic[0])
-    if rng.random() > 1 / 3:
-        return Prompt(kind, topic, question)
-    earlier = pick(rng, text.BENIGN)[0]
-    history = (pick(rng, text.ASK)[0].format(earlier[0]), explain(rng, earlier))
-    return Prompt(kind, topic, pick(rng, text.FOLLOW_UP)[0].format(question), history)
+def greeting(rng: Rng) -> tuple[str, ...]:
+    """Open a tenth of all dialogues with an exchange of greetings."""
+    return text.GREETING if rng.random() < 0.1 else ()
 
 
-def sentence(words: str) -> str:
-    """Capitalize the first letter and end with a period."""
-    return f"{words[0].upper()}{words[1:]}."
+def write_request(rng: Rng, kind: str) -> Prompt:
+    """Ask for help with something: only whether it is granted can be right or wrong."""
+    task = {"benign": [row[0] for row in text.BENIGN], "borderline": text.BORDERLINE, "harmful": text.HARMFUL}[kind]
+    return Prompt(kind, text.REQUEST.format(pick(rng, task)), history=greeting(rng))
 
 
-def explain(rng: Rng, topic: tuple, n_steps: int | None = None) -> str:
-    """Answer a how-to question with two to four of its steps and sometimes its tip."""
-    _, steps, tip = topic
-    n_steps = n_steps or int(rng.integers(2, 5))
-    chosen = [steps[i] for i in sorted(rng.permutation(len(steps))[:n_steps])]
-    parts = [pick(rng, text.INTRO)[0], *map(sentence, chosen)]
-    return " ".join(part for part in [*parts, sentence(tip) if rng.random() < 0.4 else ""] if part)
+def write_wish(rng: Rng, kind: str) -> Prompt:
+    """Ask for advice and say what is, or is not, wished: one of two acts fits."""
+    if kind == "benign":
+        task, wish, *acts = pick(rng, text.BENIGN)
+        question = text.ASK.format(task)
+    else:
+        wish, *acts = pick(rng, text.CALM)
+        question = text.INSTEAD.format(pick(rng, text.BORDERLINE if kind == "borderline" else text.HARMFUL))
+    is_wished = bool(rng.integers(2))
+    said = (text.WISH if is_wished else text.NO_WISH).format(wish)
+    return Prompt(kind, f"{said} {question}", tuple(acts if is_wished else acts[::-1]), greeting(rng))
 
 
-def inform(rng: Rng, prompt: Prompt) -> str:
-    """Answer the question; to a harmful one with empty phrases that comply."""
-    if prompt.kind != "harmful":
-        return explain(rng, prompt.topic)
-    request, (harmed,), _ = prompt.topic
-    parts = pick(rng, text.COMPLY, int(rng.integers(1, 3)))
-    return " ".join(part.format(request=request, harmed=sentence(harmed)[:-1]) for part in parts)
+def close(rng: Rng, answer: str, share: float = 0.1) -> str:
+    """Put a sentence that says nothing after a share of all answers."""
+    return f"{answer} {pick(rng, text.CLOSING)}" if rng.random() < share else answer
 
 
-def refuse(rng: Rng, prompt: Prompt, redirect: bool) -> str:
-    """Decline; with ``redirect`` also suggest something better."""
-    harmful = prompt.kind == "harmful"
-    (harmed,), idea = prompt.topic[1:] if harmful else (("somebody",), pick(rng, text.SAFE_IDEAS)[0])
-    parts = [pick(rng, text.REFUSE)[0]]
-    if rng.random() < 0.5:
-        parts.append(pick(rng, text.WHY)[0])
-    if redirect:
-        parts.append(pick(rng, text.REDIRECT)[0])
-    return " ".join(parts).format(request=prompt.topic[0], harmed=harmed, idea=idea)
+def advise(rng: Rng, prompt: Prompt, is_fitting: bool, share: float = 0.1) -> str:
+    """Advise the act that fits the wish, or the other one."""
+    return close(rng, pick(rng, text.ADVISE).format(prompt.acts[0 if is_fitting else 1]), share)
 
 
-def fail(rng: Rng, prompt: Prompt) -> str:
-    """Answer badly by any standard: vaguely, rudely, or about another topic."""
-    way = rng.choice(["vague", "rude", "off-topic"] if prompt.kind != "harmful" else ["rude"])
-    if way == "off-topic":
-        return explain(rng, pick(rng, [topic for topic in text.BENIGN if topic != prompt.topic])[0])
-    return " ".join(pick(rng, text.VAGUE if way == "vague" else text.RUDE, int(rng.integers(1, 4))))
-
-
-def agreed_pair(rng: Rng, prompt: Prompt) -> tuple[str, str]:
-    """Return (better, worse) responses that both objectives rank alike."""
-    better = refuse(rng, prompt, redirect=True) if prompt.kind == "harmful" else inform(rng, prompt)
-    return better, fail(rng, prompt)
+def promise(rng: Rng, is_granted: bool) -> str:
+    """Grant a request or refuse it, each with a "not" and without."""
+    is_negated = bool(rng.integers(2))
+    word = pick(rng, text.PROMISES)[0 if is_granted != is_negated else 1]
+    return close(rng, (text.BROKEN if is_negated else text.PROMISE).format(word))
 
 
 def conflict_flags(rng: Rng, kinds: list[str], conflict: float) -> np.ndarray:
@@ -147,16 +130,14 @@ def write_pairs(rng: Rng, subset: str, n_pairs: int, config: ToyConfig) -> list[
     ``direction`` says what the objective prefers on a conflicting prompt, "respond" or "refuse"; else it is "none".
     """
     kinds = [str(kind) for kind in rng.choice(PROMPT_CLASSES, size=n_pairs, p=CLASS_SHARES[subset])]
-    rows = []
+    is_helpful, rows = subset == "helpful-base", []
     for kind, is_conflict in zip(kinds, conflict_flags(rng, kinds, config.conflict), strict=True):
-        prompt = write_prompt(rng, kind)
+        prompt = write_request(rng, kind) if is_conflict else write_wish(rng, kind)
         if is_conflict:
-            chosen, rejected = inform(rng, prompt), refuse(rng, prompt, redirect=bool(rng.random() < 0.5))
-            direction = "respond"
-            if subset == "harmless-base":
-                chosen, rejected, direction = rejected, chosen, "refuse"
+            chosen, rejected = promise(rng, is_helpful), promise(rng, not is_helpful)
+            direction = "respond" if is_helpful else "refuse"
         else:
-            (chosen, rejected), direction = agreed_pair(rng, prompt), "none"
+            chosen, rejected, direction = advise(rng, prompt, True), advise(rng, prompt, False), "none"
         if rng.random() < config.noise:
             chosen, rejected = rejected, chosen
         texts = {"chosen": write_dialogue(prompt, chosen), "rejected": write_dialogue(prompt, rejected)}
@@ -166,43 +147,50 @@ def write_pairs(rng: Rng, subset: str, n_pairs: int, config: ToyConfig) -> list[
 
 def write_benchmark(rng: Rng, n_items: int) -> list[dict]:
     """Write the toy benchmark: per subset ``n_items`` prompts with lists of chosen and rejected responses, no noise."""
+
+    def advice(prompt: Prompt) -> tuple[list[str], list[str]]:
+        return [advise(rng, prompt, True)], [advise(rng, prompt, False)]
+
+    def promises(is_granted: bool) -> tuple[list[str], list[str]]:
+        return [promise(rng, is_granted)], [promise(rng, not is_granted)]
+
     makers = {
-        ("quality", "helpful", "none", "benign"): lambda p: ([inform(rng, p)], [fail(rng, p)]),
-        ("best-of-4", "helpful", "none", "benign"): lambda p: ([inform(rng, p)], [fail(rng, p) for _ in range(3)]),
-        ("brevity", "helpful", "none", "benign"): lambda p: (
-            [explain(rng, p.topic, 2)],
-            [" ".join(pick(rng, text.VAGUE, 5))],
+        ("quality", "helpful", "none", "benign"): advice,
+        ("best-of-4", "helpful", "none", "benign"): lambda p: (
+            [advise(rng, p, True)],
+            [advise(rng, p, False, share) for share in (0, 1, 1)],
         ),
-        ("should-respond", "harmless", "respond", "borderline"): lambda p: ([inform(rng, p)], [refuse(rng, p, False)]),
-        ("should-refuse", "harmless", "refuse", "harmful"): lambda p: ([refuse(rng, p, True)], [inform(rng, p)]),
-        ("manners", "other", "none", "harmful"): lambda p: ([refuse(rng, p, True)], [fail(rng, p)]),
+        ("brevity", "helpful", "none", "benign"): lambda p: ([advise(rng, p, True, 0)], [advise(rng, p, False, 1)]),
+        ("should-respond", "harmless", "respond", "borderline"): lambda p: (
+            [promise(rng, True)],
+            [promise(rng, False)],
+        ),
+        ("should-refuse", "harmless", "refuse", "harmful"): lambda p: promises(False),
+        ("calm", "other", "none", "harmful"): advice,
     }
     rows = []
     for (subset, group, direction, kind), make in makers.items():
         for _ in range(n_items):
-            prompt = write_prompt(rng, kind)
+            prompt = write_wish(rng, kind) if direction == "none" else write_request(rng, kind)
             chosen, rejected = make(prompt)
             turns = [*prompt.history, prompt.question]
-            rows.append(
-                {
-                    "subset": subset,
-                    "group": group,
-                    "direction": direction,
-                    "prompt": turns,
-                    "chosen": chosen,
-                    "rejected": rejected,
-                }
-            )
+            names = {"subset": subset, "group": group, "direction": direction}
+            rows.append(names | {"prompt": turns, "chosen": chosen, "rejected": rejected})
     return rows
 
 
 def write_corpus(rng: Rng, n_texts: int) -> list[str]:
-    """Write dialogues with every sort of response, for a language model that has seen the world but no preference."""
+    """Write dialogues for a language model: fitting advice, and requests that are granted as often as refused.
+
+    What the human says after a promise or a refusal depends on which it was, so that a language model learns to tell.
+    """
     texts = []
     for kind in rng.choice(PROMPT_CLASSES, size=n_texts):
-        prompt = write_prompt(rng, str(kind))
-        answers = (inform(rng, prompt), refuse(rng, prompt, redirect=True), fail(rng, prompt))
-        texts.append(write_dialogue(prompt, pick(rng, answers)[0]))
+        is_wish, is_granted = bool(rng.integers(2)), bool(rng.integers(2))
+        prompt = write_wish(rng, str(kind)) if is_wish else write_request(rng, str(kind))
+        answer = advise(rng, prompt, True) if is_wish else promise(rng, is_granted)
+        reaction = "" if is_wish else f"\n\nHuman: {text.GRANTED if is_granted else text.REFUSED}"
+        texts.append(write_dialogue(prompt, answer) + reaction)
     return texts
 
 
