@@ -12,7 +12,7 @@ from test_display import HOSTILE
 from test_explorer import planted, removed
 
 from tension_utils.show.choices import NO_SCRIPTS, Choices, choices_html, embedded
-from tension_utils.show.explorer import removal_choices, removal_effects, removal_table, world_table
+from tension_utils.show.explorer import removal_choices, removal_effects, removal_table
 from tension_utils.statistics import Bootstrap
 
 STATE = {"name": "n", "unit": "u", "color": "#0072B2", "set": [-1.0, -2.0, 0.5], "seeds": [-1.0], "random": [0.0, 0.0]}
@@ -74,7 +74,7 @@ def test_hostile_text_is_text(text):
     page = choices_html(small(text), pd.DataFrame({text: [text, "b"], "n": [1, 2]}), text, text)
     reader = Reader(page)
     assert reader.tags <= {
-        *("div", "style", "p", "noscript", "details", "summary", "script"),
+        *("div", "style", "p", "details", "summary", "script"),
         *("table", "caption", "thead", "tbody", "tr", "th", "td", "span"),
     }
     assert reader.attributes <= {"class", "style", "type", "border", "data-label"}

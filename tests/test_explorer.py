@@ -153,9 +153,10 @@ def test_lists_leave_out_what_is_the_same_everywhere(choices):
 
 
 def test_the_first_state_is_the_one_asked_for(choices):
-    assert choices.states[choices.start]["say"].startswith(
-        "The helpful model without its top 10\xa0% by rms_change"
-    ) and "on the helpful test" in choices.states[choices.start]["say"]
+    assert (
+        choices.states[choices.start]["say"].startswith("The helpful model without its top 10\xa0% by rms_change")
+        and "on the helpful test" in choices.states[choices.start]["say"]
+    )
 
 
 def test_numbers_of_the_drawing_are_those_of_the_table(effects, choices):

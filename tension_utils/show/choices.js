@@ -61,7 +61,7 @@
   var DRAWINGS = {
     /* random: changes without each random set; set: change, low, high; seeds: changes of single seeds. */
     removal: function (state, data, width) {
-      var height = 206, base = 120, top = 30, side = 16;
+      var height = 206, base = 120, top = 30, side = 28;
       var ends = limits(state.random.concat(state.set, state.seeds));
       var x = function (value) { return side + (value - ends[0]) / (ends[1] - ends[0]) * (width - 2 * side); };
       var svg = canvas(width, height, "Dots: random sets. Line with a band: the chosen set. The sentence below has the numbers.");
@@ -150,7 +150,7 @@
       picture.replaceChildren(DRAWINGS[data.drawing](state, data, width));
     }
 
-    root.querySelector(".live").append(form, picture, words);
+    root.querySelector(".live").replaceChildren(form, picture, words);
     settle(-1);
     var drawn = picture.clientWidth;
     new ResizeObserver(function () {

@@ -86,8 +86,8 @@ def choices_html(choices: Choices, table: pd.DataFrame, caption: str, key: str =
     rows = table_html(texts, f"{caption} (all rows: {common})" if common else caption)
     style, script = ((files("tension_utils.show") / f"choices.{end}").read_text("utf-8") for end in ("css", "js"))
     return (
-        f'<div class="{ROOT_CLASS} choices"><style>{style}</style><div class="live"></div>'
-        f'<p class="key">{html.escape(key)}</p><noscript><p>{NO_SCRIPTS}</p></noscript>'
+        f'<div class="{ROOT_CLASS} choices"><style>{style}</style><div class="live"><p>{NO_SCRIPTS}</p></div>'
+        f'<p class="key">{html.escape(key)}</p>'
         f"<details><summary>The same in numbers</summary><div>{rows}</div></details>"
         f'<script type="application/json">{embedded(choices.payload)}</script><script>{script}</script></div>'
     )
