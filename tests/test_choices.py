@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Browser, Page
 from test_ablation_tables import evaluation_of
 from test_display import HOSTILE
-from test_explorer import planted, removed
+from test_explorer import committed_claims, planted, removed
 
 from tension_utils.show.choices import NO_SCRIPTS, Choices, choices_html, embedded
-from tension_utils.show.explorer import removal_choices, removal_effects, removal_table
+from tension_utils.show.explorer import removal_choices, removal_effects, removal_table, world_table
 from tension_utils.statistics import Bootstrap
 
 STATE = {"name": "n", "unit": "u", "color": "#0072B2", "set": [-1.0, -2.0, 0.5], "seeds": [-1.0], "random": [0.0, 0.0]}
@@ -71,7 +71,7 @@ def test_choices_that_do_not_fit_are_refused(changes, message):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_text(text):
-    page = choices_html(small(text), pd.DataFrame({text: [text, "b"], "n": [1, 2]}), text, text)
+    page = choices_html(small(text), pd.DataFrame({text: [text, "b", "c"], "n": [1, 2, 3]}), text, text)
     reader = Reader(page)
     assert reader.tags <= {
         *("div", "style", "p", "details", "summary", "script"),
@@ -81,6 +81,11 @@ def test_hostile_text_is_text(text):
     assert 'class="tension mathjax_ignore tex2jax_ignore choices"' in page
     (data,) = [script for script in reader.scripts if script.startswith("{")]
     assert json.loads(data)["controls"][0]["options"] == [text, "b"] and not set("<>&") & set(data)
+
+
+def test_a_table_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="expected a row per state, 3; the table has 2"):
+        choices_html(small(), pd.DataFrame({"a": [1, 2]}), "x")
 
 
 def test_numbers_that_are_none_are_refused():
@@ -97,8 +102,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluation = evaluation_of()
     effects = removal_effects(removed(evaluation), evaluation, Bootstrap(50))
     parts = [choices_html(removal_choices(effects, "rms_change", 0.1), removal_table(effects), "Effects", "key")]
-    parts += [choices_html(planted(), pd.DataFrame({"a": [1, 2]}), "Worlds", "key")]
-    parts += [choices_html(small(text), pd.DataFrame({"a": [1, 2]}), "x") for text in HOSTILE]
+    parts += [choices_html(planted(), world_table(committed_claims()), "Worlds", "key")]
+    parts += [
+        choices_html(small(text), pd.DataFrame({"a": [1, 2, 3], text: [text] * 3}), text, text) for text in HOSTILE
+    ]
     path = tmp_path_factory.mktemp("page") / "page.html"
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>x</title>'
     head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -215,6 +222,18 @@ def test_marks_stand_at_the_numbers(opened: Page):
     assert sorted(marks["seeds"]) == pytest.approx(sorted(map(place, state["seeds"])), abs=0.01)
 
 
+def test_the_table_shows_what_is_one_choice_away(opened: Page):
+    opened.locator("summary").first.click()
+    table = opened.locator(".choices").first.locator("table")
+    before = table.locator("tr:visible").count()
+    cells = table.locator("tr[aria-current=true] td").all_inner_texts()
+    assert cells[:4] == ["helpful", "top by rms_change, 10\xa0%, set to zero", "helpful", "accuracy"]
+    # Two more models, another score, another share, another kind of removal, two tests and a metric; below the head.
+    assert before == 1 + 1 + 2 + 1 + 1 + 1 + 2 + 1
+    opened.get_by_label("Measured by").first.select_option(label="margin")
+    assert table.locator("tr[aria-current=true] td").nth(3).inner_text() == "margin"
+
+
 def test_nothing_scrolls_sideways_on_a_phone_and_the_drawing_follows_the_width(opened: Page):
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert opened.evaluate(overflow) <= 0
@@ -229,7 +248,7 @@ def test_hostile_labels_are_shown_as_text(opened: Page):
     for number, text in zip(range(n - len(HOSTILE), n), HOSTILE, strict=True):
         words = opened.locator(".choices").nth(number).locator("[aria-live]").evaluate("node => node.textContent")
         assert words == f"{text} 0"
-    assert opened.locator(".choices :is(img, b, a)").count() == 0
+    assert opened.locator(".choices :is(img, b, a, em, strong, script:not([type]) script)").count() == 0
 
 
 def test_without_scripts_the_table_is_there(browser: Browser, page_file: Path):

@@ -219,9 +219,14 @@ def counts(**columns: object) -> pd.DataFrame:
     return pd.concat([table, table.assign(is_primary=False, metric="accuracy", n_supported=25)], ignore_index=True)
 
 
+def committed_claims() -> pd.DataFrame:
+    """Counts of the committed worlds."""
+    return read_study(ROOT / "results" / "planted")[0]["claims"]
+
+
 def planted() -> Choices:
     """The choices of the committed worlds."""
-    return world_choices(read_study(ROOT / "results" / "planted")[0]["claims"])
+    return world_choices(committed_claims())
 
 
 def test_worlds_by_hand():
@@ -262,9 +267,13 @@ def test_a_further_column_of_the_worlds_becomes_a_list():
 
 
 def test_bars_are_the_counts_of_the_committed_worlds():
-    claims = read_study(ROOT / "results" / "planted")[0]["claims"]
+    claims = committed_claims()
     dial, table, deciding = planted(), world_table(claims), claims[claims.is_primary]
     assert len(dial.states) == len(table) == len(deciding)
+    for (_, row), state, labels in zip(table.iterrows(), dial.states, dial.labels.to_dict("records"), strict=True):
+        assert labels["Kind of world"].startswith(row.scenario) and row.test == labels["Test"]
+        bar = dial.shared["bars"][state["bars"]][state["marked"]]
+        assert bar[0] == row.scenario and bar[1] == pytest.approx(row.rate, rel=1e-4) and bar[5] == row.is_true
     assert sum(bar[1] * bar[4] for bars in dial.shared["bars"] for bar in bars) == pytest.approx(
         deciding.n_supported.sum(), rel=1e-4
     )

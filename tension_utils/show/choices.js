@@ -81,7 +81,7 @@
     },
     /* data.bars[state.bars]: name, share, low, high, what it is a share of, whether the claim is true there. */
     worlds: function (state, data, width) {
-      var bars = data.bars[state.bars], label = width < 500 ? 104 : 150, value = 104, y = 0;
+      var bars = data.bars[state.bars], label = width < 500 ? 116 : 150, value = 96, y = 0;
       var most = Math.max.apply(null, data.bars.map(function (each) { return each.length; }));
       var svg = canvas(width, 26 * most + 2 * 30, "A bar per kind of world: how often the test says supported. The table below has the numbers.");
       var x = function (share) { return label + share * (width - label - value); };
@@ -109,12 +109,13 @@
     var data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
     var form = make("div", { class: "lists" }), picture = make("div", { class: "picture" });
     var words = make("div", { class: "words" }), unseen = make("p", { "aria-hidden": "true" }), said = make("p", { "aria-live": "polite" });
-    var at = data.states[data.start].at.slice(), state;
+    var at = data.states[data.start].at.slice(), state, rows = root.querySelectorAll("tbody tr");
     unseen.textContent = data.states.reduce(function (longest, each) { return each.say.length > longest.length ? each.say : longest; }, "");
     words.append(unseen, said);
     var lists = data.controls.map(function (control, index) {
       var list = make("select", { id: "choice-" + root.dataset.number + "-" + index });
-      var box = make("div", { class: control.options.some(function (name) { return name.length > 50; }) ? "wide" : "" });
+      var longest = Math.max.apply(null, control.options.map(function (name) { return name.length; }));
+      var box = make("div", { class: longest > 50 ? "wide" : longest > 14 ? "long" : "" });
       box.append(make("label", { for: list.id }, control.name), list);
       form.append(box);
       list.addEventListener("change", function () { at[index] = Number(list.value); settle(index); });
@@ -142,6 +143,11 @@
       });
       state = fitting(at.length)[0];
       said.textContent = state.say;
+      data.states.forEach(function (each, index) {
+        var others = each.at.filter(function (option, list) { return option !== at[list]; }).length;
+        rows[index].hidden = others > 1;
+        rows[index].setAttribute("aria-current", others === 0);
+      });
       draw();
     }
 
@@ -150,6 +156,7 @@
       picture.replaceChildren(DRAWINGS[data.drawing](state, data, width));
     }
 
+    root.querySelector("summary").textContent = "In numbers, with what one other choice would show";
     root.querySelector(".live").replaceChildren(form, picture, words);
     settle(-1);
     var drawn = picture.clientWidth;

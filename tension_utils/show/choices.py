@@ -76,19 +76,26 @@ def embedded(value: object) -> str:
 def choices_html(choices: Choices, table: pd.DataFrame, caption: str, key: str = "") -> str:
     """Return lists, drawing and sentence, and below them a folded table of the same numbers.
 
+    The table shows the chosen state and those that one other choice leads to; without scripts, all.
+
     Args:
         choices: the states.
-        table: of the same numbers; how they are written is told by the names of its columns.
+        table: of the same numbers, a row per state; how they are written is told by the names of its columns.
         caption: of the table, plain text.
         key: what the marks of the drawing stand for, plain text.
+
+    Raises:
+        ValueError: the table has not as many rows as there are states.
     """
+    if len(table) != len(choices.states):
+        raise ValueError(f"expected a row per state, {len(choices.states)}; the table has {len(table)}")
     texts, common = without_constants(formatted_table(table))
     rows = table_html(texts, f"{caption} (all rows: {common})" if common else caption)
     style, script = ((files("tension_utils.show") / f"choices.{end}").read_text("utf-8") for end in ("css", "js"))
     return (
         f'<div class="{ROOT_CLASS} choices"><style>{style}</style><div class="live"><p>{NO_SCRIPTS}</p></div>'
         f'<p class="key">{html.escape(key)}</p>'
-        f"<details><summary>The same in numbers</summary><div>{rows}</div></details>"
+        f"<details><summary>All in numbers</summary><div>{rows}</div></details>"
         f'<script type="application/json">{embedded(choices.payload)}</script><script>{script}</script></div>'
     )
 

@@ -204,12 +204,11 @@ def _equals(p: str) -> str:
 
 
 def removal_table(effects: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers of `removal_effects` as a page shows them, in the order of the lists."""
+    """Return the numbers of `removal_effects` as a page shows them, a row per state of `removal_choices`."""
     table = _in_order(effects)
-    table["neurons"] = [set_words(row) for row in table.itertuples()]
-    table["activations"] = [done_words(row) for row in table.itertuples()]
+    table["removed"] = [f"{set_words(row)}, {percent(row.fraction)}, {done_words(row)}" for row in table.itertuples()]
     table = table.assign(test=table.test.map(TESTS), random_sets=table.control_kind.map(MATCHED_BY))
-    columns = ["objective", "neurons", "fraction", "activations", "random_sets", "test", "metric"]
+    columns = ["objective", "removed", "random_sets", "test", "metric"]
     for name in ("change", "control", "effect"):
         columns += [column for column in table if column == name or column.startswith(f"{name}_")]
     columns.remove("control_kind")
@@ -222,18 +221,18 @@ def world_choices(claims: pd.DataFrame) -> Choices:
     Args:
         claims: of `planted.rates.read_study`; columns that it may have besides are further lists to choose from.
     """
-    claims, keys = world_rates(claims), [*ENDPOINT, *DESIGN]
-    further = [name for name in claims if name not in {*keys, *WORLD_COLUMNS}]
+    claims, keys, further = world_rates(claims), [*ENDPOINT, *DESIGN], further_columns(claims)
     pooled = error_rates(claims).set_index(keys)
     states, bars, labels = [], [], []
     for key, rows in claims.groupby([*keys, *further], sort=False):
-        rows, first = rows.sort_values("is_true", ascending=False, kind="stable"), rows.iloc[0]
         bars.append([_bar(row) for row in rows.itertuples()])
         for marked, row in enumerate(rows.itertuples()):
             say = world_sentence(row, pooled.loc[key[: len(keys)]])
             states.append({"say": say, "bars": len(bars) - 1, "marked": marked})
             kind = f"{row.scenario} (claim {'true' if row.is_true else 'false'})"
-            labels.append(_test_labels(first) | {name: str(row_value(row, name)) for name in further} | {WORLD: kind})
+            labels.append(
+                _test_labels(rows.iloc[0]) | {name: str(rows[name].iloc[0]) for name in further} | {WORLD: kind}
+            )
     return Choices("worlds", pd.DataFrame(labels), states, {"bars": bars})
 
 
@@ -242,9 +241,9 @@ WORLD = "Kind of world"
 WORLD_COLUMNS = ("scenario", "is_true", "n_worlds", "value", *COUNTED, "supported", "ci_low", "ci_high")
 
 
-def row_value(row: Mapping, name: str) -> object:
-    """Return a column of a row that has no fixed name."""
-    return getattr(row, name)
+def further_columns(claims: pd.DataFrame) -> list[str]:
+    """Return the columns that tell worlds apart besides those of every study."""
+    return [name for name in claims if name not in {*ENDPOINT, *DESIGN, *WORLD_COLUMNS}]
 
 
 def _test_labels(row: pd.Series) -> dict[str, str]:
@@ -266,8 +265,8 @@ def world_rates(claims: pd.DataFrame) -> pd.DataFrame:
     claims = claims[claims.is_primary]
     low, high = np.transpose([wilson_interval(row.n_supported, row.n_worlds) for row in claims.itertuples()])
     rates = claims.assign(supported=claims.n_supported / claims.n_worlds, ci_low=low, ci_high=high)
-    order = ["claim", "way", *ENDPOINT[3:], *DESIGN[1:], "n_seeds"]
-    ascending = [name not in ("way", *DESIGN) for name in order]  # large studies first, and control
+    order = ["claim", "way", *ENDPOINT[3:], *DESIGN[1:], "n_seeds", *further_columns(claims), "is_true"]
+    ascending = [name not in ("way", *DESIGN, "is_true") for name in order]  # control, large studies and truth first
     return rates.sort_values(order, ascending=ascending, kind="stable", ignore_index=True)  # kinds stay in order
 
 
@@ -298,11 +297,10 @@ def world_sentence(row: Mapping, pooled: pd.Series) -> str:
 
 
 def world_table(claims: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers of `world_choices` as a page shows them, in the order of the lists."""
+    """Return the numbers of `world_choices` as a page shows them, a row per state."""
     rates = world_rates(claims)
     labels = pd.DataFrame([_test_labels(row) for _, row in rates.iterrows()])
-    further = [name for name in rates if name not in {*ENDPOINT, *DESIGN, *WORLD_COLUMNS}]
     table = labels.drop(columns="Claim").rename(columns=str.lower)
     table.insert(0, "claim", rates.claim)
     numbers = ["scenario", "is_true", "supported", "ci_low", "ci_high", "n_worlds"]
-    return pd.concat([table, rates[[*further, *numbers]].rename(columns={"supported": "rate"})], axis=1)
+    return pd.concat([table, rates[[*further_columns(claims), *numbers]].rename(columns={"supported": "rate"})], axis=1)
