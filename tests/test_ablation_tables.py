@@ -28,7 +28,6 @@ from tension_utils.analysis.transfer import transferability_table
 from tension_utils.artifacts import TABLES
 from tension_utils.conditions import MIXED_SETS
 from tension_utils.config import FAMILIES, OBJECTIVES
-from tension_utils.show.explorer import explorer_effects
 from tension_utils.statistics import Bootstrap, benjamini_hochberg
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
@@ -411,7 +410,6 @@ def test_analyses_compare_removed_sets_with_layer_matched_draws_unless_told_othe
         lambda rows: transferability_after_ablation(rows, evaluation, bootstrap=Bootstrap(20)),
         lambda rows: regression_to_chance(rows, evaluation),
         lambda rows: chance_slopes(rows, evaluation, bootstrap=Bootstrap(20)),
-        lambda rows: explorer_effects(rows, evaluation, bootstrap=Bootstrap(20)),
     )
     for analysis in analyses:
         pd.testing.assert_frame_equal(analysis(everything), analysis(plain))

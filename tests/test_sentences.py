@@ -195,15 +195,20 @@ def test_a_plant_in_words() -> None:
 
 
 def test_what_can_be_explored_in_words() -> None:
-    effects = pd.DataFrame(
-        {"effect": [0.1, 0.1, np.nan], "ci_low": [0.05, -0.1, np.nan], "ci_high": [0.2, 0.2, np.nan]}
+    effects = pd.DataFrame({"p_value": [0.001, 0.04, 0.5], "q_value": [0.003, 0.06, 0.5], "n_items": 250, "n_seeds": 3})
+    assert sentences.explorer_answer(effects) == (
+        "yes, 1 of 3 effects that one can choose here stand out among random sets when corrected for choosing (q at "
+        "most 0.05); 2 have p at most 0.05, and about 0 would by chance (n = 250, 3 seeds)"
     )
+    nothing = sentences.explorer_answer(effects.assign(q_value=0.5))
+    assert nothing.startswith("too few items or seeds to tell: none of 3 effects")
+    assert sentences.explorer_answer(None).startswith("not run")
+
+
+def test_pairs_on_which_models_part_in_words() -> None:
     preferred = [pd.Series(["A", "B"]), pd.Series(["A", "A"])]
-    assert sentences.explorer_answer(effects, preferred) == (
-        "in 1 of 2 settings and tests the effect beyond random sets has an interval without 0; one in twenty would by "
-        "chance; the 2 models disagree on 1 of 2 example pairs"
-    )
-    assert sentences.explorer_answer(None, []) == "no ablation was found"
+    assert sentences.own_pair_answer(preferred) == "the 2 models disagree on 1 of 2 example pairs"
+    assert sentences.own_pair_answer([]).startswith("not run")
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,20 @@ INPUTS = {
         *("*/*/*/neuron_scores.safetensors", "*/*/*/score_views/text-*.safetensors"),
     ),
     "05c_dial": ("*/*/*/evaluation.parquet", "*/*/*/interpolation.parquet", "*/*/*/ablation.parquet"),
-    "08_explorer": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
+    "08_explorer": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet"),
     "09_ledger": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
     "10_runs": (),
+    "c1_own_pair": (),
 }
 # What these read besides, below the project's folder.
-FURTHER = {"09_ledger": ("results/**/*",), "10_runs": ("results/**/manifest.json", "executed/*.ipynb")}
+FURTHER = {
+    "08_explorer": ("results/planted/*",),
+    "09_ledger": ("results/**/*",),
+    "10_runs": ("results/**/manifest.json", "executed/*.ipynb"),
+}
 WEIGHTS = {
     "04b_masked_training": ("toy-world/base_model/*.safetensors", "*/matched-without-*/*/reward_model/*.safetensors"),
-    "08_explorer": tuple(f"*/{name}/seed0/reward_model/*.safetensors" for name in OBJECTIVES),
+    "c1_own_pair": tuple(f"*/{name}/seed0/reward_model/*.safetensors" for name in OBJECTIVES),
 }
 RESULTS = ("results/*/*",)
 LIMIT = 40_000_000  # bytes of inputs; above it a chapter comes without them

@@ -27,9 +27,12 @@ CHAPTERS = {
     "05_overlap": ("overlap", (OWN_SCORES, *DETAILS), True),
     "05b_part": ("part", ("evaluation.parquet", OWN_SCORES, *TEXTS, "depth.parquet"), True),
     "05c_dial": ("dial", ("evaluation.parquet",), True),
+    "08_explorer": ("explorer", ("evaluation.parquet", "ablation.parquet"), False),
 }
 # Arms that a chapter shows besides `OBJECTIVES`.
-FURTHER_ARMS = dict.fromkeys(("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial"), (MATCHED_ARM,))
+FURTHER_ARMS = dict.fromkeys(
+    ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer"), (MATCHED_ARM,)
+)
 # Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
 MIXED_FILES = {"05b_part": ("gradients.parquet",)}
 PAIR_FILES = {"05b_part": ("weight_changes.parquet",), "05c_dial": ("interpolation.parquet",)}

@@ -1,7 +1,5 @@
 """What a chapter found, in one sentence made from its tables: the answers below the questions."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points, seeds_text
@@ -241,20 +239,30 @@ def part_answer(signs: pd.DataFrame, gradients: pd.DataFrame, depths: pd.DataFra
     return "; ".join(parts)
 
 
-def explorer_answer(effects: pd.DataFrame | None, preferred: Sequence[pd.Series]) -> str:
-    """Say how many effects stand apart from random sets, and on how many pairs the models disagree.
+def explorer_answer(effects: pd.DataFrame | None) -> str:
+    """Say whether any set that one can choose stands out among random ones, corrected for choosing among all.
 
     Args:
-        effects: of `explorer_effects`, or None where nothing was ablated.
-        preferred: per example pair, the response that each model prefers.
+        effects: of `removal_effects`, or None where nothing was removed.
     """
-    parts = ["no ablation was found"]
-    if effects is not None:
-        own = effects[effects.effect.notna()]
-        apart = int(((own.ci_low > 0) | (own.ci_high < 0)).sum())
-        parts = [f"in {apart} of {len(own)} settings and tests the effect beyond random sets has an interval without 0"]
-        parts += ["one in twenty would by chance"]
-    if preferred:
-        split = sum(names.nunique() > 1 for names in preferred)
-        parts += [f"the {len(preferred[0])} models disagree on {split} of {len(preferred)} example pairs"]
-    return "; ".join(parts)
+    if effects is None:
+        return "not run: no neuron set was removed beside random ones"
+    n, apart = len(effects), int((effects.q_value <= LEVEL).sum())
+    word = f"yes, {apart}" if apart else "too few items or seeds to tell: none"
+    return (
+        f"{word} of {n} effects that one can choose here stand out among random sets when corrected for choosing "
+        f"(q at most {LEVEL:g}); {int((effects.p_value <= LEVEL).sum())} have p at most {LEVEL:g}, and about "
+        f"{LEVEL * n:.0f} would by chance (n = {effects.n_items.max():,}, {seeds_text(effects.n_seeds.max())})"
+    )
+
+
+def own_pair_answer(preferred: list[pd.Series]) -> str:
+    """Say on how many pairs the models disagree.
+
+    Args:
+        preferred: per pair, the response that each model prefers.
+    """
+    if not preferred:
+        return "not run: the weights of these reward models are not here"
+    split = sum(names.nunique() > 1 for names in preferred)
+    return f"the {len(preferred[0])} models disagree on {split} of {len(preferred)} example pairs"
