@@ -27,6 +27,9 @@ CHAPTERS = {
     "05_overlap": ("overlap", (OWN_SCORES, *DETAILS), True),
     "05b_part": ("part", ("evaluation.parquet", OWN_SCORES, *TEXTS, "depth.parquet"), True),
     "05c_dial": ("dial", ("evaluation.parquet",), True),
+    "b1_calibration": ("calibration", ("evaluation.parquet",), True),
+    "b2_length_style_template": ("length_style_template", ("evaluation.parquet",), True),
+    "b3_transferability": ("transferability", ("evaluation.parquet",), True),
 }
 # Arms that a chapter shows besides `OBJECTIVES`.
 FURTHER_ARMS = dict.fromkeys(("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial"), (MATCHED_ARM,))
