@@ -136,7 +136,8 @@ def test_the_cost_of_mixing_in_words() -> None:
     ("low", "high", "word"), [(0.51, 0.6, "yes"), (0.45, 0.52, "no"), (0.3, 0.49, "no"), (0.4, 0.6, "too few items")]
 )
 def test_conflicting_pairs_in_words(low: float, high: float, word: str) -> None:
-    both = {"test": BOTH_TESTS, "share_with_own": 0.5, "ci_low": low, "ci_high": high, "n_items": 1500, "n_seeds": 1}
+    both = {"test": BOTH_TESTS, "share_with_own": 0.5, "ci_low": low, "ci_high": high, "chance": 0.5}
+    both |= {"n_items": 1500, "n_seeds": 1}
     rows = [
         both,
         both | {"test": "helpful", "share_with_own": 0.25},
@@ -156,19 +157,19 @@ def test_calibration_length_and_transferability_in_words() -> None:
     row = {"objective": "helpful", "group": "helpful", "n_items": 1500, "n_seeds": 3, "overconfidence": 0.05}
     row |= {f"overconfidence{end}": value for end, value in bounds.items()}
     assert sentences.calibration_answer(pd.DataFrame([row])) == (
-        "Predicted minus actual accuracy. helpful: yes, +5.0 points [+2.0, +8.0], n = 1,500, 3 seeds."
+        "Predicted minus actual accuracy. helpful on helpful tests: yes, +5.0 points [+2.0, +8.0], n = 1,500, 3 seeds."
     )
     row |= {"length_bias": -0.3, "ci_low": -0.4, "ci_high": -0.2, "n_longer": 1000, "n_shorter": 500}
     text = sentences.length_answer(pd.DataFrame([row, row | {"length_bias": np.nan, "objective": "harmless"}]))
     assert text.endswith("helpful on helpful tests: no, -30.0 points [-40.0, -20.0], n = 1,000 and 500, 3 seeds."), (
         "and nothing where a group lacks a part"
     )
-    row |= {"pairings": "all", "transferability": 0.9, "excess_transferability": 0.05, "n_pairings": 27}
+    row |= {"pairings": "all", "transferability": 0.9, "excess_transferability": 0.05}
     row |= {"excess_transferability_ci_low": -0.02, "excess_transferability_ci_high": 0.12}
     text = sentences.transferability_answer(pd.DataFrame([row, row | {"pairings": "same seed"}]))
     assert text == (
         "helpful tests: too few items or seeds to tell, it keeps 90.0 %, beyond chance +5.0 points [-2.0, +12.0] "
-        "(n = 1,500, 27 pairings)."
+        "(n = 1,500, 3 seeds)."
     )
 
 

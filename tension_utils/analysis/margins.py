@@ -229,6 +229,8 @@ def shift_table(
     return pd.concat(tables).sort_values([*keys, "version"], ignore_index=True)
 
 
+SIDES = ("model", "test", "share_with_own", "ci_low", "ci_high", "chance", "n_items", "n_seeds")
+
 AVERAGE = "both single models, averaged"
 
 BOTH_TESTS = "both, weighing the same"
@@ -277,7 +279,7 @@ def conflict_sides(conflicts: pd.DataFrame, bootstrap: Bootstrap | None = None) 
         conflicts: rows of `conflicting_margins`.
 
     Returns:
-        model, test (each, then `BOTH_TESTS`), share_with_own, ci_low, ci_high, chance (0.5), n_items, n_seeds.
+        `SIDES`: test is each of the two, then `BOTH_TESTS`; chance is 0.5.
     """
     records, bootstrap = [], bootstrap or Bootstrap()
     for model, rows in conflicts.groupby("model", sort=False):
@@ -290,7 +292,8 @@ def conflict_sides(conflicts: pd.DataFrame, bootstrap: Bootstrap | None = None) 
             record = {"model": model, "test": test, "share_with_own": share, "ci_low": low, "ci_high": high}
             sizes = {"n_items": count_distinct(part, ITEM_COLUMNS), "n_seeds": count_distinct(part, MODEL_COLUMNS)}
             records.append(record | {"chance": 0.5} | sizes)
-    return pd.DataFrame(records)
+    table, order = pd.DataFrame(records, columns=SIDES), [*SINGLE_OBJECTIVES, BOTH_TESTS]
+    return table.sort_values("test", key=lambda tests: tests.map(order.index), kind="stable", ignore_index=True)
 
 
 def accuracy_gaps(

@@ -408,7 +408,7 @@ def conflict_margins(conflicts: pd.DataFrame, sides: pd.DataFrame) -> list[Axes]
     """
     require_rows(conflicts, ["model", "test", "margin"])
     require_rows(sides, ["model", "test", "share_with_own"], ["model", "test"])
-    models, tests = list(dict.fromkeys(conflicts.model)), list(dict.fromkeys(conflicts.test))
+    models, tests = list(dict.fromkeys(conflicts.model)), ordered_objectives(conflicts.test)
     shares = sides.set_index(["model", "test"]).share_with_own
     figure, axes = plt.subplots(
         1, len(tests), figsize=(9.0, 1.5 + 0.55 * len(models)), sharex=True, sharey=True, squeeze=False
@@ -422,7 +422,7 @@ def conflict_margins(conflicts: pd.DataFrame, sides: pd.DataFrame) -> list[Axes]
                 ax.hlines(y, margin.quantile(low), margin.quantile(high), color=color, linewidth=width)
             ax.plot(margin.median(), y, marker="o", markersize=8, color=color, markeredgecolor="white", zorder=3)
             words = f"{100 * shares[model, test]:.0f} %"
-            ax.text(1.02, y, words, transform=ax.get_yaxis_transform(), va="center", color=color)
+            ax.text(1.02, y, words, transform=ax.get_yaxis_transform(), va="center")
         ax.set_title(f"{test} test", size=11)
         ax.text(1.02, -0.62, "with own", transform=ax.get_yaxis_transform(), va="center", size=8.5, color=CONTROL_COLOR)
         ax.set(ylim=(len(models) - 0.5, -0.9))

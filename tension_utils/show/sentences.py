@@ -128,14 +128,15 @@ def conflict_answer(sides: pd.DataFrame) -> str:
 
 
 def calibration_answer(errors: pd.DataFrame) -> str:
-    """Say of every objective whether its models are surer than they are right; of `margins.calibration_errors`."""
+    """Say whether models are surer than they are right; of `margins.calibration_errors` by objective and group."""
     parts = []
     for row in errors.itertuples():
         low, high = row.overconfidence_ci_low, row.overconfidence_ci_high
-        number = f"{100 * row.overconfidence:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-        parts.append(
-            f"{row.objective}: {answer_word(low, high)}, {number}, n = {row.n_items:,}, {seeds_text(row.n_seeds)}"
+        found = (
+            f"{answer_word(low, high)}, {100 * row.overconfidence:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
         )
+        sizes = f"n = {row.n_items:,}, {seeds_text(row.n_seeds)}"
+        parts.append(f"{row.objective} on {row.group} tests: {found}, {sizes}")
     return f"Predicted minus actual accuracy. {'. '.join(parts)}."
 
 
@@ -156,7 +157,7 @@ def transferability_answer(kept: pd.DataFrame) -> str:
         low, high = row.excess_transferability_ci_low, row.excess_transferability_ci_high
         number = f"{100 * row.excess_transferability:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
         found = f"{answer_word(low, high)}, it keeps {percent(row.transferability)}, beyond chance {number}"
-        parts.append(f"{row.group} tests: {found} (n = {row.n_items:,}, {row.n_pairings} pairings)")
+        parts.append(f"{row.group} tests: {found} (n = {row.n_items:,}, {seeds_text(row.n_seeds)})")
     return f"{'. '.join(parts)}."
 
 
