@@ -222,15 +222,16 @@ def level_dots(table: pd.DataFrame, levels: Sequence[str]) -> list[Axes]:
             found = part[part.level == level].jaccard
             color = OTHER_COLORS[0] if y == 0 else CONTROL_COLOR
             if found.empty:
-                ax.text(0.03, y, "not run", va="center", size=9, style="italic", color=CONTROL_COLOR)
+                ax.text(0.12, y, "not run", va="center", size=9, style="italic", color=CONTROL_COLOR)
                 continue
             ax.plot(found, np.full(len(found), y), marker="o", markersize=4, alpha=0.6, linestyle="", color=color)
             edge = {"marker": MARKERS[min(y, 1)], "markersize": 10, "markeredgecolor": "black", "linestyle": ""}
             ax.plot(found.mean(), y, color=color, zorder=3, **edge)
-            ax.text(found.max() + 0.03, y, f"{found.mean():.2f}", va="center", size=9.5)
+            ax.text(found.max() + 0.05, y, f"{found.mean():.2f}", va="center", size=9.5)
         ax.axvline(part.jaccard_chance_by_layer.mean(), color=CONTROL_COLOR, linestyle=":")
-        ax.set(xlabel="Jaccard overlap", xlim=(0, 1.08), ylim=(len(levels) - 0.5, -0.5))
+        ax.set(xlabel="Jaccard overlap", xlim=(0, 1.2), ylim=(len(levels) - 0.5, -0.5))
         ax.set_title(f"sets by {kind}", size=11)
+        ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
         ax.grid(visible=False, axis="y")
     axes[0, 0].set_yticks(range(len(levels)), [textwrap.fill(level, 24) for level in levels])
     figure.legend(handles=[control_handle("chance, same layer counts")], loc="outside lower center")
