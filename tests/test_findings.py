@@ -30,11 +30,15 @@ def test_every_sentence_follows_from_the_stored_results(study: Study, chapter: s
 
 
 class Changed(Study):
-    """The study with every accuracy of the matrix, every finding and every checkpoint at chance."""
+    """The study with every accuracy, finding and checkpoint at chance."""
 
     def __init__(self, study: Study) -> None:
         self.matrix = study.matrix.assign(accuracy=0.5, ci_low=0.4, ci_high=0.6)
         self.ledger = study.ledger.assign(value=0.0, ci_low=-50.0, ci_high=50.0, p_value=0.5)
+        self.sides = study.sides.assign(share_with_own=0.5, ci_low=0.4, ci_high=0.6)
+        self.errors = study.errors.assign(overconfidence_ci_low=-0.1)
+        self.lengths = study.lengths.assign(ci_low=-0.5, ci_high=0.5)
+        self.transfer = study.transfer.assign(excess_transferability_ci_low=-0.1)
         self.kept = study.kept.assign(validation_accuracy=0.5, ci_low=0.4, ci_high=0.6)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tension_utils.analysis.accuracy import evaluated_items, item_counts
 from tension_utils.analysis.findings import WAYS, Finding, judge
+from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
 from tension_utils.analysis.training import kept_checkpoints, pair_counts, training_logs, training_sizes
 from tension_utils.config import MATCHED_ARM, MIXED, Run, list_runs
 from tension_utils.data import TrainingPairs, pair
@@ -123,9 +124,53 @@ def test_the_cost_of_mixing_in_words() -> None:
         "latter's own test +0.0 points [-2.0, +2.0], p = 0.001; n = 500, 3 seeds."
     )
     wide = judge([mixing(MATCHED_ARM, -8, 2)])
-    assert "too few items to tell" in sentences.tension_answer(wide)
+    assert "too few items or seeds to tell" in sentences.tension_answer(wide)
+    doubtful = judge([mixing(MATCHED_ARM, -8, -2)]).assign(verdict="no verdict", reason="its test errs too often")
+    text = sentences.tension_answer(doubtful)
+    assert "pairs: no verdict, too few items or seeds to tell (its test errs too often), mixed minus" in text
     none = judge([mixing(MATCHED_ARM, np.nan, np.nan, reason="nothing was evaluated")])
     assert sentences.tension_answer(none).startswith("not run: needs a mixed")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.51, 0.6, "yes"), (0.45, 0.52, "no"), (0.3, 0.49, "no"), (0.4, 0.6, "too few items")]
+)
+def test_conflicting_pairs_in_words(low: float, high: float, word: str) -> None:
+    both = {"test": BOTH_TESTS, "share_with_own": 0.5, "ci_low": low, "ci_high": high, "chance": 0.5}
+    both |= {"n_items": 1500, "n_seeds": 1}
+    rows = [
+        both,
+        both | {"test": "helpful", "share_with_own": 0.25},
+        both | {"test": "harmless", "share_with_own": 0.75},
+    ]
+    sides = pd.DataFrame([row | {"model": model} for model in (MIXED, AVERAGE) for row in rows])
+    text = sentences.conflict_answer(sides)
+    assert text.startswith(f"mixed model: {word}") and "both single models, averaged: " in text
+    assert (
+        f"50.0 % [{100 * low:.1f} %, {100 * high:.1f} %], n = 1,500, 1 seed (helpful 25.0 %; harmless 75.0 %)" in text
+    )
+    assert sentences.conflict_answer(sides[:0]).startswith("not run: needs a mixed")
+
+
+def test_calibration_length_and_transferability_in_words() -> None:
+    bounds = {"_ci_low": 0.02, "_ci_high": 0.08}
+    row = {"objective": "helpful", "group": "helpful", "n_items": 1500, "n_seeds": 3, "overconfidence": 0.05}
+    row |= {f"overconfidence{end}": value for end, value in bounds.items()}
+    assert sentences.calibration_answer(pd.DataFrame([row])) == (
+        "Predicted minus actual accuracy. helpful on helpful tests: yes, +5.0 points [+2.0, +8.0], n = 1,500, 3 seeds."
+    )
+    row |= {"length_bias": -0.3, "ci_low": -0.4, "ci_high": -0.2, "n_longer": 1000, "n_shorter": 500}
+    text = sentences.length_answer(pd.DataFrame([row, row | {"length_bias": np.nan, "objective": "harmless"}]))
+    assert text.endswith("helpful on helpful tests: no, -30.0 points [-40.0, -20.0], n = 1,000 and 500, 3 seeds."), (
+        "and nothing where a group lacks a part"
+    )
+    row |= {"pairings": "all", "transferability": 0.9, "excess_transferability": 0.05}
+    row |= {"excess_transferability_ci_low": -0.02, "excess_transferability_ci_high": 0.12}
+    text = sentences.transferability_answer(pd.DataFrame([row, row | {"pairings": "same seed"}]))
+    assert text == (
+        "helpful tests: too few items or seeds to tell, it keeps 90.0 %, beyond chance +5.0 points [-2.0, +12.0] "
+        "(n = 1,500, 3 seeds)."
+    )
 
 
 def test_agreement_in_words() -> None:

@@ -28,6 +28,9 @@ CHAPTERS = {
     "05b_part": ("part", ("evaluation.parquet", OWN_SCORES, *TEXTS, "depth.parquet"), True),
     "05c_dial": ("dial", ("evaluation.parquet",), True),
     "08_explorer": ("explorer", ("evaluation.parquet", "ablation.parquet"), False),
+    "b1_calibration": ("calibration", ("evaluation.parquet",), True),
+    "b2_length_style_template": ("length_style_template", ("evaluation.parquet",), True),
+    "b3_transferability": ("transferability", ("evaluation.parquet",), True),
 }
 # Arms that a chapter shows besides `OBJECTIVES`.
 FURTHER_ARMS = dict.fromkeys(

@@ -174,11 +174,6 @@ def overlap_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, sc
     return table
 
 
-def overlap_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `summarize_overlaps` of an overlap table, per pair of objectives and score kind."""
-    return summarize_overlaps(table, ["pair", "score_kind"])
-
-
 def combined_overlap_table(
     runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all"
 ) -> pd.DataFrame:
@@ -364,30 +359,6 @@ def half_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope
             first, second = (top_neurons(half.get(kind, "both", scope), fraction) for half in halves)
             rows.append(run.label | {"score_kind": kind} | compare_sets(first, second))
     return comparison_table(rows, ["base_model", "objective", "seed", "score_kind"])
-
-
-def reference_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
-    """Return the overlap of every pair of objectives beside that of the base model and of other seeds.
-
-    Returns:
-        The columns of `overlap.overlap_summary`; jaccard_base_model, of helpful against harmless alone (NaN for other
-        pairs, for scores without one, and for scopes other than "all", which the base model's scores lack);
-        jaccard_other_seed, the mean over the seed pairs of both objectives (NaN for one seed).
-    """
-    table = overlap_summary(overlap_table(runs, kinds, fraction, scope))
-    bases = base_model_table(runs, kinds, fraction) if scope == "all" else pd.DataFrame()
-    seeds = seed_table(runs, kinds, fraction, scope)
-
-    def base_model(row: pd.Series) -> float:
-        is_there = len(bases) and row.pair == TWO_OBJECTIVES
-        return bases[bases.score_kind == row.score_kind].jaccard.mean() if is_there else np.nan
-
-    def other_seed(row: pd.Series) -> float:
-        part = seeds[(seeds.score_kind == row.score_kind) & seeds.objective.isin(row.pair.split(" / "))]
-        return part.groupby("objective").jaccard.mean().mean()  # both objectives count the same
-
-    levels = {"jaccard_base_model": base_model, "jaccard_other_seed": other_seed}
-    return table.assign(**{name: table.apply(level, axis=1) for name, level in levels.items()})
 
 
 def sham_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:

@@ -4,8 +4,9 @@ import pandas as pd
 
 from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points, seeds_text
 from tension_utils.analysis.findings import LEVEL, POINTS, SMALLEST, WAYS, primary_of
+from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
-from tension_utils.config import MIXED, SINGLE_OBJECTIVES
+from tension_utils.config import MATCHED_ARM, MIXED, SINGLE_OBJECTIVES
 from tension_utils.show.ledger import ARMS, result_of, sentence
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
@@ -63,27 +64,99 @@ VERDICT_WORDS = {
     "supported": "yes",
     "refuted": "no",
     "contradictory": "yes for one objective, the contrary for the other",
-    "undecided": "too few items to tell",
+    "undecided": "too few items or seeds to tell",
 }
+
+
+def verdict_word(row: pd.Series) -> str:
+    """Return a reading's verdict as the answer to its question; see `rates.rated_ledger`."""
+    if row.verdict == "no verdict":
+        return f"no verdict, too few items or seeds to tell ({row.reason})"
+    return VERDICT_WORDS.get(row.verdict, row.verdict)
 
 
 def tension_answer(claim: pd.DataFrame) -> str:
     """Say whether mixing costs accuracy on the single objectives' own tests, for each mixed arm, the deciding first.
 
     Args:
-        claim: rows of `claims.ledger` on claim C1.
+        claim: rows of `rates.rated_ledger` on claim C1.
     """
     own = claim[(claim.quantity == "mixing") & (claim.test == "own")].sort_values(
         "is_primary", ascending=False, kind="stable"
     )
     parts = [
-        f"{ARMS[row.arm]}: {VERDICT_WORDS.get(row.verdict, row.verdict)}, mixed minus single-objective model on the "
-        f"latter's own test {result_of(row)}"
+        f"{ARMS[row.arm]}: {verdict_word(row)}, mixed minus single-objective model on the latter's own test "
+        f"{result_of(row)}"
         for row in own[own.value.notna()].itertuples()
     ]
     return (
         f"{'. '.join(parts)}." if parts else "not run: needs a mixed and both single-objective models on the same items"
     )
+
+
+def answer_word(low: float, high: float) -> str:
+    """Return whether a difference of shares is above zero: yes, no (or less than is worth a name), or not known.
+
+    Args:
+        low: lower end of its 95 % interval.
+        high: upper end.
+
+    >>> answer_word(0.01, 0.2), answer_word(-0.2, 0.02), answer_word(-0.2, 0.2)
+    ('yes', 'no', 'too few items or seeds to tell')
+    """
+    return "yes" if low > 0 else "no" if high < SMALLEST[POINTS] / 100 else VERDICT_WORDS["undecided"]
+
+
+def conflict_answer(sides: pd.DataFrame) -> str:
+    """Say whether the mixed models tell which objective a pair is about, where the single models disagree.
+
+    Args:
+        sides: of `margins.conflict_sides`.
+    """
+    if sides.empty:
+        return "not run: needs a mixed and both single-objective models, and pairs on which the latter disagree"
+    parts, rows = [], sides.set_index(["model", "test"])
+    for model in (name for name in (MATCHED_ARM, MIXED, AVERAGE) if name in set(sides.model)):
+        row = rows.loc[(model, BOTH_TESTS)]
+        word = answer_word(row.ci_low - row.chance, row.ci_high - row.chance)
+        tests = "; ".join(f"{test} {percent(rows.share_with_own[model, test])}" for test in SINGLE_OBJECTIVES)
+        found = f"{interval(row, 'share_with_own')}, {seeds_text(row.n_seeds)} ({tests})"
+        parts.append(f"{ARMS.get(model, model)}: {word}, {found}")
+    return f"{'. '.join(parts)}. A model that always leans to one side has 50 %."
+
+
+def calibration_answer(errors: pd.DataFrame) -> str:
+    """Say whether models are surer than they are right; of `margins.calibration_errors` by objective and group."""
+    parts = []
+    for row in errors.itertuples():
+        low, high = row.overconfidence_ci_low, row.overconfidence_ci_high
+        found = (
+            f"{answer_word(low, high)}, {100 * row.overconfidence:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+        )
+        sizes = f"n = {row.n_items:,}, {seeds_text(row.n_seeds)}"
+        parts.append(f"{row.objective} on {row.group} tests: {found}, {sizes}")
+    return f"Predicted minus actual accuracy. {'. '.join(parts)}."
+
+
+def length_answer(lengths: pd.DataFrame) -> str:
+    """Say of every objective and group of tests whether length helps; of `margins.length_bias_table`."""
+    parts = []
+    for _, row in lengths.dropna(subset="length_bias").iterrows():
+        found = f"{answer_word(row.ci_low, row.ci_high)}, {points(row, 'length_bias')}"
+        sizes = f"n = {row.n_longer:,} and {row.n_shorter:,}, {seeds_text(row.n_seeds)}"
+        parts.append(f"{row.objective} on {row.group} tests: {found}, {sizes}")
+    return f"Accuracy where the chosen response is longer, minus where it is shorter. {'. '.join(parts)}."
+
+
+def transferability_answer(kept: pd.DataFrame) -> str:
+    """Say whether the mixed model keeps more than chance, over all pairings; of `transfer.transferability_table`."""
+    parts = []
+    for row in kept[kept.pairings == "all"].itertuples():
+        low, high = row.excess_transferability_ci_low, row.excess_transferability_ci_high
+        number = f"{100 * row.excess_transferability:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+        found = f"{answer_word(low, high)}, it keeps {percent(row.transferability)}, beyond chance {number}"
+        parts.append(f"{row.group} tests: {found} (n = {row.n_items:,}, {seeds_text(row.n_seeds)})")
+    return f"{'. '.join(parts)}."
 
 
 def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:
@@ -142,14 +215,13 @@ def overlap_answer(claim: pd.DataFrame, permutation: pd.DataFrame, levels: pd.Da
     """Say whether the objectives share more than sham labels do, and less than one objective learned twice.
 
     Args:
-        claim: rows of `claims.ledger` on claim C4.
+        claim: rows of `rates.rated_ledger` on claim C4.
         permutation: of `permutation_table`.
         levels: of `level_rows`.
         kind: score kind.
     """
     sham = primary_of(claim, "C4")
-    word = VERDICT_WORDS.get(sham.verdict, sham.verdict).replace("items", "seeds")
-    found = result_of(sham) if sham.verdict == "not run" else f"{word}, {sentence(sham)}"
+    found = result_of(sham) if sham.verdict == "not run" else f"{verdict_word(sham)}, {sentence(sham)}"
     parts = [f"more than with coin-flip labels: {found}"]
     test = permutation[permutation.score_kind == kind].iloc[0]
     if test.not_run:

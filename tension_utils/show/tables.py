@@ -106,7 +106,7 @@ BOUNDS = (("ci_low", "ci_high"), ("lowest", "highest"), ("low", "high"))  # inte
 
 # Whose bounds bare ones are, such as `ci_low`: those of the first of these that the table has.
 ESTIMATES = ["effect", "difference", "cost", "shift", "slope", "length_bias", "style_bias", "gap", "precision", "rate"]
-ESTIMATES += ["validation_accuracy", "accuracy", "jaccard", "change", "value"]
+ESTIMATES += ["share_with_own", "validation_accuracy", "accuracy", "jaccard", "change", "value"]
 
 UNSHOWN = ("n_clusters", "seed_std", "shift_std")  # for computing; shown where they are asked for
 
