@@ -271,6 +271,29 @@ def seed_interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
     return float(values.mean() - reach), float(values.mean() + reach)
 
 
+def jackknife_interval(first: pd.Series, second: pd.Series, values: pd.Series) -> tuple[float, float]:
+    """Return the jackknife interval of a mean over pairs of training runs; NaN for fewer than three runs.
+
+    Pairs that have a run in common are not independent, so whole runs are left out, one at a time.
+
+    Args:
+        first (n,): a run of every pair.
+        second (n,): the other.
+        values (n,): of the pairs.
+
+    >>> pairs = pd.DataFrame({"a": [0, 0, 1], "b": [1, 2, 2], "value": [0.4, 0.5, 0.6]})
+    >>> [round(bound, 2) for bound in jackknife_interval(pairs.a, pairs.b, pairs.value)]
+    [0.0, 1.0]
+    """
+    runs = sorted({*first, *second})
+    if len(runs) < 3:
+        return float("nan"), float("nan")
+    without = np.array([values[(first != run) & (second != run)].mean() for run in runs])
+    spread = np.sqrt((len(runs) - 1) / len(runs) * ((without - without.mean()) ** 2).sum())
+    reach = spread * stats.t.ppf(TAILS[1], len(runs) - 1)
+    return float(values.mean() - reach), float(values.mean() + reach)
+
+
 def wilson_interval(n_successes: int, n: int) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion.
 
