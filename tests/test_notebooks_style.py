@@ -22,7 +22,6 @@ SECTIONS = (
     "Inputs",
     "Method",
     "Result",
-    "Figure",
     "Reading the figure",
     "Checks",
     "Exercise",
