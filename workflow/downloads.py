@@ -49,7 +49,11 @@ INPUTS = {
     "10_runs": (),
 }
 # What these read besides, below the project's folder.
-FURTHER = {"09_ledger": ("results/**/*",), "10_runs": ("results/**/manifest.json", "executed/*.ipynb")}
+FURTHER = {
+    "04_ablate": ("results/planted/*",),
+    "09_ledger": ("results/**/*",),
+    "10_runs": ("results/**/manifest.json", "executed/*.ipynb"),
+}
 WEIGHTS = {
     "04b_masked_training": ("toy-world/base_model/*.safetensors", "*/matched-without-*/*/reward_model/*.safetensors"),
     "08_explorer": tuple(f"*/{name}/seed0/reward_model/*.safetensors" for name in OBJECTIVES),
