@@ -798,8 +798,8 @@ def seed_stability(halves: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         score_kind; halves, their mean Jaccard index; other_seed, that of every two seeds; both with _lowest and
-        _highest; chance (of sets with the same layer counts); beyond (other_seed - chance), with beyond_ci_low and
-        beyond_ci_high of `jackknife_interval`; p_value (the largest of any pair), n_neurons, n_models, n_seeds. NaN
+        _highest; jaccard_chance (of sets with the same layer counts); beyond (other_seed minus that), with
+        beyond_ci_low and beyond_ci_high of `jackknife_interval`; p_value (the largest of any pair), n_neurons, n_models, n_seeds. NaN
         where there is one seed.
     """
     rows = []
@@ -808,7 +808,7 @@ def seed_stability(halves: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
         pairs = seeds[seeds.score_kind == kind]
         beyond = pairs.jaccard - pairs.jaccard_chance_by_layer
         chance = (pairs if len(pairs) else half).jaccard_chance_by_layer.mean()
-        row |= _range("other_seed", pairs.jaccard) | {"chance": chance, "beyond": beyond.mean()}
+        row |= _range("other_seed", pairs.jaccard) | {"jaccard_chance": chance, "beyond": beyond.mean()}
         low, high = jackknife_interval(pairs.seed, pairs.other_seed, beyond)
         row |= {"beyond_ci_low": low, "beyond_ci_high": high, "p_value": pairs.p_value.max()}
         row |= {"n_neurons": round(half.n_neurons.mean()), "n_models": len(half), "n_seeds": half.seed.nunique()}
