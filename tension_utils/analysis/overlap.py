@@ -799,8 +799,8 @@ def seed_stability(halves: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
     Returns:
         score_kind; halves, their mean Jaccard index; other_seed, that of every two seeds; both with _lowest and
         _highest; jaccard_chance (of sets with the same layer counts); beyond (other_seed minus that), with
-        beyond_ci_low and beyond_ci_high of `jackknife_interval`; p_value (the largest of any pair), n_neurons, n_models, n_seeds. NaN
-        where there is one seed.
+        beyond_ci_low and beyond_ci_high of `jackknife_interval`; p_value (the largest of any pair), n_neurons,
+        n_models, n_seeds. NaN where there is one seed.
     """
     rows = []
     for kind, half in halves.groupby("score_kind", sort=False):
