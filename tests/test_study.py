@@ -39,6 +39,7 @@ MICRO = {
     },
     "evaluate": {"benchmarks": ["hh-rlhf", "toy"], "max_length": 256, "precision": "float32"},
     "identify": {"n_items": 8, "n_view_items": 4, "precision": "float32"},
+    "ablate": {"score_kinds": ["signed_mean", "rms_change"], "fractions": [0.1], "n_draws": 2, "n_items": 4},
     "study": {
         "coin_seeds": [0],
         "longer_seeds": [],
@@ -48,16 +49,16 @@ MICRO = {
         "identify_sham": {"n_view_items": 2, "n_generic": 0},
         "ablate_single": [
             {
-                "score_kinds": ["rms_change"],
+                "score_kinds": ["rms_change", "signed_mean"],
                 "fractions": [0.1],
-                "controls": ["layer", "activity"],
+                "controls": ["activity"],
                 "n_draws": 2,
                 "n_items": 4,
             },
             {"score_kinds": ["rms_change"], "fractions": [0.2], "n_draws": 1, "n_items": 4},
         ],
-        "ablate_matched": [{"families": ["natural", "equal-activity"], "n_draws": 1, "n_items": 4}],
-        "ablate_union": [{"families": ["natural"], "n_draws": 1, "n_items": 4}],
+        "ablate_matched": [{"families": ["equal-activity"], "controls": ["activity"], "n_draws": 2, "n_items": 4}],
+        "ablate_union": [{"families": ["natural"], "n_draws": 2, "n_items": 4}],
         "tokens_per_pair": 60,
         "test_pairs": 48,
         "benchmark_tokens": 5000,
