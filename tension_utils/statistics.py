@@ -707,7 +707,7 @@ def _first_controls(rows: pd.DataFrame) -> pd.Series:
     found = rows[[*CONDITION, *MODEL_COLUMNS, "control"]].drop_duplicates()
     n_models = found.groupby([*CONDITION, "control"], observed=True).size().unstack(fill_value=0)
     n_models = n_models.reindex(columns=["", *CONTROLS], fill_value=0)
-    is_whole = n_models[list(CONTROLS)].ge(n_models[""].clip(lower=1), axis=0)  # the first of all where none is
+    is_whole = n_models[list(CONTROLS)].ge(n_models[""].replace(0, np.inf), axis=0)  # where none is: the first of all
     return rows[CONDITION].join(is_whole.idxmax(axis=1).rename("first"), on=CONDITION)["first"]
 
 
