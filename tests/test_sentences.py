@@ -192,6 +192,27 @@ def test_removal_in_words(bounds: tuple[float, float], p_value: float, reason: s
         assert answer.endswith("(helpful -0.10 SD [-0.30, +0.10])")
 
 
+def test_random_sets_in_words() -> None:
+    ablation = pd.DataFrame(
+        [("helpful", "", 0.0), ("helpful", "activity", 0.0), ("helpful", "layer", 0.5), ("union", "layer", 0.0)],
+        columns=["objective", "control", "scale"],
+    )
+    assert sentences.controls_answer(ablation) == (
+        "random sets of the same layers: union (not run: helpful); "
+        "of the same layers and activity: helpful (not run: union)"
+    )
+    assert sentences.controls_answer(ablation[:2]).startswith("random sets of the same layers: none; of")
+
+
+@pytest.mark.parametrize(
+    ("p_value", "jaccard", "word"), [(0.01, 0.4, "yes"), (0.2, 0.4, "too few heads to tell"), (0.9, 0.1, "no")]
+)
+def test_heads_in_words(p_value: float, jaccard: float, word: str) -> None:
+    row = {"comparison": "a / b", "jaccard": jaccard, "jaccard_chance": 0.2, "p_value": p_value}
+    assert sentences.heads_answer(pd.DataFrame([row])) == f"a / b: {word}, {jaccard:.2f} (chance 0.20)"
+    assert sentences.heads_answer(pd.DataFrame()) == "not run: needs two reward models with their base model"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "word"), [(-0.6, -0.2, "yes"), (-0.05, 0.2, "no"), (-0.6, 0.1, "too few items or seeds to tell")]
 )

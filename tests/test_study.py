@@ -82,6 +82,7 @@ def project(toy_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("workflow", "notebooks"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "_toc.yml", folder)
+    shutil.copytree(ROOT / "results" / "planted", folder / "results" / "planted")
     (folder / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
     shutil.copytree(toy_world / "base_model", folder / "models" / "toy")
     for name in ("hh-rlhf", "benchmark"):
@@ -131,9 +132,13 @@ def test_chapters_run_on_what_was_exported(finished: Path) -> None:
     shutil.copy(finished / "config" / "micro.yaml", finished / "config" / "toy.yaml")
     chapters = stored_chapters(finished)
     assert list(chapters) == list(CHAPTERS)
-    for chapter, (parameters, inputs) in chapters.items():
+    for parameters, inputs in chapters.values():
         assert parameters["base_models"] == ["toy"] and parameters["seeds"] == [0] and inputs
-        assert parameters["objectives"] == ["helpful", "harmless", "helpful-harmless", *FURTHER_ARMS.get(chapter, ())]
+    ledger = {"09_ledger": ({"root": "results", "base_models": ["toy"], "seeds": [0]}, [])}
+    for chapter, (parameters, _) in (chapters | ledger).items():
+        if chapter in chapters:
+            arms = ["helpful", "harmless", "helpful-harmless", *FURTHER_ARMS.get(chapter, ())]
+            assert parameters["objectives"] == arms
         command = [sys.executable, "workflow/run_notebook.py", f"notebooks/{chapter}.ipynb"]
         command += ["--output", f"study/{chapter}.ipynb", "--work", f"work/{chapter}.ipynb"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -141,6 +146,11 @@ def test_chapters_run_on_what_was_exported(finished: Path) -> None:
         done = subprocess.run([*command, "--parameters", json.dumps(parameters)], **options)
         assert done.returncode == 0, done.stderr[-3000:]
     assert not any(path.is_dir() for path in (finished / "results").rglob("reward_model"))
+    page = (finished / "study" / "04_ablate.ipynb").read_text()
+    said = (
+        "random sets of the same layers: helpful-harmless (not run: helpful, harmless); of the same layers and activity"
+    )
+    assert said in page and "beyond 2 random sets of the same layers and activity" in page
 
 
 def test_chapters_wait_for_what_is_missing(tmp_path: Path) -> None:

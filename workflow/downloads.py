@@ -47,6 +47,8 @@ INPUTS = {
     "08_explorer": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
     "09_ledger": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
     "10_runs": (),
+    "a1_heads": ("*/*/*/manifest.json", "*/*/*/score_views/*"),
+    "a2_removal_details": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet"),
 }
 # What these read besides, below the project's folder.
 FURTHER = {

@@ -7,7 +7,7 @@ import pandas as pd
 from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points, seeds_text
 from tension_utils.analysis.findings import INDEX, LEVEL, POINTS, SMALLEST, WAYS, primary_of
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
-from tension_utils.config import MIXED, SINGLE_OBJECTIVES
+from tension_utils.config import CONTROLS, MIXED, REMOVAL, SINGLE_OBJECTIVES
 from tension_utils.show.ledger import ARMS, result_of, sentence
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
@@ -126,6 +126,19 @@ def is_stable(row: pd.Series) -> str:
     return "yes" if row.beyond_ci_low > 0 and row.p_value <= LEVEL else TOO_FEW
 
 
+def heads_answer(compared: pd.DataFrame) -> str:
+    """Say whether two objectives' models, and two of one objective, share more heads than chance has it.
+
+    Args:
+        compared: of `relatives_table`, by one score; empty where nothing was compared.
+    """
+    parts = []
+    for row in compared.itertuples():
+        word = "yes" if row.p_value <= LEVEL else "too few heads to tell" if row.jaccard > row.jaccard_chance else "no"
+        parts.append(f"{row.comparison}: {word}, {row.jaccard:.2f} (chance {row.jaccard_chance:.2f})")
+    return "; ".join(parts) or "not run: needs two reward models with their base model"
+
+
 def agreement_answer(pairs: pd.DataFrame, asked: Sequence[str]) -> str:
     """Say whether scores agree.
 
@@ -175,6 +188,25 @@ def removal_answer(row: pd.Series) -> str:
     is_clear = row.ci_low > 0 or row.ci_high < 0
     unclear = TOO_FEW if is_clear else "too few items or seeds to tell"
     return f"{unclear if row.verdict == 'undecided' else VERDICT_WORDS[row.verdict]}: {sentence(row)}"
+
+
+MATCHED_ON = {"layer": "the same layers", "activity": "the same layers and activity"}  # of `config.CONTROLS`
+
+
+def controls_answer(ablation: pd.DataFrame) -> str:
+    """Say which random sets the removed sets of every model stand beside, and which kind was not run.
+
+    Args:
+        ablation: rows of ablation.parquet.
+    """
+    found, parts = ablation[ablation["scale"] == REMOVAL], []
+    for control in CONTROLS:
+        has = set(found.objective[found.control == control])
+        with_it = [objective for objective in dict.fromkeys(ablation.objective) if objective in has]
+        without = [objective for objective in dict.fromkeys(ablation.objective) if objective not in has]
+        said = f"{'random sets ' if not parts else ''}of {MATCHED_ON[control]}: {', '.join(with_it) or 'none'}"
+        parts.append(said + (f" (not run: {', '.join(without)})" if with_it and without else ""))
+    return "; ".join(parts)
 
 
 SMALLEST_SLOPE = 0.1  # a tenth of the way to chance
