@@ -209,7 +209,9 @@ def test_random_sets_in_words() -> None:
 )
 def test_heads_in_words(p_value: float, jaccard: float, word: str) -> None:
     row = {"comparison": "a / b", "jaccard": jaccard, "jaccard_chance": 0.2, "p_value": p_value}
-    assert sentences.heads_answer(pd.DataFrame([row])) == f"a / b: {word}, {jaccard:.2f} (chance 0.20)"
+    text = sentences.heads_answer(pd.DataFrame([row, row | {"p_value": 0.01}]))
+    assert text.startswith(f"{word}: a / b overlap by {jaccard:.2f} (chance 0.20, p = {p_value:.2f}); of 2 comparisons")
+    assert text.endswith(f"{1 + (word == 'yes')} say yes, {int(word == 'no')} no")
     assert sentences.heads_answer(pd.DataFrame()) == "not run: needs two reward models with their base model"
 
 

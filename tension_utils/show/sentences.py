@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points, seeds_text
@@ -130,13 +131,17 @@ def heads_answer(compared: pd.DataFrame) -> str:
     """Say whether two objectives' models, and two of one objective, share more heads than chance has it.
 
     Args:
-        compared: of `relatives_table`, by one score; empty where nothing was compared.
+        compared: of `relatives_table`, by one score, of which the first row decides; empty where nothing was compared.
     """
-    parts = []
-    for row in compared.itertuples():
-        word = "yes" if row.p_value <= LEVEL else "too few heads to tell" if row.jaccard > row.jaccard_chance else "no"
-        parts.append(f"{row.comparison}: {word}, {row.jaccard:.2f} (chance {row.jaccard_chance:.2f})")
-    return "; ".join(parts) or "not run: needs two reward models with their base model"
+    if compared.empty:
+        return "not run: needs two reward models with their base model"
+    is_more, is_above = compared.p_value <= LEVEL, compared.jaccard > compared.jaccard_chance
+    words = np.select([is_more, is_above], ["yes", "too few heads to tell"], "no").tolist()
+    row = compared.iloc[0]
+    return (
+        f"{words[0]}: {row.comparison} overlap by {row.jaccard:.2f} (chance {row.jaccard_chance:.2f}, p = "
+        f"{row.p_value:.2f}); of {len(words)} comparisons {words.count('yes')} say yes, {words.count('no')} no"
+    )
 
 
 def agreement_answer(pairs: pd.DataFrame, asked: Sequence[str]) -> str:
