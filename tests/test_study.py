@@ -82,7 +82,8 @@ def project(toy_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("workflow", "notebooks"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "_toc.yml", folder)
-    shutil.copytree(ROOT / "results" / "planted", folder / "results" / "planted")
+    for name in ("paper", "planted"):  # what chapters read besides runs
+        shutil.copytree(ROOT / "results" / name, folder / "results" / name)
     (folder / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
     shutil.copytree(toy_world / "base_model", folder / "models" / "toy")
     for name in ("hh-rlhf", "benchmark"):

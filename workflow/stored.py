@@ -31,7 +31,10 @@ CHAPTERS = {
     "05c_dial": ("dial", ("evaluation.parquet",), True),
 }
 # Appendices take part of a section: those of its parameters that their notebooks have.
-APPENDICES = {"a1_heads": ("fraction",), "a2_removal_details": ("score_kinds", "fraction", "ablation_kinds")}
+APPENDICES = {
+    "a1_heads": ("score_kinds", "fraction"),
+    "a2_removal_details": ("score_kinds", "fraction", "ablation_kinds"),
+}
 # Arms that a chapter shows besides `OBJECTIVES`.
 FURTHER_ARMS = dict.fromkeys(("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial"), (MATCHED_ARM,))
 # Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
@@ -71,7 +74,7 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
             shown = [run for run in own if run.objective in arms and run.seed in seeds]
             read = {path for run in shown for path in _read(chapter, run, files)}
             inputs = sorted(path.relative_to(project).as_posix() for path in read)
-            kinds = {"score_kinds": list(DETAIL_KINDS)} if set(DETAILS) <= set(files) else {}
+            kinds = {"score_kinds": list(DETAIL_KINDS)} if section == "identify" or set(DETAILS) <= set(files) else {}
             found[chapter] = (parameters | own_parameters(chapter, values.get(section, {})) | kinds, inputs)
     return found
 
