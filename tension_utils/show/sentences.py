@@ -202,7 +202,7 @@ def controls_answer(ablation: pd.DataFrame) -> str:
     """Say which random sets the removed sets of every model stand beside, and which kind was not run.
 
     Args:
-        ablation: rows of ablation.parquet.
+        ablation: rows of ablation.parquet, such as those of one fraction.
     """
     found, parts = ablation[ablation["scale"] == REMOVAL], []
     for control in CONTROLS:
