@@ -55,7 +55,7 @@ MICRO = {
                 "n_draws": 2,
                 "n_items": 4,
             },
-            {"score_kinds": ["rms_change"], "fractions": [0.2], "n_draws": 1, "n_items": 4},
+            {"score_kinds": ["rms_change"], "fractions": [0.2], "controls": ["activity"], "n_draws": 1, "n_items": 4},
         ],
         "ablate_matched": [{"families": ["equal-activity"], "controls": ["activity"], "n_draws": 2, "n_items": 4}],
         "ablate_union": [{"families": ["natural"], "n_draws": 2, "n_items": 4}],
