@@ -48,6 +48,8 @@ INPUTS = {
     "08_explorer": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet"),
     "09_ledger": JUDGED,
     "10_runs": (),
+    "a1_heads": ("*/*/*/manifest.json", "*/*/*/score_views/*"),
+    "a2_removal_details": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet"),
     "b1_calibration": ROWS,
     "b2_length_style_template": ROWS,
     "b3_transferability": ROWS,
@@ -56,6 +58,7 @@ INPUTS = {
 # What these read besides, below the project's folder.
 FURTHER = {
     "02b_tension": ("results/planted/*",),
+    "04_ablate": ("results/planted/*",),
     "05_overlap": ("results/planted/*",),
     "08_explorer": ("results/planted/*",),
     "09_ledger": ("results/**/*",),

@@ -310,10 +310,10 @@ def agreement_heatmap(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         values[below, above] = row.jaccard
     shown = values[1:, :-1]  # the diagonal is 1 by definition
     ax = new_axes(ax, 3.4 + 0.55 * len(names), 1.9 + 0.42 * len(names))
-    image = ax.imshow(shown, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    image = ax.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (y, x), value in np.ndenumerate(shown):
         if not np.isnan(value):
-            color = "white" if value < 0.5 else "black"
+            color = "white" if value > 0.6 else "black"
             ax.text(x, y, f"{value:.2f}", ha="center", va="center", size=9, color=color)
     ax.set_xticks(range(len(names) - 1), names[:-1], rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(names) - 1), names[1:])
