@@ -271,6 +271,29 @@ def seed_interval(values: pd.Series | np.ndarray) -> tuple[float, float]:
     return float(values.mean() - reach), float(values.mean() + reach)
 
 
+def jackknife_interval(first: pd.Series, second: pd.Series, values: pd.Series) -> tuple[float, float]:
+    """Return the jackknife interval of a mean over pairs of training runs; NaN for fewer than three runs.
+
+    Pairs that have a run in common are not independent, so whole runs are left out, one at a time.
+
+    Args:
+        first (n,): a run of every pair.
+        second (n,): the other.
+        values (n,): of the pairs.
+
+    >>> pairs = pd.DataFrame({"a": [0, 0, 1], "b": [1, 2, 2], "value": [0.4, 0.5, 0.6]})
+    >>> [round(bound, 2) for bound in jackknife_interval(pairs.a, pairs.b, pairs.value)]
+    [0.0, 1.0]
+    """
+    runs = sorted({*first, *second})
+    if len(runs) < 3:
+        return float("nan"), float("nan")
+    without = np.array([values[(first != run) & (second != run)].mean() for run in runs])
+    spread = np.sqrt((len(runs) - 1) / len(runs) * ((without - without.mean()) ** 2).sum())
+    reach = spread * stats.t.ppf(TAILS[1], len(runs) - 1)
+    return float(values.mean() - reach), float(values.mean() + reach)
+
+
 def wilson_interval(n_successes: int, n: int) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion.
 
@@ -657,20 +680,35 @@ RM_COLUMNS = ("objective", *MODEL_COLUMNS)
 METRICS = {"accuracy": "credit", "margin": "margin"}  # name in tables -> item-level column
 
 
-def compared_rows(ablation: pd.DataFrame, control: str = CONTROLS[0], scale: float = REMOVAL) -> pd.DataFrame:
+CONDITION = ["objective", "benchmark", "matched_to", "family", "fraction", "ablation_kind"]
+
+
+def compared_rows(ablation: pd.DataFrame, control: str = "", scale: float = REMOVAL) -> pd.DataFrame:
     """Return the rows that one comparison with random sets is about; every analysis takes its rows through here.
 
     Args:
         ablation: rows of ablation.parquet.
-        control: of `config.CONTROLS`: the random sets that are kept; those that match otherwise are left out.
+        control: of `config.CONTROLS`: the random sets that are kept; those that match otherwise are left out. "" keeps
+            of every condition of an objective, on each benchmark, the first kind that all of its reward models have.
         scale: of the activations; 0, a removal, leaves out sets that were only scaled.
 
     Raises:
         ValueError: if the control is unknown, or the rows are of an earlier table that names neither.
     """
     require_columns(ablation, ["family", "control", "scale"])
-    check_choice("control", control, CONTROLS)
-    return ablation[ablation.control.isin(["", control]) & (ablation["scale"] == scale)]
+    rows = ablation[ablation["scale"] == scale]
+    if control:
+        check_choice("control", control, CONTROLS)
+    return rows[(rows.control == "") | (rows.control == (control or _first_controls(rows)))]
+
+
+def _first_controls(rows: pd.DataFrame) -> pd.Series:
+    """Return for every row the first of `config.CONTROLS` that all reward models with its condition have."""
+    found = rows[[*CONDITION, *MODEL_COLUMNS, "control"]].drop_duplicates()
+    n_models = found.groupby([*CONDITION, "control"], observed=True).size().unstack(fill_value=0)
+    n_models = n_models.reindex(columns=["", *CONTROLS], fill_value=0)
+    is_whole = n_models[list(CONTROLS)].ge(n_models[""].replace(0, np.inf), axis=0)  # where none is: the first of all
+    return rows[CONDITION].join(is_whole.idxmax(axis=1).rename("first"), on=CONDITION)["first"]
 
 
 def ablation_changes(ablation: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:

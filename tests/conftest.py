@@ -11,11 +11,22 @@ from pathlib import Path
 import pytest
 import yaml
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 # A slow machine is no failure, and CI tries the same examples each time; new ones are searched for at home.
 settings.register_profile("book", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("book")
 ROOT = Path(__file__).parents[1]
+# No sandbox: tests may run as root. The rest keeps Chromium from calling home.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 MICRO_TOY = {"n_train": 60, "n_test": 24, "n_bench": 10, "n_corpus": 150, "n_epochs": 1}
 MICRO = {
     "base_models": ["toy"],
@@ -94,3 +105,17 @@ def book_style() -> Iterator[None]:
         style.use_style()
         yield
         plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium of this machine."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail("CI needs Chromium: .ci/run installs it")
+    if found is None:
+        pytest.skip("no Chromium on this machine; install it to test the pages in a browser")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()

@@ -28,7 +28,6 @@ from tension_utils.analysis.transfer import transferability_table
 from tension_utils.artifacts import TABLES
 from tension_utils.conditions import MIXED_SETS
 from tension_utils.config import FAMILIES, OBJECTIVES
-from tension_utils.show.explorer import explorer_effects
 from tension_utils.statistics import Bootstrap, benjamini_hochberg
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
@@ -411,7 +410,6 @@ def test_analyses_compare_removed_sets_with_layer_matched_draws_unless_told_othe
         lambda rows: transferability_after_ablation(rows, evaluation, bootstrap=Bootstrap(20)),
         lambda rows: regression_to_chance(rows, evaluation),
         lambda rows: chance_slopes(rows, evaluation, bootstrap=Bootstrap(20)),
-        lambda rows: explorer_effects(rows, evaluation, bootstrap=Bootstrap(20)),
     )
     for analysis in analyses:
         pd.testing.assert_frame_equal(analysis(everything), analysis(plain))
@@ -426,6 +424,29 @@ def test_analyses_compare_removed_sets_with_layer_matched_draws_unless_told_othe
         effect_table(everything, evaluation, control="size")
     with pytest.raises(ValueError, match="family"):
         effect_table(plain.drop(columns="family"), evaluation)
+
+
+def test_each_condition_is_set_beside_random_sets_that_all_its_models_have(evaluation: pd.DataFrame) -> None:
+    """The single models' sets have draws that match activity, the mixed one's those of the same layers."""
+    single, mixed = evaluation[evaluation.objective != MIXED], evaluation[evaluation.objective == MIXED]
+    own = with_draws(single, "rms", 1, control="activity")
+    one_model = with_draws(single[(single.objective == HELPFUL) & (single.seed == 0)], "rms", 2)
+    union = with_draws(mixed, "shared", 3, n_draws=2, family="natural")
+    ablation = pd.concat([own, one_model[one_model.set == "random"], union], ignore_index=True)
+    table = effect_table(ablation, evaluation, bootstrap=Bootstrap(20))
+    found = table.groupby("objective")[["random_sets", "n_draws"]].first()
+    assert found.to_dict("index") == {
+        HELPFUL: {"random_sets": "activity", "n_draws": 3},
+        HARMLESS: {"random_sets": "activity", "n_draws": 3},
+        MIXED: {"random_sets": "layer", "n_draws": 2},
+    }
+    alone = effect_table(own, evaluation, bootstrap=Bootstrap(20), control="activity")
+    both = table[table.objective != MIXED].reset_index(drop=True)
+    np.testing.assert_allclose(both.effect, alone.effect)
+    with pytest.raises(ValueError, match="expected random draws for every set"):
+        effect_table(ablation, evaluation, control="layer")
+    for analysis in (published_scores, chance_slopes, transferability_after_ablation):
+        assert len(analysis(ablation, evaluation, bootstrap=Bootstrap(20)))
 
 
 def test_transferability_of_an_idle_set_does_not_change(evaluation: pd.DataFrame) -> None:

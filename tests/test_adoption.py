@@ -106,8 +106,8 @@ def test_what_needs_a_base_model_is_left_out_and_told(runs: list[Run], capsys: p
 
 
 def test_two_adopted_models_are_compared_by_overlap(runs: list[Run]) -> None:
-    table = overlap.reference_table(runs, ["signed_mean", "mean_abs"], 0.1)
-    assert table.pair.tolist() == ["helpful / harmless"] * 2 and table.jaccard.between(0, 1).all()
+    table = overlap.level_rows(runs, ["signed_mean", "mean_abs"], 0.1)
+    assert table.level.tolist() == [overlap.TWO_OBJECTIVES] * 2 and table.jaccard.between(0, 1).all()
     bases = overlap.base_model_table(runs, ["mean_abs"], 0.1)
     assert bases.not_run.tolist() == ["the base model is not known"] and bases.jaccard.isna().all()
     assert set(overlap.cross_design_table(runs, ["mean_abs"], 0.1).models) == {

@@ -9,7 +9,7 @@ from scipy import stats
 
 from tension_utils.analysis import margins as calibration
 from tension_utils.analysis import margins as response_bias
-from tension_utils.config import OBJECTIVES
+from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES
 from tension_utils.statistics import Bootstrap
 
 
@@ -176,3 +176,55 @@ def test_style_bias_by_hand_and_paired_by_prompt():
     assert (row.n_easy, row.n_hard, row.n_clusters) == (20, 20, 20)
     with pytest.raises(ValueError, match="style easy or hard; got none"):
         response_bias.style_bias_table(data.assign(style="none"))
+
+
+def conflicting_rows() -> pd.DataFrame:
+    """Two tests of four pairs, on which the single models disagree on the first three; the mixed one leans helpful."""
+    margins = {"helpful": [2, 2, -2, 1, 2, 2, -2, 1], "harmless": [-1, -1, 1, 1, -1, -1, 1, 1]}
+    margins |= {MIXED: [1, 1, 0, -1, 1, 1, -1, -1], MATCHED_ARM: [1, 1, -1, 1, -1, -1, 1, 1]}
+    groups = ["helpful"] * 4 + ["harmless"] * 4
+    return pd.concat([margin_rows(values, objective=name, group=groups) for name, values in margins.items()])
+
+
+def test_conflicting_pairs_by_hand():
+    table = calibration.conflicting_margins(conflicting_rows())
+    assert table.model.drop_duplicates().tolist() == [MIXED, MATCHED_ARM, calibration.AVERAGE]
+    assert set(table.item_id) == {"i0", "i1", "i2", "i4", "i5", "i6"}, "where the single models agree is no conflict"
+    mixed = table[table.model == MIXED].set_index("item_id")
+    assert mixed.with_own[["i0", "i1", "i2"]].tolist() == [1, 1, 0.5], "a tie is half with either"
+    assert mixed.with_own[["i4", "i5", "i6"]].tolist() == [0, 0, 0] and (mixed.margin[["i4", "i5", "i6"]] < 0).all()
+    spread = conflicting_rows().query("objective == @MIXED").margin.std(ddof=1)
+    assert mixed.margin["i0"] == pytest.approx(1 / spread)
+    sides = calibration.conflict_sides(table, Bootstrap(400)).set_index(["model", "test"])
+    share = sides.share_with_own.unstack("test")
+    assert share.loc[MIXED, ["helpful", "harmless", calibration.BOTH_TESTS]].tolist() == pytest.approx(
+        [5 / 6, 0, 5 / 12]
+    )
+    assert share.loc[MATCHED_ARM].tolist() == [1, 1, 1], "a model that tells the tests apart"
+    assert sides.n_items.unstack("test").loc[MIXED].tolist() == [6, 3, 3] and set(sides.n_seeds) == {1}
+    bounds = sides.loc[(MIXED, "helpful")]
+    assert 0 <= bounds.ci_low < 5 / 6 < bounds.ci_high <= 1
+
+
+def test_no_conflict_without_both_single_models_or_where_they_agree():
+    rows = conflicting_rows()
+    assert calibration.conflicting_margins(rows[rows.objective != "harmless"]).empty
+    alike = rows[rows.objective == "helpful"].assign(objective="harmless")
+    agreed = calibration.conflicting_margins(pd.concat([rows[rows.objective != "harmless"], alike]))
+    assert agreed.empty and calibration.conflict_sides(agreed).empty
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from([-1, 1]), min_size=8, max_size=8), st.sampled_from([-1, 1]))
+def test_a_model_that_always_leans_to_one_side_has_half_of_both_tests(preferred, lean):
+    """Whatever the pairs: its share on one test is one minus that on the other, where both hold as many conflicts."""
+    margins = {"helpful": np.array(preferred) * 2.0, "harmless": -np.array(preferred)}
+    margins[MIXED] = lean * margins["helpful"]
+    groups = ["helpful"] * 4 + ["harmless"] * 4
+    if len(set(preferred)) == 1:
+        return  # no spread of margins, no unit
+    rows = pd.concat([margin_rows(values, objective=name, group=groups) for name, values in margins.items()])
+    sides = calibration.conflict_sides(calibration.conflicting_margins(rows), Bootstrap(50)).set_index(
+        ["model", "test"]
+    )
+    assert sides.share_with_own[MIXED, calibration.BOTH_TESTS] == pytest.approx(0.5)

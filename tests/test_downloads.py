@@ -57,7 +57,7 @@ def test_archive_holds_package_notebook_and_inputs_without_weights(root: Path, t
         *("LICENSE", "README.md", "pyproject.toml", "requirements.txt", "_toc.yml", "tension_utils/a.py"),
         *("tension_utils/toy/topics.txt", "workflow/run_notebook.py", "workflow/accelerators.py"),
         *("notebooks/02b_tension.ipynb", f"{run}evaluation.parquet", f"{run}manifest.json"),
-        f"{run}reward_model/config.json",
+        *(f"{run}reward_model/config.json", f"{run}ablation.parquet", "results/planted/x.csv"),
     }
     assert notebook.cells[0].outputs == [] and notebook.cells[0].execution_count is None
     assert notebook.cells[0].metadata.tags == ["injected-parameters"] and set(notebook.metadata) == {"kernelspec"}

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 
 from tension_utils import config
+from tension_utils.analysis.margins import AVERAGE
+from tension_utils.config import MIXED
 from tension_utils.show import figures_accuracy
 from tension_utils.show.style import OBJECTIVE_COLORS
 
@@ -36,21 +37,6 @@ def plane() -> pd.DataFrame:
     for column in ("respond_accuracy", "refuse_accuracy"):
         table[f"{column}_ci_low"], table[f"{column}_ci_high"] = table[column] - 0.02, table[column] + 0.03
     return table
-
-
-def spokes(names=("chat", "safety", "Focus")) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "objective": o,
-                "subset": name,
-                "accuracy": 0.1 * (3 * i + (j % 3) + 1),
-                "chance_accuracy": (0.5, 0.25)[j % 2],
-            }
-            for i, o in enumerate(OBJECTIVES)
-            for j, name in enumerate(names)
-        ]
-    )
 
 
 def bins() -> pd.DataFrame:
@@ -204,40 +190,6 @@ def test_frontiers_refuse_what_is_no_share():
         figures_accuracy.frontier_plane(lines.assign(helpful=80.0), points)
 
 
-def test_radar_lines_are_closed_and_hold_their_values():
-    ax = figures_accuracy.radar(spokes())
-    for line, first in zip(ax.lines, (1, 4, 7), strict=False):
-        assert line.get_ydata() == pytest.approx(np.array([first, first + 1, first + 2, first]) / 10)
-        assert line.get_xdata() == pytest.approx(2 * np.pi * np.arange(4) / 3)
-    assert ax.lines[3].get_ydata() == pytest.approx([0.5, 0.25, 0.5, 0.5]), "chance"
-    assert texts(ax) == ["chat", "safety", "Focus"]
-
-
-def test_radar_shows_gaps_and_refuses_flat_axes():
-    table = spokes()
-    table.loc[table.subset == "Focus", "accuracy"] = np.nan
-    ax = figures_accuracy.radar(table)
-    assert np.isnan(ax.lines[0].get_ydata()[2])
-    assert texts(ax)[2] == "Focus (not\u00a0run)"
-    lost = pd.DataFrame([{"subset": "ties", "objective": None, "accuracy": np.nan, "chance_accuracy": np.nan}])
-    assert texts(figures_accuracy.radar(pd.concat([spokes(), lost])))[3] == "ties (not\u00a0run)"
-    with pytest.raises(ValueError, match="polar Axes, got rectilinear"):
-        figures_accuracy.radar(spokes(), plt.subplots()[1])
-
-
-def test_radar_labels_do_not_overlap():
-    names = [f"reward-bench: llmbar-adversarial-{number}" for number in range(25)]
-    ax = figures_accuracy.radar(spokes(names))
-    ax.figure.canvas.draw()
-    corners = []
-    for text in ax.texts:  # as drawn: rotated rectangles, here by the points along their middle
-        angle, box = np.radians(text.get_rotation()), text.get_window_extent()
-        center = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
-        corners.append(center + np.outer(np.linspace(-60, 60, 25), [np.cos(angle), np.sin(angle)]))
-    gaps = [np.linalg.norm(a[:, None] - b[None], axis=2).min() for i, a in enumerate(corners) for b in corners[:i]]
-    assert min(gaps) > 2 * 10 * ax.figure.dpi / 72, "two lines of ten points fit between neighbors"
-
-
 def test_reliability_points_intervals_and_sizes():
     ax = figures_accuracy.reliability_diagram(bins())
     assert offsets(ax)[:2] == pytest.approx(np.array([[0.6, 0.6], [0.9, 0.9]])), "sorted along the axis"
@@ -293,10 +245,34 @@ def test_margins_must_be_finite():
             figures_accuracy.margin_densities(margins().assign(margin=value))
 
 
+def conflicts() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Margins of a mixed model and of the average of both single ones on two tests, and how often above zero."""
+    margin = {("helpful", MIXED): [-2, -1, 1], ("helpful", AVERAGE): [-1, 0, 1], ("harmless", MIXED): [1, 2, 3]}
+    margin[("harmless", AVERAGE)] = [-3, 1, 2]
+    rows = pd.DataFrame([{"model": m, "test": t, "margin": v} for (t, m), all_ in margin.items() for v in all_])
+    sides = rows.assign(share_with_own=(np.sign(rows.margin) + 1) / 2).groupby(["model", "test"], as_index=False)
+    return rows, sides.share_with_own.mean()
+
+
+def test_margins_of_conflicting_pairs_are_drawn_by_test():
+    rows, sides = conflicts()
+    axes = figures_accuracy.conflict_margins(rows, sides)
+    assert [ax.get_title() for ax in axes] == ["helpful test", "harmless test"]
+    medians = [[line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"] for ax in axes]
+    assert medians == [[-1, 0], [2, 1]]
+    halves = segments(axes[0])[1]
+    assert halves[:, 0] == pytest.approx([-1.5, 0.0]), "the middle half of -2, -1, 1"
+    assert [text.get_text() for text in axes[0].texts if "%" in text.get_text()] == ["33 %", "50 %"]
+    axes[0].figure.canvas.draw()
+    box, (width, height) = axes[0].figure.get_tightbbox(), axes[0].figure.get_size_inches()
+    assert -0.01 <= box.x0 <= box.x1 <= width + 0.01 and -0.01 <= box.y0 <= box.y1 <= height + 0.01
+    with pytest.raises(ValueError, match="missing margin"):
+        figures_accuracy.conflict_margins(rows.drop(columns="margin"), sides)
+
+
 FIGURES = [
     (figures_accuracy.difference_forest, differences),
     (figures_accuracy.refuse_respond_plane, plane),
-    (figures_accuracy.radar, spokes),
     (figures_accuracy.reliability_diagram, bins),
     (figures_accuracy.margin_densities, margins),
 ]
@@ -322,7 +298,6 @@ def test_wrong_tables_are_refused(draw, table):
     [
         (figures_accuracy.difference_forest, differences, "difference"),
         (figures_accuracy.refuse_respond_plane, plane, "respond_accuracy"),
-        (figures_accuracy.radar, spokes, "accuracy"),
         (figures_accuracy.reliability_diagram, bins, "accuracy"),
     ],
 )
@@ -347,7 +322,6 @@ def test_one_row_is_enough_and_no_text_is_cut_off(draw, table):
     ("draw", "table", "found"),
     [
         (figures_accuracy.difference_forest, differences, lambda ax: ax.get_yticklabels()),
-        (figures_accuracy.radar, spokes, lambda ax: ax.texts),
         (figures_accuracy.margin_densities, margins, lambda axes: [ax.title for ax in axes]),
     ],
 )

@@ -1,37 +1,40 @@
-"""The explorer's frames: the numbers of the tables, in pictures of one size and in words."""
+"""The explorer's states: the numbers of the tables, in lists, drawings and words."""
 
-import xml.etree.ElementTree as ElementTree
+import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from matplotlib import pyplot as plt
 from test_ablation_tables import ablated, evaluation_of, with_draws
 
+from tension_utils.analysis.findings import CLAIMS, WAYS
 from tension_utils.analysis.removal import effect_table
-from tension_utils.config import OBJECTIVES
-from tension_utils.show import explorer as explorer_pictures
+from tension_utils.config import MATCHED_ARM, OBJECTIVES
+from tension_utils.planted.rates import COUNTED, DESIGN, ENDPOINT, error_rates, read_study
+from tension_utils.show.choices import Choices, embedded
 from tension_utils.show.explorer import (
-    NOT_MEASURED,
-    ONLY_MIXED,
-    OWN,
-    Explorer,
-    explorer_effects,
-    few,
-    in_words,
-    percent,
+    DIGITS,
+    UNITS,
+    removal_choices,
+    removal_effects,
+    removal_sentence,
+    removal_table,
+    world_choices,
+    world_rates,
+    world_sentence,
+    world_table,
 )
 from tension_utils.statistics import Bootstrap
 
+ROOT = Path(__file__).parents[1]
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
-SVG = "{http://www.w3.org/2000/svg}"
+KEYS = ["objective", "test", "set", "family", "fraction", "ablation_kind", "metric"]
+VALUES = ["change", "change_ci_low", "change_ci_high", "control", "effect", "ci_low", "ci_high", "p_value"]
 
 
-def run_of(n_seeds: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two scores at two fractions for every model, all neurons, the mixed model's family, and another ablation kind."""
-    evaluation = evaluation_of(tuple(range(n_seeds)))
+def removed(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Two scores at two fractions, all neurons, the mixed model's family, and another ablation kind."""
     mixed = evaluation[evaluation.objective == MIXED]
     parts = [
         with_draws(evaluation, name, 10 * i + j, fraction=fraction)
@@ -43,168 +46,239 @@ def run_of(n_seeds: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
     for i, name in enumerate(("shared", "only-helpful", "only-harmless")):
         parts += [with_draws(mixed, name, 60 + i, family="natural")]
         parts += [with_draws(mixed, name, 70 + i, n_neurons=2, family="equal-size")]
-    return pd.concat(parts, ignore_index=True), evaluation
+    return pd.concat(parts, ignore_index=True)
+
+
+def scaled_and_matched(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """A scaled set, a set whose random ones match in activity alone, and a set without random ones."""
+    parts = [with_draws(evaluation, "rms_change", 80, scale=0.5)]
+    parts += [with_draws(evaluation, "contrast", 81, control="activity")]
+    parts += [ablated(evaluation, "attribution", lambda rows: rows.margin)]
+    return pd.concat(parts, ignore_index=True)
 
 
 @pytest.fixture(scope="module")
-def run() -> tuple[pd.DataFrame, pd.DataFrame]:
-    return run_of()
+def evaluation() -> pd.DataFrame:
+    return evaluation_of()
 
 
 @pytest.fixture(scope="module")
-def effects(run) -> pd.DataFrame:
-    return explorer_effects(*run, bootstrap=Bootstrap(200))
+def effects(evaluation) -> pd.DataFrame:
+    return removal_effects(removed(evaluation), evaluation, Bootstrap(200))
 
 
 @pytest.fixture(scope="module")
-def explorer(effects) -> Explorer:
-    return Explorer(effects, OBJECTIVES, "top 10 % by rms_change")
+def choices(effects) -> Choices:
+    return removal_choices(effects, "rms_change", 0.1)
 
 
-@pytest.fixture(scope="module")
-def frames(explorer) -> dict:
-    with plt.style.context("default"):
-        plt.switch_backend("agg")
-        return explorer.frames()
+def test_effects_are_those_of_chapter_four(evaluation, effects):
+    table = effect_table(removed(evaluation), evaluation, bootstrap=Bootstrap(200))
+    both = effects.merge(table, on=KEYS, suffixes=("", "_table"), validate="one_to_one")
+    assert len(both) == len(effects) == len(table) == 2 * 3 * (3 * 5 + 6)
+    for value in VALUES:
+        assert both[value].to_numpy() == pytest.approx(both[f"{value}_table"].to_numpy(), nan_ok=True)
 
 
-def test_effects_are_those_of_chapter_four(run, effects):
-    ablation, evaluation = run
-    table = effect_table(ablation[ablation.ablation_kind == "zero"], evaluation, bootstrap=Bootstrap(200))
-    table = table[(table.metric == "accuracy") & table.test.isin([HELPFUL, HARMLESS])]
-    own = effects[effects.set != "all"]
-    keys, values = (
-        ["objective", "test", "set", "family", "fraction"],
-        ["change", "control", "effect", "ci_low", "ci_high"],
+def test_further_sets_and_arms_leave_these_as_they_are(evaluation, effects):
+    arm = evaluation[evaluation.objective == MIXED].assign(objective=MATCHED_ARM)
+    everything = pd.concat([evaluation, arm])
+    further = [scaled_and_matched(evaluation), with_draws(arm, "shared", 90, family="natural")]
+    rows = pd.concat([removed(evaluation), *further])
+    found = removal_effects(rows, everything, Bootstrap(200))
+    is_old = found.objective.isin(OBJECTIVES) & (found.control_kind == "layer") & (found["scale"] == 0)
+    pd.testing.assert_frame_equal(found[is_old].reset_index(drop=True), effects)
+    new = found[~is_old]
+    assert set(zip(new.objective, new.set, new["scale"], new.control_kind, strict=True)) == {
+        *((name, "rms_change", 0.5, "layer") for name in OBJECTIVES),
+        *((name, "contrast", 0.0, "activity") for name in OBJECTIVES),
+        (MATCHED_ARM, "shared", 0.0, "layer"),
+    }
+
+
+def test_every_random_set_and_every_seed_is_a_plain_mean(evaluation, effects):
+    intact = evaluation.set_index(["objective", "seed", "benchmark", "subset", "item_id"]).credit
+    rows = removed(evaluation)
+    rows = rows[rows.subset == "harmless-base"]
+    gone = rows.set_index(["objective", "seed", "benchmark", "subset", "item_id"])
+    rows = rows.assign(gone=gone.credit.to_numpy() - intact.loc[gone.index].to_numpy())
+    own = (rows.matched_to == "rms_change") & (rows.fraction == 0.3) & (rows.objective == HELPFUL)
+    row = effects[(effects.set == "rms_change") & (effects.fraction == 0.3) & (effects.objective == HELPFUL)]
+    (row,) = row[(row.test == HARMLESS) & (row.metric == "accuracy")].itertuples()
+    by_draw = rows[own & (rows.set == "random")].groupby("draw").gone.mean()
+    by_seed = rows[own & (rows.set != "random")].groupby("seed").gone.mean()
+    assert row.random_changes == pytest.approx(by_draw.to_list()) and len(row.random_changes) == row.n_draws == 3
+    assert row.seed_changes == pytest.approx(by_seed.to_list())
+    assert np.mean(row.seed_changes) == pytest.approx(row.change)
+    assert np.mean(row.random_changes) == pytest.approx(row.control)
+
+
+def test_without_random_sets_there_is_nothing_to_explore(evaluation):
+    alone = ablated(evaluation, "all", lambda rows: rows.margin, fraction=1.0)
+    with pytest.raises(ValueError, match="found none: run chapter 4 first"):
+        removal_effects(alone, evaluation)
+
+
+def offered(payload: dict, chosen: list[int]) -> set[int]:
+    """Options of the next list after some choices, as `choices.js` finds them."""
+    n = len(chosen)
+    return {state["at"][n] for state in payload["states"] if state["at"][:n] == chosen}
+
+
+@pytest.mark.parametrize("name", ["removals", "worlds"])
+def test_every_offered_choice_leads_to_a_state_and_every_state_can_be_chosen(name, choices):
+    payload = json.loads(embedded((choices if name == "removals" else planted()).payload))
+    reached = []
+
+    def walk(chosen: list[int]) -> None:
+        if len(chosen) == len(payload["controls"]):
+            reached.append(tuple(chosen))
+            return
+        options = offered(payload, chosen)
+        assert options, "an empty list"
+        for option in options:
+            walk([*chosen, option])
+
+    walk([])
+    assert len(reached) == len(set(reached)) == len(payload["states"]) > 50
+    assert set(reached) == {tuple(state["at"]) for state in payload["states"]}
+
+
+def test_lists_leave_out_what_is_the_same_everywhere(choices):
+    lists = {control["name"]: control["options"] for control in choices.payload["controls"]}
+    assert list(lists) == ["Reward model", "Its neurons", "Share of all", "Activations", "Test", "Measured by"]
+    assert lists["Reward model"] == [HELPFUL, HARMLESS, MIXED]
+    assert lists["Its neurons"][:3] == ["top by rms_change", "top by signed_mean", "shared"]
+    assert lists["Activations"] == ["set to zero", "set to their mean"] and lists["Test"] == [HELPFUL, HARMLESS, "both"]
+
+
+def test_the_first_state_is_the_one_asked_for(choices):
+    assert (
+        choices.states[choices.start]["say"].startswith("The helpful model without its top 10\xa0% by rms_change")
+        and "on the helpful test" in choices.states[choices.start]["say"]
     )
-    both = own.merge(table, on=keys, suffixes=("", "_table"), validate="one_to_one")
-    assert len(both) == len(own) == len(table) == 3 * 2 * 4 + 2 * 6
-    for value in values:
-        assert both[value].to_numpy() == pytest.approx(both[f"{value}_table"].to_numpy())
 
 
-def test_all_neurons_have_a_change_and_no_control(run, effects):
-    _, evaluation = run
-    rows = effects[effects.set == "all"]
-    assert len(rows) == 6 and rows[["control", "effect"]].isna().all(axis=None) and (rows.n_neurons == 40).all()
-    for row in rows.itertuples():  # the sign of every margin was turned: right becomes wrong
-        subset = evaluation[(evaluation.objective == row.objective) & (evaluation.subset == f"{row.test}-base")]
-        assert row.change == pytest.approx((1 - 2 * subset.credit).mean())
-        assert row.change_ci_low <= row.change <= row.change_ci_high
+def test_numbers_of_the_drawing_are_those_of_the_table(effects, choices):
+    table = removal_table(effects)
+    assert len(table) == len(choices.states) == len(effects)
+    for row, state in zip(table.itertuples(), choices.states, strict=True):
+        factor, digits, _ = UNITS[row.metric]
+        numbers = [row.change, row.change_ci_low, row.change_ci_high]
+        assert state["set"] == pytest.approx([factor * number for number in numbers], rel=10.0 ** (1 - DIGITS))
+        assert np.mean(state["random"]) == pytest.approx(factor * row.control, rel=1e-3, abs=1e-4)
+        assert len(state["random"]) == row.n_draws and len(state["seeds"]) == row.n_seeds
+        assert f"{factor * row.effect:+z.{digits}f}" in state["say"], "the sentence has the effect"
+        assert f"n\xa0=\xa0{row.n_items}." in state["say"]
 
 
-def test_other_kinds_are_chosen_and_unknown_ones_refused(run):
-    assert set(explorer_effects(*run, "mean", Bootstrap(50)).set) == {"rms_change"}
-    with pytest.raises(ValueError, match="'scale'; the kinds there are: mean, zero"):
-        explorer_effects(*run, "scale")
+SENTENCE_ROW = {
+    "objective": HELPFUL, "set": "rms_change", "family": "", "fraction": 0.1, "ablation_kind": "zero", "scale": 0.0,
+    "control_kind": "layer", "test": HELPFUL, "metric": "accuracy", "change": -0.071, "change_ci_low": -0.09,
+    "change_ci_high": -0.05, "control": -0.02, "random_changes": [-0.044, 0.004], "effect": -0.051, "ci_low": -0.07,
+    "ci_high": -0.03, "p_value": 0.004, "n_draws": 12, "n_neurons": 139.0, "n_seeds": 3, "n_items": 250,
+}  # fmt: skip
 
 
-def row_of(**values) -> pd.Series:
-    standard = {"test": "helpful", "change": -0.2, "change_ci_low": -0.3, "change_ci_high": -0.1, "control": -0.05}
-    return pd.Series(standard | {"effect": -0.15, "ci_low": -0.25, "ci_high": -0.05} | values)
+def sentence_of(**values: object) -> str:
+    return removal_sentence(pd.Series(SENTENCE_ROW | values))
 
 
-def test_words_by_hand():
-    assert in_words(row_of()) == (
-        "Helpful test: -20.0 points [-30.0, -10.0]; random sets -5.0. "
-        "Beyond random -15.0 points [-25.0, -5.0]: more is lost than with random sets."
+def test_a_removal_in_words():
+    assert sentence_of() == (
+        "The helpful model without its top 10\xa0% by rms_change loses 7.1 points on the helpful test [-9.0, -5.0]; 12 "
+        "random sets, as many in every layer, lose 2.0 on average (-4.4 to +0.4). Beyond them -5.1 points "
+        "[-7.0, -3.0], p = 0.004: unusual among random sets. 139 neurons, 3 seeds, n\xa0=\xa0250."
     )
-    assert in_words(row_of(ci_high=0.0)).endswith(": not told apart from random sets.")
-    assert in_words(row_of(ci_low=0.01, ci_high=0.2)).endswith("less is lost, or more gained, than with random sets.")
-    assert in_words(row_of(effect=np.nan)) == (
-        "Helpful test: -20.0 points [-30.0, -10.0]. No random set can match the set of all neurons."
+    assert "p = 0.051: not unusual" in sentence_of(p_value=0.051)
+    assert "p <\xa00.001: unusual" in sentence_of(p_value=1e-5)
+    shared = {"set": "shared", "family": "equal-size", "objective": MIXED, "test": MIXED}
+    assert "without its shared, equal size neurons gains 3.0 points on both tests" in sentence_of(change=0.03, **shared)
+    half = sentence_of(scale=0.5, metric="margin", change=0.25)
+    assert "with its top 10\xa0% by rms_change times 0.5 gains 0.25 SD of its margins on the helpful test" in half
+    assert "with its top 10\xa0% by rms_change set to their mean" in sentence_of(ablation_kind="mean")
+
+
+# Planted worlds ------------------------------------------------------------------------------------------------------
+
+
+def counts(**columns: object) -> pd.DataFrame:
+    """Counts of the deciding test of C2 in two kinds of worlds, and of another that does not decide."""
+    names = dict.fromkeys(ENDPOINT, "") | {
+        "claim": "C2", "way": WAYS[1], "is_primary": True, "quantity": "removal", "metric": "margin", "arm": "single",
+        "test": "own", "neuron_set": "top 10 %", "score_kind": "rms_change", "control": "layer",
+    }  # fmt: skip
+    rows = [
+        names
+        | {"scenario": scenario, "is_true": is_true, "n_seeds": n_seeds, "n_items": 80, "n_draws": 12, "n_worlds": 25}
+        | {"n_supported": n, "n_refuted": 5, "n_contradictory": 0, "value": 0.1}
+        for n_seeds in (1, 3)
+        for scenario, is_true, n in (("quiet", True, 20), ("loud", False, 1))
+    ]
+    table = pd.DataFrame(rows).assign(**columns)
+    return pd.concat([table, table.assign(is_primary=False, metric="accuracy", n_supported=25)], ignore_index=True)
+
+
+def committed_claims() -> pd.DataFrame:
+    """Counts of the committed worlds."""
+    return read_study(ROOT / "results" / "planted")[0]["claims"]
+
+
+def planted() -> Choices:
+    """The choices of the committed worlds."""
+    return world_choices(committed_claims())
+
+
+def test_worlds_by_hand():
+    dial = world_choices(counts())
+    assert [control["name"] for control in dial.payload["controls"]] == ["Training runs", "Kind of world"]
+    assert len(dial.states) == 4, "tests that do not decide are left out"
+    bars = dial.shared["bars"][dial.states[0]["bars"]]
+    assert [(bar[0], bar[1], bar[4], bar[5]) for bar in bars] == [("quiet", 0.8, 25, True), ("loud", 0.04, 25, False)]
+    assert bars[1][2:4] == pytest.approx([0.0071, 0.1954], abs=1e-4), "Wilson's interval of 1 of 25"
+    loud = next(state for state in dial.states if state["marked"] == 1)
+    assert loud["say"] == (
+        "In loud worlds, where C2 is false, this test wrongly says “supported” in 4 % (1 of 25 worlds; 95 % interval "
+        "1 to 20 %), and “refuted” in 20 %. It says “supported” in 80 % of all worlds where it is true and in 4 % of "
+        "all worlds where it is false."
     )
+    assert dial.labels.iloc[0].to_dict() == {
+        "Claim": f"C2. {CLAIMS['C2'].title}",
+        "Read": "under control",
+        "Test": "single-objective models without their top 10 % by rms_change, own test, beyond matched random sets of "
+        "the same layers, margin",
+        "Items": "80 items, 12 random sets",
+        "Training runs": "3",
+        "Kind of world": "quiet (claim true)",
+    }
 
 
-def test_every_choice_has_a_frame_with_a_picture_or_a_reason(explorer, frames):
-    controls = explorer.controls
-    assert list(controls["Share removed"]) == ["10\xa0%", "30\xa0%", "all"]
-    assert controls["Neurons"] == [OWN, "shared", "only-helpful", "only-harmless"]
-    assert set(frames) == set(np.ndindex(*map(len, controls.values())))
-    for (objective, neurons, _, share), frame in frames.items():
-        is_single_family = OBJECTIVES[objective] != MIXED and neurons > 0
-        assert (frame.lines == (ONLY_MIXED,)) == is_single_family
-        assert bool(frame.svg) == bool(frame.alt) == (not is_single_family)
-        if neurons == 0 and controls["Share removed"][share] != "all":
-            assert f"top {controls['Share removed'][share]}" in frame.title
-    assert len({id(frame) for key, frame in frames.items() if key[:2] == (2, 1)}) == 1, "score and share change nothing"
-    assert "No random set" in frames[0, 0, 0, 2].lines[0]
-    assert "Cut to equal size (2 neurons)" in frames[2, 1, 0, 0].lines[2]
+def test_a_kind_of_world_without_the_other_truth_says_only_what_is_known():
+    only = counts()
+    (row,) = world_rates(only[only.is_true & (only.n_seeds == 1)]).itertuples()
+    pooled = pd.Series({"power": 0.8, "false_positives": np.nan})
+    assert world_sentence(row, pooled).endswith("It says “supported” in 80 % of all worlds where it is true.")
 
 
-def test_words_hold_the_numbers_of_their_row(effects, explorer, frames):
-    row = effects[(effects.objective == HARMLESS) & (effects.set == "rms_change") & (effects.fraction == 0.3)]
-    row = row[row.test == HELPFUL].iloc[0]
-    key = (1, 0, explorer.score_kinds.index("rms_change"), 1)
-    line = frames[key].lines[0]
-    assert f"{100 * row.effect:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]" in line
-    assert frames[key].lines[-1] == (
-        "4 neurons, 8 helpful and 6 harmless items, 2 seeds, 3 random sets; 95\xa0% intervals."
+def test_a_further_column_of_the_worlds_becomes_a_list():
+    both = pd.concat([counts(loudness="x1"), counts(loudness="x4", n_supported=2)], ignore_index=True)
+    lists = {control["name"]: control["options"] for control in world_choices(both).payload["controls"]}
+    assert lists["loudness"] == ["x1", "x4"]
+
+
+def test_bars_are_the_counts_of_the_committed_worlds():
+    claims = committed_claims()
+    dial, table, deciding = planted(), world_table(claims), claims[claims.is_primary]
+    assert len(dial.states) == len(table) == len(deciding)
+    for (_, row), state, labels in zip(table.iterrows(), dial.states, dial.labels.to_dict("records"), strict=True):
+        assert labels["Kind of world"].startswith(row.scenario) and row.test == labels["Test"]
+        bar = dial.shared["bars"][state["bars"]][state["marked"]]
+        assert bar[0] == row.scenario and bar[1] == pytest.approx(row.rate, rel=1e-4) and bar[5] == row.is_true
+    assert sum(bar[1] * bar[4] for bars in dial.shared["bars"] for bar in bars) == pytest.approx(
+        deciding.n_supported.sum(), rel=1e-4
     )
-
-
-def test_pictures_are_small_equal_sized_svg_with_their_letters(frames):
-    pictures = {frame.svg for frame in frames.values() if frame.svg}
-    assert len(pictures) == 3 * 2 * 3 + 3
-    boxes = set()
-    for svg in pictures:
-        root = ElementTree.fromstring(svg)
-        boxes.add(root.get("viewBox"))
-        texts = {"".join(text.itertext()) for text in root.iter(f"{SVG}text")}
-        assert {"helpful test", "harmless test", "random sets"} <= texts
-        assert len(svg) < 10_000 and '"' not in svg and "\n" not in svg
-    (box,) = boxes
-    frame = frames[0, 0, 0, 0]
-    assert [float(x) for x in box.split()[2:]] == pytest.approx([frame.width, frame.height], abs=1)
-
-
-def test_the_chosen_fraction_is_ringed(monkeypatch, effects, explorer):
-    drawn = []
-    monkeypatch.setattr(explorer_pictures, "svg_text", lambda figure: drawn.append(figure) or "<svg/>")
-    explorer.own_frame(HELPFUL, "rms_change", 0.3)
-    explorer.family_frame(MIXED, "only-helpful")
-    for figure, objective, name, x in ((drawn[0], HELPFUL, "rms_change", 30), (drawn[1], MIXED, "only-helpful", 0.88)):
-        for ax, test in zip(figure.axes, (HELPFUL, HARMLESS), strict=True):
-            rows = effects[(effects.objective == objective) & (effects.test == test) & (effects.set == name)]
-            rows = rows[rows.family != "equal-size"]
-            row = rows[rows.fraction == (0.3 if name == "rms_change" else 0.1)].iloc[0]
-            (ring,) = [line for line in ax.lines if line.get_markersize() == 11]
-            assert ring.get_xdata() == pytest.approx([x]) and ring.get_ydata() == pytest.approx([100 * row.change])
-            low, high = ax.get_ylim()
-            assert low < 100 * row.change_ci_low and high > 100 * row.change_ci_high
-    plt.close("all")
-
-
-def test_same_table_same_bytes(effects, explorer, frames):
-    again = Explorer(effects.copy(), OBJECTIVES, "top 10 % by rms_change").frames()
-    assert {key: frame.svg for key, frame in again.items()} == {key: frame.svg for key, frame in frames.items()}
-
-
-def test_what_was_not_run_is_said(run):
-    ablation, evaluation = run
-    part = ablation[(ablation.objective == HELPFUL) & (ablation.set != "all")]
-    explorer = Explorer(explorer_effects(part, evaluation, bootstrap=Bootstrap(50)), OBJECTIVES)
-    assert explorer.sets == [OWN] and explorer.fractions == [0.1, 0.3]
-    assert explorer.own_frame(HARMLESS, "rms_change", 0.1).lines == (NOT_MEASURED,)
-    only_all = ablation[ablation.set == "all"]
-    explorer = Explorer(explorer_effects(only_all, evaluation, bootstrap=Bootstrap(50)), OBJECTIVES)
-    assert set(explorer.frames()) == {(i, 0, 0, 0) for i in range(3)} and explorer.own_frame(HELPFUL, "any", 1.0).svg
-
-
-def test_many_fractions_become_few(effects):
-    curve = effects[effects.set == "rms_change"]
-    many = pd.concat([curve.assign(fraction=fraction) for fraction in np.arange(1, 31) / 100], ignore_index=True)
-    explorer = Explorer(many, OBJECTIVES, max_pictures=15)
-    assert len(explorer.fractions) == 5 and (explorer.fractions[0], explorer.fractions[-1]) == (0.01, 0.3)
-
-
-@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=40), st.integers(2, 12))
-def test_few_keeps_both_ends(values, limit):
-    kept = few(values, limit)
-    assert kept == sorted(set(kept)) and set(kept) <= set(values) and len(kept) <= max(2, limit)
-    assert (kept[0], kept[-1]) == (min(values), max(values))
-
-
-@given(st.integers(1, 1000))
-def test_percent_is_read_back(thousandths):
-    assert float(percent(thousandths / 1000).removesuffix("\xa0%")) == pytest.approx(thousandths / 10)
+    rates = error_rates(deciding).set_index([*ENDPOINT, *DESIGN])
+    row = world_rates(claims).iloc[0]
+    power = rates.power[tuple(row[name] for name in (*ENDPOINT, *DESIGN))]
+    assert f"{100 * power:.0f} % of all worlds where it is true" in dial.states[0]["say"]
+    assert set(COUNTED) <= set(claims)

@@ -7,10 +7,11 @@ import pytest
 
 import findings
 from findings import FINDINGS, Study, Unfounded
-from stored import stored_chapters
+from stored import APPENDICES, stored_chapters
 
 ROOT = Path(__file__).parents[1]
-STORED = stored_chapters(ROOT)
+STORED = [chapter for chapter in stored_chapters(ROOT) if chapter not in APPENDICES]
+TOLD = [chapter for chapter in STORED if chapter in FINDINGS]
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +24,26 @@ def test_every_chapter_that_the_study_fills_has_a_finding() -> None:
     assert set(STORED) <= set(FINDINGS), "write what was found: book/_ext/findings.py"
 
 
-@pytest.mark.parametrize("chapter", STORED)
+@pytest.mark.parametrize("chapter", TOLD)
 def test_every_sentence_follows_from_the_stored_results(study: Study, chapter: str) -> None:
     text = FINDINGS[chapter](study)
     assert text.startswith("**") and "nan" not in text and "{" not in text
 
 
 class Changed(Study):
-    """The study with every accuracy of the matrix, every finding and every checkpoint at chance."""
+    """The study with every accuracy, finding and checkpoint at chance."""
 
     def __init__(self, study: Study) -> None:
         self.matrix = study.matrix.assign(accuracy=0.5, ci_low=0.4, ci_high=0.6)
         self.ledger = study.ledger.assign(value=0.0, ci_low=-50.0, ci_high=50.0, p_value=0.5)
+        self.sides = study.sides.assign(share_with_own=0.5, ci_low=0.4, ci_high=0.6)
+        self.errors = study.errors.assign(overconfidence_ci_low=-0.1)
+        self.lengths = study.lengths.assign(ci_low=-0.5, ci_high=0.5)
+        self.transfer = study.transfer.assign(excess_transferability_ci_low=-0.1)
         self.kept = study.kept.assign(validation_accuracy=0.5, ci_low=0.4, ci_high=0.6)
 
 
-@pytest.mark.parametrize("chapter", STORED)
+@pytest.mark.parametrize("chapter", TOLD)
 def test_no_sentence_outlives_its_numbers(study: Study, chapter: str) -> None:
     with pytest.raises(Unfounded, match="the stored results no longer say that .*; look at the tables"):
         FINDINGS[chapter](Changed(study))

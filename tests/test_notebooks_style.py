@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = (
     *("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "04b_masked_training", "05_overlap"),
-    "05b_part",
+    *("05b_part", "a1_heads", "a2_removal_details"),
 )
 SECTIONS = (
     "Parameters",
@@ -22,7 +22,6 @@ SECTIONS = (
     "Inputs",
     "Method",
     "Result",
-    "Figure",
     "Reading the figure",
     "Checks",
     "Exercise",

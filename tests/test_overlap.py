@@ -16,7 +16,6 @@ from tension_utils.analysis.overlap import (
     REGION_COLUMNS,
     combined_overlap_table,
     compare_sets,
-    overlap_summary,
     overlap_table,
     region_sizes,
     region_table,
@@ -173,7 +172,8 @@ def test_summary_is_mean_range_largest_p_value_and_counts() -> None:
         for seed, value in enumerate(values)
     ]
     table = pd.DataFrame(rows)
-    summary = overlap_summary(table).set_index("score_kind")
+    by = ["pair", "score_kind"]
+    summary = summarize_overlaps(table, by).set_index("score_kind")
     assert summary.loc["rms", ["jaccard", "lowest", "highest"]].tolist() == pytest.approx([0.3, 0.1, 0.6])
     assert summary.loc["mean_abs", ["jaccard", "lowest", "highest"]].tolist() == pytest.approx([0.5, 0.5, 0.5])
     assert summary.jaccard_chance.tolist() == pytest.approx([0.1, 0.1])
@@ -182,14 +182,15 @@ def test_summary_is_mean_range_largest_p_value_and_counts() -> None:
     assert summary.n_shared.tolist() == pytest.approx([10, 10])
     assert summary.n_seeds.tolist() == [3, 3] and summary.n_neurons.tolist() == [100, 100]
     assert summary.n_pairs.tolist() == [3, 3]
-    alone = overlap_summary(table[table.seed == 1])
+    alone = summarize_overlaps(table[table.seed == 1], by)
     assert alone.jaccard.tolist() == [0.2, 0.5] and alone[["lowest", "highest"]].isna().all(axis=None), (
         "no range of one"
     )
     pairs_of_seeds = summarize_overlaps(table.assign(other_seed=table.seed + 5), ["score_kind"])
     assert pairs_of_seeds.n_seeds.tolist() == [6, 6], "0, 1, 2 and 5, 6, 7"
     table.loc[0, "jaccard"] = np.nan
-    assert overlap_summary(table).n_pairs.tolist() == [2, 3] and overlap_summary(table).n_seeds.tolist() == [2, 3]
+    found = summarize_overlaps(table, by)
+    assert found.n_pairs.tolist() == [2, 3] and found.n_seeds.tolist() == [2, 3]
 
 
 def test_combined_overlap_is_the_published_ratio(runs: list[Run]) -> None:

@@ -24,7 +24,6 @@ from tension_utils.analysis.overlap import (
     level_rows,
     objective_permutation_test,
     permutation_table,
-    reference_table,
     seed_table,
     stability_table,
 )
@@ -89,17 +88,6 @@ def test_seeds_of_one_objective_are_all_paired(runs: list[Run]) -> None:
 def test_halves_of_one_model_are_compared(runs: list[Run]) -> None:
     table = half_table(runs, KINDS, FRACTION)
     assert len(table) == 9 * 2 and table.jaccard.tolist() == pytest.approx([1 / 3] * 18)
-
-
-def test_references_stand_beside_the_pairs_they_belong_to(runs: list[Run]) -> None:
-    table = reference_table(runs, KINDS, FRACTION).set_index(["pair", "score_kind"])
-    between = table.loc[(f"{HELPFUL} / {HARMLESS}", "mean_abs")]
-    assert between.jaccard == pytest.approx(1 / 3), "{0, 4} and {1, 4}"
-    assert [between.jaccard_base_model, between.jaccard_other_seed] == pytest.approx([1 / 3, 5 / 9])
-    assert np.isnan(table.jaccard_base_model[f"{HELPFUL} / {HARMLESS}", "rms_change"])
-    assert np.isnan(table.jaccard_base_model[f"{HELPFUL} / {MIXED}", "mean_abs"])
-    one_seed = reference_table([run for run in runs if run.seed == 0], KINDS, FRACTION)
-    assert one_seed.jaccard_other_seed.isna().all() and one_seed.jaccard_base_model.notna().sum() == 1
 
 
 def test_cross_design_sorts_every_pair_by_what_it_shares(runs: list[Run]) -> None:

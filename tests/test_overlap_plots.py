@@ -1,6 +1,7 @@
 """Figures of overlap: the right numbers are drawn, and a wrong table is refused clearly."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,8 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
 from tension_utils import config
-from tension_utils.analysis.overlap import RELATIONS
-from tension_utils.show.figures_neurons import agreement_heatmap, cross_design_dots, intersection_sizes, overlap_bars
+from tension_utils.analysis.overlap import LEVELS, RELATIONS, SHAM
+from tension_utils.show.figures_neurons import agreement_heatmap, cross_design_dots, intersection_sizes, level_dots
 from tension_utils.show.style import OBJECTIVE_COLORS
 
 OBJECTIVES = list(config.OBJECTIVES)
@@ -19,20 +20,16 @@ OBJECTIVES = list(config.OBJECTIVES)
 pytestmark = pytest.mark.usefixtures("book_style")
 
 
-def bars() -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"pair": pair, "score_kind": kind, "jaccard": 0.1 * (2 * i + k + 1), "jaccard_chance": 0.053}
-            for i, pair in enumerate(("helpful / harmless", "helpful / helpful-harmless"))
-            for k, kind in enumerate(("rms", "frequency"))
-        ]
-    )
-
-
-def references() -> pd.DataFrame:
-    """Bars with a range, another seed each, and the base model for the first pair alone."""
-    table = bars().assign(lowest=lambda t: t.jaccard - 0.02, highest=lambda t: t.jaccard + 0.03)
-    return table.assign(jaccard_other_seed=[0.5, 0.6, 0.7, 0.8], jaccard_base_model=[0.3, 0.9, np.nan, np.nan])
+def levels() -> pd.DataFrame:
+    """Two comparisons of each level but the sham, which nobody trained."""
+    rows = [
+        {"level": level, "score_kind": kind, "jaccard": 0.2 + 0.1 * i + 0.04 * seed, "jaccard_chance_by_layer": 0.06}
+        for kind in ("rms_change", "signed_mean")
+        for i, level in enumerate(LEVELS)
+        for seed in (0, 1)
+        if level != SHAM
+    ]
+    return pd.DataFrame(rows)
 
 
 def regions() -> pd.DataFrame:
@@ -64,35 +61,27 @@ def segments_of(ax: plt.Axes) -> list[np.ndarray]:
     return [segment for group in ax.collections for segment in group.get_segments()]
 
 
-def test_bars_stand_beside_their_chance() -> None:
-    ax = overlap_bars(bars())
-    assert [patch.get_height() for patch in ax.patches] == pytest.approx([0.1, 0.3, 0.2, 0.4])
-    assert [segment[0][1] for segment in segments_of(ax)] == pytest.approx([0.053] * 4)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["rms", "frequency", "chance"]
-    faces = {(to_hex(patch.get_facecolor()), patch.get_hatch()) for patch in ax.patches}
-    assert len(faces) == len({hatch for _, hatch in faces}) == 2, "told apart by color, and by hatch in grey"
-
-
-def test_bars_stand_between_the_base_model_and_another_seed() -> None:
-    ax = overlap_bars(references())
-    marked: dict[str, list[float]] = {}
-    for line in ax.lines:
-        marked.setdefault(line.get_marker(), []).extend(line.get_ydata())
-    assert sorted(marked["^"]) == pytest.approx([0.5, 0.6, 0.7, 0.8])
-    assert sorted(marked["v"]) == pytest.approx([0.3, 0.9])
-    ranges = [segment[:, 1] for segment in segments_of(ax) if segment[0][0] == segment[1][0]]
-    assert sorted(map(tuple, np.round(ranges, 3))) == [(0.08, 0.13), (0.18, 0.23), (0.28, 0.33), (0.38, 0.43)]
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels[2:] == ["chance", "base model on two texts", "other seeds"]
-    assert ax.get_ylim()[1] > 0.9, "a mark above the bars stays inside"
-    one_seed = overlap_bars(references().assign(jaccard_other_seed=np.nan, lowest=np.nan, highest=np.nan))
-    one_seed.figure.canvas.draw()
-    assert "other seeds" not in " ".join(text.get_text() for text in one_seed.get_legend().get_texts())
+def test_levels_stand_below_each_other_and_the_missing_one_says_so() -> None:
+    axes = level_dots(levels(), LEVELS)
+    assert [ax.get_title() for ax in axes] == ["sets by rms_change", "sets by signed_mean"]
+    for ax in axes:
+        lines = [line for line in ax.lines if line.get_linestyle() != ":"]
+        assert [list(line.get_xdata()) for line in lines[::2]] == [
+            pytest.approx([x, x + 0.04]) for x in (0.2, 0.3, 0.5)
+        ]
+        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines[1::2]] == [
+            pytest.approx(place) for place in ((0.22, 0), (0.32, 1), (0.52, 3))
+        ]
+        assert [text.get_text() for text in ax.texts] == ["0.22", "0.32", "not run", "0.52"]
+        (chance,) = (line for line in ax.lines if line.get_linestyle() == ":")
+        assert chance.get_xdata() == pytest.approx([0.06, 0.06])
+    assert [label.get_text().replace("\n", " ") for label in axes[0].get_yticklabels()] == list(LEVELS)
+    assert axes[0].get_ylim()[0] > axes[0].get_ylim()[1], "the first level is on top"
 
 
 def test_shares_must_be_shares() -> None:
-    with pytest.raises(ValueError, match="jaccard_other_seed from 0 to 1.*got 60"):
-        overlap_bars(references().assign(jaccard_other_seed=60))
+    with pytest.raises(ValueError, match="jaccard from 0 to 1.*got 60"):
+        level_dots(levels().assign(jaccard=60), LEVELS)
 
 
 def test_intersections_are_counted_and_named() -> None:
@@ -136,8 +125,7 @@ def test_cross_design_draws_means_and_every_pair() -> None:
 
 
 FIGURES = [
-    (overlap_bars, bars),
-    (overlap_bars, references),
+    (partial(level_dots, levels=LEVELS), levels),
     (intersection_sizes, regions),
     (agreement_heatmap, agreement),
     (cross_design_dots, cross),
@@ -146,25 +134,20 @@ FIGURES = [
 
 @pytest.mark.parametrize(("draw", "table"), FIGURES)
 def test_wrong_tables_are_refused_and_right_ones_labeled(draw, table) -> None:
-    optional = [
-        "lowest",
-        "highest",
-        "jaccard_base_model",
-        "jaccard_other_seed",
-        *(f"in_{objective}" for objective in OBJECTIVES),
-    ]
+    optional = ["lowest", "highest", *(f"in_{objective}" for objective in OBJECTIVES)]
     for column in table().columns.difference(optional):
         with pytest.raises(ValueError, match=f"missing {column}"):
             draw(table().drop(columns=column))
     with pytest.raises(ValueError, match="at least one row"):
         draw(table()[:0])
-    double = pd.concat([table().assign(scope="all"), table().assign(scope="last")])
-    with pytest.raises(ValueError, match="select one value of: .*scope"):
-        draw(double)
+    if table is not levels:  # its rows are comparisons, which may repeat
+        double = pd.concat([table().assign(scope="all"), table().assign(scope="last")])
+        with pytest.raises(ValueError, match="select one value of: .*scope"):
+            draw(double)
     axes = draw(table())
     axes = axes if isinstance(axes, list) else [axes]
-    assert axes[-1].get_xlabel() or draw is overlap_bars
-    assert axes[0].get_ylabel() or draw is cross_design_dots
+    assert axes[-1].get_xlabel()
+    assert axes[0].get_ylabel() or table in (cross, levels)
     assert to_hex(axes[0].figure.get_facecolor()) == "#ffffff"
 
 

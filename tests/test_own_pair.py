@@ -1,4 +1,4 @@
-"""Own pairs: contributions against hand and slow integration, rewards and ablations against plain forwards."""
+"""Own pairs: contributions against hand and slow integration, rewards against plain forwards."""
 
 import copy
 import json
@@ -10,17 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, N_NEURONS, make_model, make_tokenizer, slow_rewards
+from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, make_model, make_tokenizer, slow_rewards
 
-from tension_utils.activations import NeuronScores
-from tension_utils.architectures import architecture_of, projection_weight
-from tension_utils.artifacts import OWN_SCORES
+from tension_utils.architectures import architecture_of
 from tension_utils.config import OBJECTIVES, Run, list_runs
 from tension_utils.data import Item, ResponseTooLongError, Turn, tokenize_item
 from tension_utils.engine.packing import read_position
 from tension_utils.evaluation import score_items
 from tension_utils.models import save_reward_model
-from tension_utils.neurons import jaccard, top_neurons
 from tension_utils.show import widgets
 from tension_utils.show.own_pair import (
     LoadedModel,
@@ -28,7 +25,6 @@ from tension_utils.show.own_pair import (
     load_models,
     pair_item,
     pair_margin,
-    pair_sets,
     response_pieces,
     score_pair,
     token_contributions,
@@ -185,16 +181,13 @@ def test_a_chat_model_is_shown_in_its_own_template():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> list[Run]:
-    """Three reward models on disk with random scores, as chapters 1 and 3 leave them."""
+    """Three reward models on disk, as chapter 1 leaves them."""
     runs = list_runs(tmp_path_factory.mktemp("runs") / "x", ["toy"], list(OBJECTIVES), [3])
-    rng = np.random.default_rng(0)
     for seed, run in enumerate(runs):
         save_reward_model(make_model("llama", seed=seed), make_tokenizer(), run.folder / "reward_model")
         (run.folder / "manifest.json").write_text(
             json.dumps({"train": {"config": {"data": {"max_length": MAX_LENGTH}}}})
         )
-        scores = rng.random((3, N_NEURONS)).astype(np.float32)
-        NeuronScores({("rms_change", "both", "all"): scores}, "down_input", 1, 1).save(run.folder / OWN_SCORES)
     return runs
 
 
@@ -205,7 +198,7 @@ def models(runs):
 
 @pytest.fixture(scope="module")
 def scored(models):
-    return score_pair(*PAIR, models, fraction=0.25, n_draws=5)
+    return score_pair(*PAIR, models)
 
 
 def test_rewards_are_those_of_plain_forwards(models, scored):
@@ -218,77 +211,36 @@ def test_rewards_are_those_of_plain_forwards(models, scored):
     assert set(scored.tokens) == {(objective, side) for objective in OBJECTIVES for side in "AB"}
 
 
-@torch.no_grad()
-def slow_margin(loaded, mask: np.ndarray) -> float:
-    """Margin of a copy whose down projections have zero columns."""
-    model = copy.deepcopy(loaded.model)
-    for projection, removed in zip(architecture_of(model).parts_of(model, "down"), mask, strict=True):
-        projection_weight(projection)[:, torch.from_numpy(removed.copy())] = 0
-    a, b = slow_rewards(model, tokenize_item(loaded.tokenizer, ITEM, MAX_LENGTH))
-    return a - b
-
-
-def test_ablations_are_those_of_zeroed_copies(runs, models, scored):
-    table = scored.ablation.set_index(["objective", "set"])
-    own = "top 25 % by rms_change"
-    assert set(table.index) == {(o, own) for o in OBJECTIVES} | {
-        (OBJECTIVES[2], name) for name in ("shared", "only-helpful", "only-harmless")
-    }
-    for loaded in models:
-        for name, neurons in pair_sets(loaded.run, "rms_change", 0.25).items():
-            row = table.loc[(loaded.run.objective, name)]
-            assert row.without_set == pytest.approx(slow_margin(loaded, neurons.mask), rel=1e-4, abs=1e-4)
-            assert row.n_neurons == len(neurons) and row.n_draws == 5
-            assert row.without_random_low <= row.without_random <= row.without_random_high
-            assert row.without_random_low < row.without_random_high and row.margin == pytest.approx(
-                scored.rewards.set_index("objective").margin[loaded.run.objective]
-            )
-    helpful, harmless = (
-        top_neurons(NeuronScores.load(run.folder / OWN_SCORES).get("rms_change"), 0.25) for run in runs[:2]
-    )
-    shared = pair_sets(runs[2], "rms_change", 0.25)["shared"]
-    assert shared == helpful & harmless and 0 < jaccard(helpful, harmless) < 1
-
-
 def test_models_are_as_before_and_a_second_call_agrees(models, scored):
     before = [copy.deepcopy(loaded.model.state_dict()) for loaded in models]
-    again = score_pair(*PAIR, models, fraction=0.25, n_draws=5)
+    again = score_pair(*PAIR, models)
     pd.testing.assert_frame_equal(again.rewards, scored.rewards)
-    pd.testing.assert_frame_equal(again.ablation, scored.ablation)
     for loaded, state in zip(models, before, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in loaded.model.state_dict().items())
         assert all(parameter.grad is None for parameter in loaded.model.parameters())
 
 
 def test_swapped_responses_turn_every_sign(models, scored):
-    swapped = score_pair(PAIR[0], PAIR[2], PAIR[1], models, fraction=0.25, n_draws=2)
+    swapped = score_pair(PAIR[0], PAIR[2], PAIR[1], models)
     assert swapped.rewards.margin.to_numpy() == pytest.approx(-scored.rewards.margin.to_numpy(), abs=1e-4)
     assert (swapped.rewards.prefers != scored.rewards.prefers).all()
-    assert swapped.ablation.without_set.to_numpy() == pytest.approx(-scored.ablation.without_set.to_numpy(), abs=1e-4)
 
 
 def test_equal_responses_tie(models):
-    same = score_pair("Hi", "Wait", "Wait", models[:1], n_draws=1)
+    same = score_pair("Hi", "Wait", "Wait", models[:1])
     assert same.rewards.margin[0] == 0 and same.rewards.prefers[0] == "neither"
 
 
-def test_without_scores_there_is_no_ablation_and_the_page_says_the_rest(tmp_path, runs):
-    bare = Run(tmp_path, "toy", OBJECTIVES[0], 3)
-    bare.folder.parent.mkdir(parents=True)
-    bare.folder.symlink_to(runs[0].folder)
-    other = Run(tmp_path, "toy", OBJECTIVES[2], 3)
-    save_reward_model(make_model("llama"), make_tokenizer(), other.folder / "reward_model")
-    (other.folder / "manifest.json").write_bytes((runs[0].folder / "manifest.json").read_bytes())
-    assert pair_sets(other, "rms_change", 0.1) == {} and list(pair_sets(bare, "rms_change", 0.1)) != []
-    scored = score_pair(*PAIR, load_models([other]))
-    assert scored.ablation.empty
+def test_the_page_has_a_row_for_every_model_and_response(scored):
     page = widgets.pair_html(scored)
-    assert page.count("<table") == 1 and "response B" in page
+    assert page.count("<table") == 1 and page.count("<tr") == 1 + 2 * len(OBJECTIVES)
+    for row in scored.rewards.itertuples():
+        assert f"{row.reward_A:+.2f}" in page and f"{row.reward_B:+.2f}" in page
 
 
 def test_hostile_texts_are_shown_as_text(models):
     hostile = "<img src=x onerror=alert(1)> <b>"
-    page = widgets.pair_html(score_pair(hostile, hostile, f"{hostile} no", models[:1], n_draws=1))
+    page = widgets.pair_html(score_pair(hostile, hostile, f"{hostile} no", models[:1]))
     assert "<img" not in page and "<b>" not in page and "&lt;" in page
 
 

@@ -2,14 +2,27 @@
 
 from dataclasses import asdict
 from math import nan
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tension_utils.analysis.claims import Evidence
 from tension_utils.analysis.findings import SD, WAYS, Finding, judge
-from tension_utils.planted.rates import DESIGN, ENDPOINT, claim_rates, design_rates, error_rates, kind_rates, with_rates
+from tension_utils.planted.rates import (
+    DESIGN,
+    ENDPOINT,
+    ITEMS_LOST,
+    TABLES,
+    claim_rates,
+    design_rates,
+    error_rates,
+    kind_rates,
+    rated_ledger,
+    with_rates,
+)
 from tension_utils.show.ledger import finding_table
 
 FINDING = Finding("C2", WAYS[1], True, "removal", "margin", "both", "single", "own", "top 10 %", "rms_change", "layer",
@@ -71,7 +84,8 @@ def test_the_nearest_design_that_is_not_larger() -> None:
     assert nearest() == (3, 80, 12) and nearest(n_items=500, n_seeds=5) == (3, 80, 12)
     assert nearest(n_draws=8) == (3, 24, 8) and nearest(n_seeds=2) == (1, 24, 8)
     assert nearest(n_seeds=2, n_items=160) == (2, 160, 12), "seeds count first, then items, then draws"
-    assert nearest(n_items=23) is None and nearest(control="activity") is None and nearest(is_primary=False) is None
+    assert nearest(n_items=23) == (3, 24, 8), "an item or two may be unusable"
+    assert nearest(n_items=22) is None and nearest(control="activity") is None and nearest(is_primary=False) is None
 
 
 @given(st.tuples(st.integers(1, 5), st.integers(1, 300), st.integers(2, 20)))
@@ -79,7 +93,8 @@ def test_no_design_is_larger_than_the_finding(size: tuple[int, int, int]) -> Non
     designs = [(1, 24, 8), (3, 24, 8), (3, 80, 12), (2, 160, 12)]
     rates = pd.DataFrame([NAMES | dict(zip(DESIGN, design, strict=True)) for design in designs])
     row = design_rates(rates, pd.Series(asdict(FINDING) | dict(zip(DESIGN, size, strict=True))))
-    fitting = [design for design in designs if all(a <= b for a, b in zip(design, size, strict=True))]
+    usable = (size[0], ITEMS_LOST * size[1], size[2])
+    fitting = [design for design in designs if all(a <= b for a, b in zip(design, usable, strict=True))]
     assert (row is None) == (not fitting)
     assert row is None or tuple(row[name] for name in DESIGN) == max(fitting)
 
@@ -95,6 +110,18 @@ def test_a_test_that_errs_too_often_gives_no_verdict() -> None:
     table = with_rates(ledger, error_rates(claim_rates(worlds(worse))))
     assert table.verdict[0] == "no verdict" and table.reason[0] == "its test errs in 20 % of false worlds"
     assert finding_table(table).verdict[0] == "no verdict: its test errs in 20 % of false worlds"
+
+
+def test_every_page_takes_its_verdicts_from_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counted = claim_rates(worlds(HAND | {"direct": ["supported"] * 2 + ["undecided"] * 8}))
+    for name in TABLES:
+        counted.to_csv(tmp_path / f"{name}.csv", index=False, na_rep="nan")
+    (tmp_path / "manifest.json").write_text("{}")
+    monkeypatch.setattr("tension_utils.planted.rates.ledger", lambda evidence: judge([FINDING]))
+    (row,) = rated_ledger(Evidence(), tmp_path).itertuples()
+    assert row.verdict == "no verdict" and row.reason == "its test errs in 20 % of false worlds"
+    with pytest.raises(FileNotFoundError, match="expected the stored study in"):
+        rated_ledger(Evidence(), tmp_path / "none")
 
 
 def test_a_refutation_is_not_heard_where_true_claims_are_refuted_too_often() -> None:

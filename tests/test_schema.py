@@ -33,6 +33,7 @@ SECTIONS = {  # of a profile: the notebook whose parameters it sets
     "part": ("05b_part", schema.Part),
     "dial": ("05c_dial", schema.Dial),
     "explorer": ("08_explorer", schema.Explorer),
+    "own_pair": ("c1_own_pair", schema.OwnPair),
 }
 SHARED = {"root", "base_models", "objectives", "seeds"}
 

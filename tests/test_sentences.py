@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from tension_utils.analysis.accuracy import evaluated_items, item_counts
-from tension_utils.analysis.findings import WAYS, Finding, judge
+from tension_utils.analysis.findings import WAYS, Finding, Part, judge
+from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
 from tension_utils.analysis.training import kept_checkpoints, pair_counts, training_logs, training_sizes
 from tension_utils.config import MATCHED_ARM, MIXED, Run, list_runs
 from tension_utils.data import TrainingPairs, pair
@@ -123,28 +124,149 @@ def test_the_cost_of_mixing_in_words() -> None:
         "latter's own test +0.0 points [-2.0, +2.0], p = 0.001; n = 500, 3 seeds."
     )
     wide = judge([mixing(MATCHED_ARM, -8, 2)])
-    assert "too few items to tell" in sentences.tension_answer(wide)
+    assert "too few items or seeds to tell" in sentences.tension_answer(wide)
+    doubtful = judge([mixing(MATCHED_ARM, -8, -2)]).assign(verdict="no verdict", reason="its test errs too often")
+    text = sentences.tension_answer(doubtful)
+    assert "pairs: no verdict, too few items or seeds to tell (its test errs too often), mixed minus" in text
     none = judge([mixing(MATCHED_ARM, np.nan, np.nan, reason="nothing was evaluated")])
     assert sentences.tension_answer(none).startswith("not run: needs a mixed")
 
 
-def test_agreement_in_words() -> None:
-    rows = [("a", "b", 0.9, 0.05, 3), ("a", "c", 0.1, 0.05, 3)]
-    agreement = pd.DataFrame(rows, columns=["first", "second", "jaccard", "jaccard_chance", "n_pairs"])
-    assert sentences.identify_answer(agreement) == (
-        "a and b agree most (Jaccard 0.90), a and c least (0.10); chance 0.050, 3 models"
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.51, 0.6, "yes"), (0.45, 0.52, "no"), (0.3, 0.49, "no"), (0.4, 0.6, "too few items")]
+)
+def test_conflicting_pairs_in_words(low: float, high: float, word: str) -> None:
+    both = {"test": BOTH_TESTS, "share_with_own": 0.5, "ci_low": low, "ci_high": high, "chance": 0.5}
+    both |= {"n_items": 1500, "n_seeds": 1}
+    rows = [
+        both,
+        both | {"test": "helpful", "share_with_own": 0.25},
+        both | {"test": "harmless", "share_with_own": 0.75},
+    ]
+    sides = pd.DataFrame([row | {"model": model} for model in (MIXED, AVERAGE) for row in rows])
+    text = sentences.conflict_answer(sides)
+    assert text.startswith(f"mixed model: {word}") and "both single models, averaged: " in text
+    assert (
+        f"50.0 % [{100 * low:.1f} %, {100 * high:.1f} %], n = 1,500, 1 seed (helpful 25.0 %; harmless 75.0 %)" in text
+    )
+    assert sentences.conflict_answer(sides[:0]).startswith("not run: needs a mixed")
+
+
+def test_calibration_length_and_transferability_in_words() -> None:
+    bounds = {"_ci_low": 0.02, "_ci_high": 0.08}
+    row = {"objective": "helpful", "group": "helpful", "n_items": 1500, "n_seeds": 3, "overconfidence": 0.05}
+    row |= {f"overconfidence{end}": value for end, value in bounds.items()}
+    assert sentences.calibration_answer(pd.DataFrame([row])) == (
+        "Predicted minus actual accuracy. helpful on helpful tests: yes, +5.0 points [+2.0, +8.0], n = 1,500, 3 seeds."
+    )
+    row |= {"length_bias": -0.3, "ci_low": -0.4, "ci_high": -0.2, "n_longer": 1000, "n_shorter": 500}
+    text = sentences.length_answer(pd.DataFrame([row, row | {"length_bias": np.nan, "objective": "harmless"}]))
+    assert text.endswith("helpful on helpful tests: no, -30.0 points [-40.0, -20.0], n = 1,000 and 500, 3 seeds."), (
+        "and nothing where a group lacks a part"
+    )
+    row |= {"pairings": "all", "transferability": 0.9, "excess_transferability": 0.05}
+    row |= {"excess_transferability_ci_low": -0.02, "excess_transferability_ci_high": 0.12}
+    text = sentences.transferability_answer(pd.DataFrame([row, row | {"pairings": "same seed"}]))
+    assert text == (
+        "helpful tests: too few items or seeds to tell, it keeps 90.0 %, beyond chance +5.0 points [-2.0, +12.0] "
+        "(n = 1,500, 3 seeds)."
     )
 
 
-def test_effects_in_words() -> None:
-    own = {"objective": "helpful", "test": "helpful", "set": "rms_change", "metric": "accuracy", "effect": -0.1}
-    others = [own | {"metric": "margin"}, own | {"set": "shared"}, own | {"objective": "helpful-harmless"}]
-    effects = pd.DataFrame([own, *others]).assign(**BOUNDS)
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.6, 0.9, "yes"), (0.1, 0.4, "no"), (0.4, 0.6, "too few"), (np.nan, np.nan, "too few")]
+)
+def test_agreement_in_words(low: float, high: float, word: str) -> None:
+    rows = [("a", "b", 0.9, 0.8, 0.95), ("a", "c", 0.3, low, high), ("b", "c", 0.1, 0.05, 0.2)]
+    names = ["first", "second", "jaccard", "jaccard_ci_low", "jaccard_ci_high"]
+    pairs = pd.DataFrame(rows, columns=names).assign(jaccard_chance=0.05, n_neurons=1234, n_models=9, n_seeds=3)
+    answer = sentences.agreement_answer(pairs, ("a", "c"))
+    assert answer.startswith(word) and "a and c overlap by 0.30" in answer and ("nan" in answer) is False
+    assert "chance 0.05; sets of 1,234 neurons, 9 models, 3 seeds" in answer
+    assert sentences.agreement_answer(pairs, ("d",)).startswith("no: b and c overlap by 0.10 [0.05, 0.20]")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_value", "word"),
+    [
+        (0.1, 0.3, 0.001, "yes"),
+        (0.01, 0.3, 0.06, "too few"),
+        (-0.1, 0.3, 0.001, "too few"),
+        (0.01, 0.04, 0.001, "no"),
+        (np.nan, np.nan, 0.001, "too few"),
+    ],
+)
+def test_stability_in_words(low: float, high: float, p_value: float, word: str) -> None:
+    row = {"score_kind": "a", "other_seed": 0.25, "beyond": 0.2, "beyond_ci_low": low, "beyond_ci_high": high}
+    sizes = {"n_neurons": 50, "n_models": 6, "n_seeds": 3}
+    table = pd.DataFrame([row | {"p_value": p_value} | sizes])
+    answer = sentences.stability_answer(table, "a")
+    assert answer.startswith(word) and "by a overlap by 0.25, +0.20" in answer and "nan" not in answer
+    assert answer.endswith(f"yes for {int(word == 'yes')} of 1 scores")
+    assert "one seed" in sentences.stability_answer(table.assign(other_seed=np.nan), "a")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "p_value", "reason", "word"),
+    [
+        (
+            (-0.4, -0.1),
+            0.01,
+            "",
+            "yes: single-objective models without their top 10 % by a, own test, ",
+        ),
+        ((-0.05, 0.05), 0.2, "", "no: "),
+        ((-0.4, 0.1), 0.2, "", "too few items or seeds to tell: "),
+        ((-0.4, -0.1), 0.2, "", "too few seeds to tell: "),
+        ((-0.4, -0.1), 0.01, "because", "no verdict: because"),
+        ((np.nan, np.nan), np.nan, "because", "not run: because"),
+    ],
+)
+def test_removal_in_words(bounds: tuple[float, float], p_value: float, reason: str, word: str) -> None:
+    what = MIXING | {"claim": "C2", "quantity": "removal", "metric": "margin", "arm": "single", "unit": "SD"}
+    what |= {"neuron_set": "top 10 %", "score_kind": "a", "control": "layer", "n_draws": 12, "is_primary": True}
+    low, high = bounds
+    parts = (Part("helpful", -0.1, -0.3, 0.1),)
+    finding = Finding(
+        **what, value=(low + high) / 2, ci_low=low, ci_high=high, p_value=p_value, reason=reason, parts=parts
+    )
+    answer = sentences.removal_answer(judge([finding]).iloc[0])
+    assert answer.startswith(word)
+    if not reason:
+        assert f"SD [{low:+.2f}, {high:+.2f}], p = {p_value}; n = 500, 3 seeds" in answer
+        assert answer.endswith("(helpful -0.10 SD [-0.30, +0.10])")
+
+
+def test_random_sets_in_words() -> None:
+    ablation = pd.DataFrame(
+        [("helpful", "", 0.0), ("helpful", "activity", 0.0), ("helpful", "layer", 0.5), ("union", "layer", 0.0)],
+        columns=["objective", "control", "scale"],
+    )
+    assert sentences.controls_answer(ablation) == (
+        "random sets of the same layers: union (not run: helpful); "
+        "of the same layers and activity: helpful (not run: union)"
+    )
+    assert sentences.controls_answer(ablation[:2]).startswith("random sets of the same layers: none; of")
+
+
+@pytest.mark.parametrize(
+    ("p_value", "jaccard", "word"), [(0.01, 0.4, "yes"), (0.2, 0.4, "too few heads to tell"), (0.9, 0.1, "no")]
+)
+def test_heads_in_words(p_value: float, jaccard: float, word: str) -> None:
+    row = {"comparison": "a / b", "jaccard": jaccard, "jaccard_chance": 0.2, "p_value": p_value}
+    text = sentences.heads_answer(pd.DataFrame([row, row | {"p_value": 0.01}]))
+    assert text.startswith(f"{word}: a / b overlap by {jaccard:.2f} (chance 0.20, p = {p_value:.2f}); of 2 comparisons")
+    assert text.endswith(f"{1 + (word == 'yes')} say yes, {int(word == 'no')} no")
+    assert sentences.heads_answer(pd.DataFrame()) == "not run: needs two reward models with their base model"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(-0.6, -0.2, "yes"), (-0.05, 0.2, "no"), (-0.6, 0.1, "too few items or seeds to tell")]
+)
+def test_regression_to_chance_in_words(low: float, high: float, word: str) -> None:
     slopes = pd.DataFrame({"sets": ["targeted", "random", "targeted - random"], "slope": [-0.5, -0.1, -0.4]})
-    assert sentences.ablate_answer(effects, slopes, "rms_change", 0.1) == (
-        "effect of removing the top 10 % by rms_change, beyond matched random sets: helpful model on the helpful test "
-        "-10.0 points [-20.0, +5.0]. Slope toward chance: -0.50 with targeted sets, -0.10 with random ones."
-    )
+    answer = sentences.chance_answer(slopes.assign(ci_low=low, ci_high=high, n_items=40, n_seeds=1))
+    assert answer.startswith(f"{word}: ") and f"-0.40 [{low:+.2f}, {high:+.2f}] (n = 40, 1 seed)" in answer
 
 
 def test_masks_in_words() -> None:
@@ -195,15 +317,20 @@ def test_a_plant_in_words() -> None:
 
 
 def test_what_can_be_explored_in_words() -> None:
-    effects = pd.DataFrame(
-        {"effect": [0.1, 0.1, np.nan], "ci_low": [0.05, -0.1, np.nan], "ci_high": [0.2, 0.2, np.nan]}
+    effects = pd.DataFrame({"p_value": [0.001, 0.04, 0.5], "q_value": [0.003, 0.06, 0.5], "n_items": 250, "n_seeds": 3})
+    assert sentences.explorer_answer(effects) == (
+        "yes, 1 of 3 effects that one can choose here stand out among random sets when corrected for choosing (q at "
+        "most 0.05); 2 have p at most 0.05, and about 0 would by chance (n = 250, 3 seeds)"
     )
+    nothing = sentences.explorer_answer(effects.assign(q_value=0.5))
+    assert nothing.startswith("too few items or seeds to tell: none of 3 effects")
+    assert sentences.explorer_answer(None).startswith("not run")
+
+
+def test_pairs_on_which_models_part_in_words() -> None:
     preferred = [pd.Series(["A", "B"]), pd.Series(["A", "A"])]
-    assert sentences.explorer_answer(effects, preferred) == (
-        "in 1 of 2 settings and tests the effect beyond random sets has an interval without 0; one in twenty would by "
-        "chance; the 2 models disagree on 1 of 2 example pairs"
-    )
-    assert sentences.explorer_answer(None, []) == "no ablation was found"
+    assert sentences.own_pair_answer(preferred) == "the 2 models disagree on 1 of 2 example pairs"
+    assert sentences.own_pair_answer([]).startswith("not run")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,6 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     (here / "package.json").write_text(json.dumps(wanted))
     (here / "package-lock.json").write_text(json.dumps(lock))
     (here / ".npmrc").write_text("fetch-retries=0\n")
-    (here / "widgets-shim.js").write_text("shim")
     monkeypatch.setattr(build, "HERE", here)
     monkeypatch.setattr(build, "SERVED", {"thing/dist": ("things", ("*.js",)), "thing": ("", ("package.json",))})
     yield files
@@ -86,7 +85,6 @@ def test_scripts_are_fetched_once_and_repaired_without_the_network(
     served: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = {"vendor/things/a.js": "a", "vendor/package.json": THING["package.json"]}
-    expected["vendor/widgets-shim.js"] = "shim"
     assert vendored(tmp_path) == expected
     served["tarball"] = b""  # the registry is down
     (tmp_path / "vendor_site" / "vendor" / "things" / "a.js").write_text("damaged")
@@ -130,8 +128,6 @@ def test_lock_file_pins_every_package_and_names_no_host() -> None:
     for pin in packages.values():
         assert pin["integrity"].startswith("sha512-") and len(pin["integrity"]) == 95
     assert "://" not in text and '"resolved"' not in text
-    shim = (ROOT / "book" / "_ext" / "widgets-shim.js").read_text()
-    assert "Queue: function () {}" in shim and "observeMutations: false" in shim
 
 
 def write_notebook(path: Path, *, status: str = "completed", count: int | None = 1, error: bool = False) -> Path:

@@ -39,6 +39,7 @@ MICRO = {
     },
     "evaluate": {"benchmarks": ["hh-rlhf", "toy"], "max_length": 256, "precision": "float32"},
     "identify": {"n_items": 8, "n_view_items": 4, "precision": "float32"},
+    "ablate": {"score_kinds": ["signed_mean", "rms_change"], "fractions": [0.1], "n_draws": 2, "n_items": 4},
     "study": {
         "coin_seeds": [0],
         "longer_seeds": [],
@@ -48,16 +49,16 @@ MICRO = {
         "identify_sham": {"n_view_items": 2, "n_generic": 0},
         "ablate_single": [
             {
-                "score_kinds": ["rms_change"],
+                "score_kinds": ["rms_change", "signed_mean"],
                 "fractions": [0.1],
-                "controls": ["layer", "activity"],
+                "controls": ["activity"],
                 "n_draws": 2,
                 "n_items": 4,
             },
-            {"score_kinds": ["rms_change"], "fractions": [0.2], "n_draws": 1, "n_items": 4},
+            {"score_kinds": ["rms_change"], "fractions": [0.2], "controls": ["activity"], "n_draws": 1, "n_items": 4},
         ],
-        "ablate_matched": [{"families": ["natural", "equal-activity"], "n_draws": 1, "n_items": 4}],
-        "ablate_union": [{"families": ["natural"], "n_draws": 1, "n_items": 4}],
+        "ablate_matched": [{"families": ["equal-activity"], "controls": ["activity"], "n_draws": 2, "n_items": 4}],
+        "ablate_union": [{"families": ["natural"], "n_draws": 2, "n_items": 4}],
         "tokens_per_pair": 60,
         "test_pairs": 48,
         "benchmark_tokens": 5000,
@@ -81,6 +82,8 @@ def project(toy_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("workflow", "notebooks"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "_toc.yml", folder)
+    for name in ("paper", "planted"):  # what chapters read besides runs
+        shutil.copytree(ROOT / "results" / name, folder / "results" / name)
     (folder / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
     shutil.copytree(toy_world / "base_model", folder / "models" / "toy")
     for name in ("hh-rlhf", "benchmark"):
@@ -130,9 +133,13 @@ def test_chapters_run_on_what_was_exported(finished: Path) -> None:
     shutil.copy(finished / "config" / "micro.yaml", finished / "config" / "toy.yaml")
     chapters = stored_chapters(finished)
     assert list(chapters) == list(CHAPTERS)
-    for chapter, (parameters, inputs) in chapters.items():
+    for parameters, inputs in chapters.values():
         assert parameters["base_models"] == ["toy"] and parameters["seeds"] == [0] and inputs
-        assert parameters["objectives"] == ["helpful", "harmless", "helpful-harmless", *FURTHER_ARMS.get(chapter, ())]
+    ledger = {"09_ledger": ({"root": "results", "base_models": ["toy"], "seeds": [0]}, [])}
+    for chapter, (parameters, _) in (chapters | ledger).items():
+        if chapter in chapters:
+            arms = ["helpful", "harmless", "helpful-harmless", *FURTHER_ARMS.get(chapter, ())]
+            assert parameters["objectives"] == arms
         command = [sys.executable, "workflow/run_notebook.py", f"notebooks/{chapter}.ipynb"]
         command += ["--output", f"study/{chapter}.ipynb", "--work", f"work/{chapter}.ipynb"]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -140,6 +147,11 @@ def test_chapters_run_on_what_was_exported(finished: Path) -> None:
         done = subprocess.run([*command, "--parameters", json.dumps(parameters)], **options)
         assert done.returncode == 0, done.stderr[-3000:]
     assert not any(path.is_dir() for path in (finished / "results").rglob("reward_model"))
+    page = (finished / "study" / "04_ablate.ipynb").read_text()
+    said = (
+        "random sets of the same layers: helpful-harmless (not run: helpful, harmless); of the same layers and activity"
+    )
+    assert said in page and "beyond 2 random sets of the same layers and activity" in page
 
 
 def test_chapters_wait_for_what_is_missing(tmp_path: Path) -> None:

@@ -54,7 +54,13 @@ def test_solutions_hold_executable_code_that_is_folded(path: Path) -> None:
         assert len(calls) > 1 or computed, f"{path.stem}: solution {number} computes nothing"
 
 
-@pytest.mark.parametrize("stem", ["01_train", "02_evaluate", "02b_tension", "05_overlap", "05b_part", "05c_dial"])
+@pytest.mark.parametrize(
+    "stem",
+    [
+        *("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "05_overlap", "05b_part", "05c_dial"),
+        *("a1_heads", "a2_removal_details"),
+    ],
+)
 def test_a_solution_stands_right_below_its_exercise(stem: str) -> None:
     kinds = [cell.cell_type for cell in exercise_part(ROOT / "notebooks" / f"{stem}.ipynb")]
     assert kinds == ["markdown", "code", "markdown", "code"]

@@ -70,6 +70,23 @@ def test_mixed_against_single_by_hand():
     assert (table.n_seeds == 2).all()
 
 
+def test_every_mixed_arm_is_compared_with_the_test_s_own_specialist():
+    data = pd.concat(
+        [
+            rows_of([[1, 0, 0, 0], [1, 1, 0, 0]], "helpful"),
+            rows_of([[1, 1, 1, 1], [1, 1, 1, 1]], "harmless"),
+            rows_of([[1, 1, 0, 1], [1, 1, 0, 0]], "helpful-harmless"),
+            rows_of([[1, 0, 0, 0], [0, 0, 0, 0]], "helpful-harmless-matched"),
+        ]
+    )
+    table = accuracy.own_costs(data, Bootstrap(200)).set_index("objective")
+    assert table.difference.to_dict() == pytest.approx({"helpful-harmless": -0.375, "helpful-harmless-matched": -0.875})
+    assert set(table.against) == {"harmless"}, "the items' own group"
+    assert (table.p_adjusted == comparisons.benjamini_hochberg(table.p_value)).all()
+    with pytest.raises(ValueError, match="expected rows of helpful-harmless or .*; got harmless, helpful"):
+        accuracy.own_costs(data[data.objective.isin(["helpful", "harmless"])])
+
+
 def test_behavior_by_hand():
     """Refuse: subsets at 3/4 and 1/2 count equally, .625; respond 1/4: balanced .4375, over-refusal .75."""
     data = behavior_rows("helpful", [[1, 1, 1, 0]], [[1, 0]], [[1, 0, 0, 0]])

@@ -30,29 +30,43 @@ MODEL_FACTS = (
     "*/*/*/reward_model/*",
 )
 ROWS = ("*/*/*/evaluation.parquet", "*/*/*/template_check.parquet")
+JUDGED = ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors")
 SCORES = ("*/*/*/neuron_scores.safetensors", "*/*/*/score_views/*")
 INPUTS = {
     "01_train": ("toy-world/**/*",),
     "02_evaluate": ROWS,
-    "02b_tension": (*ROWS, "*/*/*/train_log.parquet"),
+    "02b_tension": (*ROWS, "*/*/*/train_log.parquet", *JUDGED),
     "03_identify": SCORES,
     "04_ablate": (*ROWS, "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
     "04b_masked_training": (*ROWS, "*/*/*/train_log.parquet", "*/*/*/neuron_scores.safetensors"),
-    "05_overlap": SCORES,
+    "05_overlap": (*SCORES, *JUDGED),
     "05b_part": (
         *("*/*/*/evaluation.parquet", "*/*/*/depth.parquet", "*/*/*/gradients.parquet", "*/*/*/weight_changes.parquet"),
         *("*/*/*/neuron_scores.safetensors", "*/*/*/score_views/text-*.safetensors"),
     ),
     "05c_dial": ("*/*/*/evaluation.parquet", "*/*/*/interpolation.parquet", "*/*/*/ablation.parquet"),
-    "08_explorer": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
-    "09_ledger": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet", "*/*/*/neuron_scores.safetensors"),
+    "08_explorer": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet"),
+    "09_ledger": JUDGED,
     "10_runs": (),
+    "a1_heads": ("*/*/*/manifest.json", "*/*/*/score_views/*"),
+    "a2_removal_details": ("*/*/*/evaluation.parquet", "*/*/*/ablation.parquet"),
+    "b1_calibration": ROWS,
+    "b2_length_style_template": ROWS,
+    "b3_transferability": ROWS,
+    "c1_own_pair": (),
 }
 # What these read besides, below the project's folder.
-FURTHER = {"09_ledger": ("results/**/*",), "10_runs": ("results/**/manifest.json", "executed/*.ipynb")}
+FURTHER = {
+    "02b_tension": ("results/planted/*",),
+    "04_ablate": ("results/planted/*",),
+    "05_overlap": ("results/planted/*",),
+    "08_explorer": ("results/planted/*",),
+    "09_ledger": ("results/**/*",),
+    "10_runs": ("results/**/manifest.json", "executed/*.ipynb"),
+}
 WEIGHTS = {
     "04b_masked_training": ("toy-world/base_model/*.safetensors", "*/matched-without-*/*/reward_model/*.safetensors"),
-    "08_explorer": tuple(f"*/{name}/seed0/reward_model/*.safetensors" for name in OBJECTIVES),
+    "c1_own_pair": tuple(f"*/{name}/seed0/reward_model/*.safetensors" for name in OBJECTIVES),
 }
 RESULTS = ("results/*/*",)
 LIMIT = 40_000_000  # bytes of inputs; above it a chapter comes without them

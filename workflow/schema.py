@@ -246,24 +246,26 @@ class Part(TypedDict, total=False):
 
 
 class Explorer(TypedDict, total=False):
-    """Chapter 8: what the explorer draws.
+    """The explorer: what it shows first.
 
     Args:
-        ablation_kind: as far as chapter 4 ran it.
-        max_pictures: curves in the explorer; fewer make a lighter page.
-        score_kind: score of the sets that are removed for single pairs.
-        fraction: share of all neurons in those sets.
-        n_draws: random sets beside each of them.
+        score_kind: of the set that is shown first.
+        fraction: share of all neurons in that set.
+    """
+
+    score_kind: Literal[SCORE_KINDS]
+    fraction: Share
+
+
+class OwnPair(TypedDict, total=False):
+    """The appendix on single pairs.
+
+    Args:
         prompts: of the pairs on the page.
         responses_a: to each prompt.
         responses_b: to each prompt.
     """
 
-    ablation_kind: Literal[ABLATION_KINDS]
-    max_pictures: whole(1)
-    score_kind: Literal[SCORE_KINDS]
-    fraction: Share
-    n_draws: whole(1)
     prompts: list[Text]
     responses_a: list[Text]
     responses_b: list[Text]
@@ -344,6 +346,7 @@ class Profile(TypedDict):
     part: NotRequired[Part]
     dial: NotRequired[Dial]
     explorer: NotRequired[Explorer]
+    own_pair: NotRequired[OwnPair]
     study: NotRequired[Study]
 
 

@@ -24,15 +24,33 @@ CHAPTERS = {
     "02b_tension": ("tension", ("evaluation.parquet",), True),
     "03_identify": ("identify", (OWN_SCORES, *DETAILS), True),
     "04_ablate": ("ablate", ("evaluation.parquet", OWN_SCORES, "ablation.parquet"), False),
+    "a1_heads": ("identify", (OWN_SCORES, f"{VIEWS}/heads.safetensors"), False),
+    "a2_removal_details": ("ablate", ("evaluation.parquet", "ablation.parquet"), False),
     "05_overlap": ("overlap", (OWN_SCORES, *DETAILS), True),
     "05b_part": ("part", ("evaluation.parquet", OWN_SCORES, *TEXTS, "depth.parquet"), True),
     "05c_dial": ("dial", ("evaluation.parquet",), True),
+    "08_explorer": ("explorer", ("evaluation.parquet", "ablation.parquet"), False),
+    "b1_calibration": ("calibration", ("evaluation.parquet",), True),
+    "b2_length_style_template": ("length_style_template", ("evaluation.parquet",), True),
+    "b3_transferability": ("transferability", ("evaluation.parquet",), True),
+}
+# Appendices take part of a section: those of its parameters that their notebooks have.
+APPENDICES = {
+    "a1_heads": ("score_kinds", "fraction"),
+    "a2_removal_details": ("score_kinds", "fraction", "ablation_kinds"),
 }
 # Arms that a chapter shows besides `OBJECTIVES`.
-FURTHER_ARMS = dict.fromkeys(("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial"), (MATCHED_ARM,))
+FURTHER_ARMS = dict.fromkeys(
+    ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer"), (MATCHED_ARM,)
+)
 # Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
 MIXED_FILES = {"05b_part": ("gradients.parquet",)}
 PAIR_FILES = {"05b_part": ("weight_changes.parquet",), "05c_dial": ("interpolation.parquet",)}
+
+
+def own_parameters(chapter: str, values: dict) -> dict:
+    """Return the parameters of a profile's section that a chapter's notebook has: all, but for an appendix."""
+    return {name: value for name, value in values.items() if name in APPENDICES.get(chapter, values)}
 
 
 def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[dict, list[str]]]:
@@ -62,8 +80,8 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
             shown = [run for run in own if run.objective in arms and run.seed in seeds]
             read = {path for run in shown for path in _read(chapter, run, files)}
             inputs = sorted(path.relative_to(project).as_posix() for path in read)
-            kinds = {"score_kinds": list(DETAIL_KINDS)} if set(DETAILS) <= set(files) else {}
-            found[chapter] = (parameters | values.get(section, {}) | kinds, inputs)
+            kinds = {"score_kinds": list(DETAIL_KINDS)} if section == "identify" or set(DETAILS) <= set(files) else {}
+            found[chapter] = (parameters | own_parameters(chapter, values.get(section, {})) | kinds, inputs)
     return found
 
 

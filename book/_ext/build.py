@@ -34,8 +34,6 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")  # host names under which pages are
 MADE = {"__pycache__", "api"}  # folders that a build fills
 # Folder of npm packages -> folder of the site below vendor/, and the files that the pages load.
 SERVED = {
-    "requirejs": ("", ("require.js",)),
-    "@jupyter-widgets/html-manager/dist": ("jupyter-widgets", ("embed-amd.js", "*.woff", "*.woff2")),
     "mathjax": ("mathjax", ("LICENSE",)),
     "mathjax/es5": (
         "mathjax",
@@ -80,7 +78,7 @@ def vendor(root: Path, cache: Path) -> Path:
         RuntimeError: as `node_modules`; or a package lacks a file, so that a changed layout is noticed.
     """
     site, stamp = root / "vendor_site", root / ".cache" / "vendor_site.sha256"
-    own = file_hash(HERE / "package-lock.json") + file_hash(HERE / "widgets-shim.js") + repr(SERVED)
+    own = file_hash(HERE / "package-lock.json") + repr(SERVED)
     if stamp.is_file() and site.is_dir() and stamp.read_text() == own + file_hash(site):
         return site
     with node_modules(cache, "--omit=dev") as modules, atomic_path(site) as new:
@@ -93,7 +91,6 @@ def vendor(root: Path, cache: Path) -> Path:
                     target = new / "vendor" / folder / path.relative_to(modules / package)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(path, target)
-        shutil.copy(HERE / "widgets-shim.js", new / "vendor")
     stamp.parent.mkdir(exist_ok=True)
     stamp.write_text(own + file_hash(site))
     return site

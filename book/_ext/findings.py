@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from tension_utils.analysis import margins
 from tension_utils.analysis.accuracy import percent, seeds_text, tension_table
-from tension_utils.analysis.claims import Evidence, ledger
+from tension_utils.analysis.claims import Evidence
 from tension_utils.analysis.findings import SMALLEST
 from tension_utils.analysis.training import kept_checkpoints
+from tension_utils.analysis.transfer import transferability_table
 from tension_utils.artifacts import atomic_path, find_runs
-from tension_utils.config import MATCHED_ARM, MIXED, MIXED_ARMS, SINGLE_OBJECTIVES, Run
+from tension_utils.config import MATCHED_ARM, MIXED, MIXED_ARMS, OBJECTIVES, SINGLE_OBJECTIVES, Run
+from tension_utils.planted.rates import rated_ledger
 from tension_utils.show.ledger import extent_words, number_words, value_words
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
@@ -50,6 +53,7 @@ class Study:
 
     def __init__(self, folder: Path) -> None:
         """Read nothing yet."""
+        self.folder = folder
         self.runs: list[Run] = find_runs(folder)
 
     @cached_property
@@ -59,8 +63,36 @@ class Study:
 
     @cached_property
     def ledger(self) -> pd.DataFrame:
-        """Every reading of every claim."""
-        return ledger(self.evidence)
+        """Every reading of every claim, with the verdicts that all pages show."""
+        return rated_ledger(self.evidence, self.folder / "planted")
+
+    @cached_property
+    def main(self) -> pd.DataFrame:
+        """Rows of the HH-RLHF tests, of the three objectives."""
+        rows = self.evidence.evaluation
+        return rows[rows.objective.isin(OBJECTIVES) & (rows.benchmark == "hh-rlhf")]
+
+    @cached_property
+    def sides(self) -> pd.DataFrame:
+        """Whose side models take on conflicting pairs: a row each, by model and test as index."""
+        sides = margins.conflict_sides(margins.conflicting_margins(self.evidence.evaluation))
+        return sides.set_index(["model", "test"])
+
+    @cached_property
+    def errors(self) -> pd.DataFrame:
+        """How much surer models are than right: a row each, by objective and group as index."""
+        return margins.calibration_errors(self.main, by=["objective", "group"]).set_index(["objective", "group"])
+
+    @cached_property
+    def lengths(self) -> pd.DataFrame:
+        """What length is worth to a model: a row each, by objective and group as index."""
+        return margins.length_bias_table(self.main, by=["objective", "group"]).set_index(["objective", "group"])
+
+    @cached_property
+    def transfer(self) -> pd.DataFrame:
+        """What the mixed model keeps: a row per group, as index."""
+        kept = transferability_table(self.main)
+        return kept[kept.pairings == "all"].set_index("group")
 
     @cached_property
     def matrix(self) -> pd.DataFrame:
@@ -165,15 +197,99 @@ def mixing(study: Study) -> str:
     union = study.reading(claim="C1", quantity="mixing", arm=MIXED, test="own")
     require(matched.n_seeds == 1, "one training run is finished")
     require(matched.ci_high < -SMALLEST["points"], "training on half of each costs more than the smallest effect")
+    require(matched.verdict == "no verdict", "the claims give no verdict on what mixing costs")
+    both = study.sides.xs(margins.BOTH_TESTS, level="test")
+    told, average = both.loc[MATCHED_ARM], both.loc[margins.AVERAGE]
+    require(told.ci_low > 0.5, "the mixed model tells what a conflicting pair is about more often than a coin")
+    near = abs(told.share_with_own - average.share_with_own) < SMALLEST["points"] / 100
+    require(near, "on conflicting pairs it does about as well as the average of both single models")
     return flat(
         f"""
         **In the one training run that is finished, mixing costs accuracy.** A model trained on as many pairs, half
         of each objective, has {value_words(matched)} beside the model of one objective, on that one's own test
         (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}). With all
         pairs of both, twice as many, it is {value_words(union)}. Another run may differ by more than these
-        intervals say, so the claims give no verdict yet: two more are to come.
+        intervals say, so the claims give no verdict yet: two more are to come. On the {told.n_items:.0f} pairs where
+        the helpful and the harmless model disagree, the mixed one does tell what a pair is about, but barely: it sides
+        with the model of the test's own objective in {percent(told.share_with_own)} [{percent(told.ci_low)},
+        {percent(told.ci_high)}], a coin in 50 %, and the average of both single models, which took no training at all,
+        in {percent(average.share_with_own)}.
         """
     )
+
+
+@finding("b1_calibration")
+def calibration(study: Study) -> str:
+    """Surely wrong on the other objective's pairs."""
+    errors = study.errors
+    for objective, other in zip(SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1], strict=True):
+        low = errors.overconfidence_ci_low[objective, other]
+        require(low > 0.1, f"the {objective} model is over 10 points too sure on the {other} test")
+        high = errors.overconfidence_ci_high[objective, objective]
+        require(high < 0.1, f"the {objective} model is less than 10 points too sure on its own test")
+    own = [_surer(errors.loc[name, name]) for name in SINGLE_OBJECTIVES]
+    across = [_surer(errors.loc[pair]) for pair in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1])]
+    row = errors.loc[SINGLE_OBJECTIVES]
+    return flat(
+        f"""
+        **No on its own objective's pairs, yes on the other's.** The helpful model's certainty exceeds its accuracy on
+        its own test by {own[0]}, the harmless one's by {own[1]}; on the other's test by {across[0]} and {across[1]}
+        (n = {row.n_items:.0f}, {seeds_text(row.n_seeds)}). A model of one objective is wrong about the other with
+        conviction: its margin gives no warning.
+        """
+    )
+
+
+def _surer(row: pd.Series) -> str:
+    """Return an overconfidence in words."""
+    return number_words(*(100 * row[f"overconfidence{end}"] for end in ("", "_ci_low", "_ci_high")), "points")
+
+
+@finding("b2_length_style_template")
+def length(study: Study) -> str:
+    """Helpful is long, harmless is short."""
+    bias = study.lengths
+    for test in SINGLE_OBJECTIVES:
+        require(bias.ci_low[HELPFUL, test] > 0, f"the helpful model likes the longer response on the {test} test")
+        require(bias.ci_high[HARMLESS, test] < 0, f"the harmless model likes the shorter response on the {test} test")
+    words = {
+        key: number_words(*(100 * row[["length_bias", "ci_low", "ci_high"]]), "points") for key, row in bias.iterrows()
+    }
+    row = bias.loc[SINGLE_OBJECTIVES]
+    return flat(
+        f"""
+        **Yes: the helpful model likes long responses, and the harmless one short ones.** Where the chosen response is
+        the longer one, the helpful model is right more often by {words[HELPFUL, HELPFUL]} on its own test and
+        {words[HELPFUL, HARMLESS]} on the other; the harmless model {words[HARMLESS, HARMLESS]} and
+        {words[HARMLESS, HELPFUL]}. Part of what sets the objectives against each other here is length
+        (n = {row.n_longer + row.n_shorter:.0f} on the harmless test, {seeds_text(row.n_seeds)}).
+        """
+    )
+
+
+@finding("b3_transferability")
+def transferability(study: Study) -> str:
+    """It keeps a little more than its accuracy alone would."""
+    kept = study.transfer
+    low, high = kept.excess_transferability_ci_low, kept.excess_transferability_ci_high
+    require((low > 0).all(), "the mixed model keeps more of the single models' successes than chance")
+    require((high < 0.1).all(), "it keeps less than 10 points more")
+    parts = [
+        f"on the {test} test {percent(row.transferability)} of their successes, where chance would keep "
+        f"{percent(row.expected_transferability)} (excess {_kept(row)}, n = {row.n_items:.0f})"
+        for test, row in kept.iterrows()
+    ]
+    return flat(
+        f"""
+        **Yes, but a few points.** The mixed model keeps {"; ".join(parts)}: most of the published number is the mixed
+        model's accuracy, and little of it says that it kept the *same* items.
+        """
+    )
+
+
+def _kept(row: pd.Series) -> str:
+    """Return an excess in words."""
+    return number_words(*(100 * row[f"excess_transferability{end}"] for end in ("", "_ci_low", "_ci_high")), "points")
 
 
 @finding("05c_dial")

@@ -9,6 +9,7 @@ from tension_utils.config import (
     ARMS,
     MATCHED_ARM,
     MIXED,
+    MIXED_ARMS,
     OBJECTIVES,
     RANDOM_MASK_ARMS,
     SHARED_MASK_ARM,
@@ -44,13 +45,16 @@ def mixed_against_single(
     by: Sequence[str] = ("group", "benchmark", "subset"),
     value: str = "credit",
     bootstrap: Bootstrap | None = None,
+    arm: str = MIXED,
 ) -> pd.DataFrame:
-    """Compare the mixed objective with each single one, item by item and seed by seed.
+    """Compare a mixed arm with each single objective, item by item and seed by seed.
 
     Args:
-        evaluation: rows of evaluation.parquet of all three objectives, on the same items and seeds.
+        evaluation: rows of evaluation.parquet of the arm and both objectives, on the same items and seeds.
         by: columns that name the comparisons.
         value: column compared.
+        bootstrap: how many draws, and their source.
+        arm: of `config.MIXED_ARMS`.
 
     Returns:
         ``by``, against (the single objective), is_own (it is the group's own; only with group in ``by``), mixed and
@@ -65,8 +69,8 @@ def mixed_against_single(
     by, bootstrap, tables = list(by), bootstrap or Bootstrap(), []
     require_columns(evaluation, ["objective", "chance", value, *by])
     for single in SINGLE_OBJECTIVES:
-        table = paired_bootstrap(evaluation, "objective", (MIXED, single), by, value, bootstrap)
-        for name, objective in (("mixed", MIXED), ("single", single)):
+        table = paired_bootstrap(evaluation, "objective", (arm, single), by, value, bootstrap)
+        for name, objective in (("mixed", arm), ("single", single)):
             table.insert(len(by), name, _means(evaluation[evaluation.objective == objective], by, value))
         table.insert(len(by), "against", single)
         table.insert(table.columns.get_loc("n_items"), "chance_accuracy", _means(evaluation, by, "chance"))
@@ -76,6 +80,30 @@ def mixed_against_single(
     if "group" in by:
         table.insert(len(by) + 1, "is_own", table.group == table.against)
     return table.sort_values([*by, "against"], ignore_index=True)
+
+
+def own_costs(evaluation: pd.DataFrame, bootstrap: Bootstrap | None = None) -> pd.DataFrame:
+    """Compare every mixed arm with the single objective of each test's own group, test by test.
+
+    Args:
+        evaluation: rows of evaluation.parquet of both single objectives and at least one mixed arm.
+        bootstrap: how many draws, and their source.
+
+    Returns:
+        The columns of `mixed_against_single`, of its rows with is_own, and objective (the arm); p_adjusted over them.
+
+    Raises:
+        ValueError: there is no mixed arm.
+    """
+    arms = [arm for arm in MIXED_ARMS if arm in set(evaluation.objective)]
+    if not arms:
+        raise ValueError(
+            f"expected rows of {' or '.join(MIXED_ARMS)}; got {', '.join(sorted(set(evaluation.objective)))}"
+        )
+    rows = evaluation[evaluation.group.isin(SINGLE_OBJECTIVES)]
+    tables = [mixed_against_single(rows, bootstrap=bootstrap, arm=arm).assign(objective=arm) for arm in arms]
+    table = pd.concat(tables).query("is_own").reset_index(drop=True)
+    return table.assign(p_adjusted=benjamini_hochberg(table.p_value))
 
 
 def _means(table: pd.DataFrame, by: list[str], value: str) -> np.ndarray:

@@ -300,33 +300,44 @@ def _of_test(evaluation: pd.DataFrame, single: str, test: str) -> pd.DataFrame:
 # C2 and C3: removal.
 
 
-def removal(claim: str, tests: Mapping[str, str], test: str) -> Any:
-    """Return what yields the readings of a claim on what removing single-objective models' neurons does to one test.
+REMOVED_FROM = {  # claim -> which test that is in a word, objective of the reward model -> test
+    "C2": ("own", {single: single for single in SINGLE_OBJECTIVES}),
+    "C3": ("opposing", OPPOSING),
+}
+
+
+def removal_finding(evidence: Evidence, claim: str, kind: str, metric: str, control: str, **names: Any) -> Finding:
+    """Return what removing the single-objective models' top neurons does to one test.
 
     Args:
-        claim: key of `CLAIMS`.
-        tests: objective of the reward model -> test.
-        test: which test that is, in a word.
+        evidence: the stored results.
+        claim: key of `REMOVED_FROM`.
+        kind: score kind of the sets.
+        metric: "accuracy" or "margin".
+        control: of `config.CONTROLS`; "" for none, as published.
+        names: further fields that name the finding.
     """
+    test, tests = REMOVED_FROM[claim]
+    names |= {"neuron_set": evidence.top, "score_kind": kind, "control": control}
+    parts = {objective: [(objective, group, kind, "", 1)] for objective, group in tests.items()}
+    return _removed(evidence, _named(claim, "removal", metric, SINGLE, test, **names), parts)
+
+
+def removal(claim: str) -> Any:
+    """Return what yields the readings of a claim of `REMOVED_FROM`."""
 
     def readings(evidence: Evidence) -> Iterator[Finding]:
         kinds = evidence.removed_kinds
-
-        def reading(kind: str, metric: str, control: str, **names: Any) -> Finding:
-            names |= {"neuron_set": evidence.top, "score_kind": kind, "control": control}
-            what = _named(claim, "removal", metric, SINGLE, test, **names)
-            parts = {objective: [(objective, group, kind, "", 1)] for objective, group in tests.items()}
-            return _removed(evidence, what, parts)
-
         published = PUBLISHED_KIND if PUBLISHED_KIND in kinds or not kinds else kinds[0]
         for kind in dict.fromkeys([published, *kinds]):
-            yield reading(kind, "accuracy", "", way=PUBLISHED, is_primary=kind == published)
+            is_primary = kind == published
+            yield removal_finding(evidence, claim, kind, "accuracy", "", way=PUBLISHED, is_primary=is_primary)
         for kind in dict.fromkeys([MAIN_KIND, *kinds]):
             best, *others = evidence.controls(SINGLE_OBJECTIVES, kind) or [""]
-            yield reading(kind, "margin", best, is_primary=kind == MAIN_KIND)
+            yield removal_finding(evidence, claim, kind, "margin", best, is_primary=kind == MAIN_KIND)
             if kind == MAIN_KIND and kind in kinds:
-                yield reading(kind, "accuracy", best)
-                yield from (reading(kind, "margin", other) for other in others)
+                yield removal_finding(evidence, claim, kind, "accuracy", best)
+                yield from (removal_finding(evidence, claim, kind, "margin", other) for other in others)
 
     return readings
 
@@ -462,8 +473,8 @@ def _weight(evidence: Evidence, arm: str, family: str, metric: str, way: str = C
 
 READINGS = {
     "C1": mixing,
-    "C2": removal("C2", {single: single for single in SINGLE_OBJECTIVES}, "own"),
-    "C3": removal("C3", OPPOSING, "opposing"),
+    "C2": removal("C2"),
+    "C3": removal("C3"),
     "C4": sharing,
     "C5": weight,
 }

@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from tension_utils.config import MIXED, SINGLE_OBJECTIVES
+from tension_utils.config import MIXED, MIXED_ARMS, SINGLE_OBJECTIVES
 from tension_utils.statistics import (
     ITEM_COLUMNS,
+    MODEL_COLUMNS,
     RUN_COLUMNS,
     TAILS,
     Bootstrap,
     conditions,
     contrast_draws,
+    count_distinct,
     crossed_parts,
     mean_table,
     pair_differences,
@@ -225,6 +227,73 @@ def shift_table(
             table.insert(len(keys) + 4, "shift_std", spread)
             tables.append(table.rename(columns={"shift_ci_low": "ci_low", "shift_ci_high": "ci_high"}))
     return pd.concat(tables).sort_values([*keys, "version"], ignore_index=True)
+
+
+SIDES = ("model", "test", "share_with_own", "ci_low", "ci_high", "chance", "n_items", "n_seeds")
+
+AVERAGE = "both single models, averaged"
+
+BOTH_TESTS = "both, weighing the same"
+
+
+def conflicting_margins(evaluation: pd.DataFrame, reference: str = "hh-rlhf") -> pd.DataFrame:
+    """Return the mixed models' margins on the pairs where the helpful and the harmless model of their seed disagree.
+
+    Args:
+        evaluation: rows of evaluation.parquet of both single objectives and at least one mixed one.
+        reference: benchmark whose pairs are taken; see `standardized_margins`.
+
+    Returns:
+        One row per (model, base_model, seed, pair): model (a mixed objective, or `AVERAGE` of both single models'
+        standardized margins), test (the pair's group), benchmark, subset, item_id, cluster, margin (standard
+        deviations of each model; above zero it prefers the response that the single model of the test's own objective
+        prefers) and with_own (1 above zero, 0 below, 0.5 at zero). No rows where a single model is missing, or where
+        the two always agree.
+
+    Source: ours.
+    """
+    keys = [*MODEL_COLUMNS, *ITEM_COLUMNS, "cluster", "group"]
+    names = ["model", "test", *keys[:-1], "margin", "with_own"]
+    rows = evaluation[(evaluation.benchmark == reference) & evaluation.group.isin(SINGLE_OBJECTIVES)]
+    if not set(SINGLE_OBJECTIVES) <= set(rows.objective):
+        return pd.DataFrame(columns=names)
+    rows = one_to_one(standardized_margins(rows, reference))
+    wide = rows.set_index([*keys, "objective"]).standardized_margin.unstack("objective")
+    first, second = SINGLE_OBJECTIVES
+    wide = wide[wide[first] * wide[second] < 0].reset_index()
+    own = np.sign(wide[first].where(wide.group == first, wide[second]))
+    models = {name: wide[name] for name in MIXED_ARMS if name in wide}
+    models[AVERAGE] = wide[[first, second]].mean(axis=1)
+    parts = [wide.assign(model=name, margin=margin * own) for name, margin in models.items()]
+    table = pd.concat(parts, ignore_index=True).dropna(subset="margin").rename(columns={"group": "test"})
+    return table.assign(with_own=(np.sign(table.margin) + 1) / 2)[names]
+
+
+def conflict_sides(conflicts: pd.DataFrame, bootstrap: Bootstrap | None = None) -> pd.DataFrame:
+    """Return how often a model sides with the single model of the test's own objective, where the single ones disagree.
+
+    A model that always leans to one side has as much below a half on one test as above it on the other: the mean of
+    both is a half, whatever the lean. Only one that tells the tests apart has more.
+
+    Args:
+        conflicts: rows of `conflicting_margins`.
+
+    Returns:
+        `SIDES`: test is each of the two, then `BOTH_TESTS`; chance is 0.5.
+    """
+    records, bootstrap = [], bootstrap or Bootstrap()
+    for model, rows in conflicts.groupby("model", sort=False):
+        sums, counts, tests = crossed_parts(rows, "with_own", ["test"])  # (C, S, M), (C, S, M), M
+        weights = np.column_stack([np.eye(len(tests)), np.full(len(tests), 1 / len(tests))])  # (M, M + 1)
+        estimates, draws = contrast_draws(sums, counts, weights, bootstrap)
+        bounds = np.quantile(draws, TAILS, axis=0).clip(0, 1).T  # (M + 1, 2)
+        of_test = [(test, rows[rows.test == test]) for (test,) in tests]
+        for (test, part), share, (low, high) in zip([*of_test, (BOTH_TESTS, rows)], estimates, bounds, strict=True):
+            record = {"model": model, "test": test, "share_with_own": share, "ci_low": low, "ci_high": high}
+            sizes = {"n_items": count_distinct(part, ITEM_COLUMNS), "n_seeds": count_distinct(part, MODEL_COLUMNS)}
+            records.append(record | {"chance": 0.5} | sizes)
+    table, order = pd.DataFrame(records, columns=SIDES), [*SINGLE_OBJECTIVES, BOTH_TESTS]
+    return table.sort_values("test", key=lambda tests: tests.map(order.index), kind="stable", ignore_index=True)
 
 
 def accuracy_gaps(

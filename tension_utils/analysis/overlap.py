@@ -24,6 +24,7 @@ from tension_utils.analysis.accuracy import OPPOSING
 from tension_utils.artifacts import read_manifest
 from tension_utils.config import LABELS, OBJECTIVES, SINGLE_OBJECTIVES, Run, sham_arm
 from tension_utils.neurons import NeuronSet, jaccard, jaccard_chance, jaccard_chance_by_layer, top_neurons
+from tension_utils.statistics import MODEL_COLUMNS, jackknife_interval, seed_interval
 
 COMPARISON = ("jaccard", "jaccard_chance", "jaccard_chance_by_layer", "p_value", "n_shared", "n_neurons")
 
@@ -172,11 +173,6 @@ def overlap_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, sc
     if table.empty:
         raise ValueError(f"objectives: an overlap needs two of {', '.join(OBJECTIVES)} with the same seed")
     return table
-
-
-def overlap_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `summarize_overlaps` of an overlap table, per pair of objectives and score kind."""
-    return summarize_overlaps(table, ["pair", "score_kind"])
 
 
 def combined_overlap_table(
@@ -364,30 +360,6 @@ def half_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope
             first, second = (top_neurons(half.get(kind, "both", scope), fraction) for half in halves)
             rows.append(run.label | {"score_kind": kind} | compare_sets(first, second))
     return comparison_table(rows, ["base_model", "objective", "seed", "score_kind"])
-
-
-def reference_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
-    """Return the overlap of every pair of objectives beside that of the base model and of other seeds.
-
-    Returns:
-        The columns of `overlap.overlap_summary`; jaccard_base_model, of helpful against harmless alone (NaN for other
-        pairs, for scores without one, and for scopes other than "all", which the base model's scores lack);
-        jaccard_other_seed, the mean over the seed pairs of both objectives (NaN for one seed).
-    """
-    table = overlap_summary(overlap_table(runs, kinds, fraction, scope))
-    bases = base_model_table(runs, kinds, fraction) if scope == "all" else pd.DataFrame()
-    seeds = seed_table(runs, kinds, fraction, scope)
-
-    def base_model(row: pd.Series) -> float:
-        is_there = len(bases) and row.pair == TWO_OBJECTIVES
-        return bases[bases.score_kind == row.score_kind].jaccard.mean() if is_there else np.nan
-
-    def other_seed(row: pd.Series) -> float:
-        part = seeds[(seeds.score_kind == row.score_kind) & seeds.objective.isin(row.pair.split(" / "))]
-        return part.groupby("objective").jaccard.mean().mean()  # both objectives count the same
-
-    levels = {"jaccard_base_model": base_model, "jaccard_other_seed": other_seed}
-    return table.assign(**{name: table.apply(level, axis=1) for name, level in levels.items()})
 
 
 def sham_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
@@ -670,6 +642,26 @@ def kind_table(
     return variant_table(runs, variants, fraction)
 
 
+def agreement_table(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return how far every two ways to score agree, with an interval over training runs.
+
+    Args:
+        compared: of `kind_table` or `variant_table`.
+
+    Returns:
+        first, second, jaccard, jaccard_ci_low and jaccard_ci_high (Student's t over seeds, whose objectives are
+        averaged first; NaN for one), jaccard_chance, n_neurons, n_models, n_seeds; the most alike first.
+    """
+    rows = []
+    for (first, second), part in compared.groupby(["first", "second"], sort=False):
+        low, high = seed_interval(part.groupby(list(MODEL_COLUMNS)).jaccard.mean())
+        row = {"first": first, "second": second, "jaccard": part.jaccard.mean()}
+        row |= {"jaccard_ci_low": low, "jaccard_ci_high": high, "jaccard_chance": part.jaccard_chance.mean()}
+        row |= {"n_neurons": round(part.n_neurons.mean()), "n_models": len(part), "n_seeds": part.seed.nunique()}
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("jaccard", ascending=False, ignore_index=True)
+
+
 def site_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
     """Return `variant_table` of the neuron against the gate, per score kind.
 
@@ -766,6 +758,38 @@ def stability_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, 
         [summarize_overlaps(part.assign(comparison=name), by) for name, part in parts.items() if len(part)],
         ignore_index=True,
     )
+
+
+def seed_stability(halves: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
+    """Return how far every score's sets are those of another training run, beside halves of the text and chance.
+
+    Args:
+        halves: of `half_table`.
+        seeds: of `seed_table`; without rows for one seed.
+
+    Returns:
+        score_kind; halves, their mean Jaccard index; other_seed, that of every two seeds; both with _lowest and
+        _highest; jaccard_chance (of sets with the same layer counts); beyond (other_seed minus that), with
+        beyond_ci_low and beyond_ci_high of `jackknife_interval`; p_value (the largest of any pair), n_neurons,
+        n_models, n_seeds. NaN where there is one seed.
+    """
+    rows = []
+    for kind, half in halves.groupby("score_kind", sort=False):
+        row = {"score_kind": kind} | _range("halves", half.jaccard)
+        pairs = seeds[seeds.score_kind == kind]
+        beyond = pairs.jaccard - pairs.jaccard_chance_by_layer
+        chance = (pairs if len(pairs) else half).jaccard_chance_by_layer.mean()
+        row |= _range("other_seed", pairs.jaccard) | {"jaccard_chance": chance, "beyond": beyond.mean()}
+        low, high = jackknife_interval(pairs.seed, pairs.other_seed, beyond)
+        row |= {"beyond_ci_low": low, "beyond_ci_high": high, "p_value": pairs.p_value.max()}
+        row |= {"n_neurons": round(half.n_neurons.mean()), "n_models": len(half), "n_seeds": half.seed.nunique()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _range(name: str, values: pd.Series) -> dict[str, float]:
+    """Return mean, lowest and highest as columns."""
+    return {name: values.mean(), f"{name}_lowest": values.min(), f"{name}_highest": values.max()}
 
 
 def relatives_table(sets: Mapping[Run, NeuronSet]) -> pd.DataFrame:

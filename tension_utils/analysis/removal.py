@@ -9,7 +9,7 @@ import pandas as pd
 from tension_utils.analysis.transfer import cluster_sums, measure_sets, right_sets
 from tension_utils.artifacts import read_manifest
 from tension_utils.conditions import CONTROL, EQUAL_SIZE, EVERYTHING, MIXED_SETS, ONLY, SHARED
-from tension_utils.config import CONTROLS, FAMILIES, MIXED, OBJECTIVES, REMOVAL, SINGLE_OBJECTIVES, Run, check_choice
+from tension_utils.config import FAMILIES, MIXED, OBJECTIVES, REMOVAL, SINGLE_OBJECTIVES, Run, check_choice
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     METRICS,
@@ -90,7 +90,7 @@ def effect_table(
     evaluation: pd.DataFrame,
     place: Sequence[str] = TEST,
     bootstrap: Bootstrap | None = None,
-    control: str = CONTROLS[0],
+    control: str = "",
     scale: float = REMOVAL,
 ) -> pd.DataFrame:
     """Return the effect of removing neuron sets: ablation minus matched random sets.
@@ -99,13 +99,14 @@ def effect_table(
         ablation: rows of ablation.parquet; rows of the set "all" are left out, see `total_ablation`.
         evaluation: rows of evaluation.parquet of the same reward models.
         place: where it is measured: ("test",) for the HH-RLHF tests, or ("benchmark", "subset") for all.
-        control: which random sets, of `config.CONTROLS`.
+        control: which random sets; see `statistics.compared_rows`.
         scale: what the activations were multiplied by; 0 is a removal.
 
     Returns:
-        objective, ``place``, set, family, fraction, ablation_kind, n_neurons (mean over reward models) and the columns
-        of `effects.ablation_effects`, for accuracy and margin; p_value is that of `exchange_p_value`, q_value the same
-        after Benjamini-Hochberg over the table.
+        objective, ``place``, set, family, fraction, ablation_kind, n_neurons (mean over reward models), random_sets
+        (what they have in common with the set, of `config.CONTROLS`) and the columns of `statistics.ablation_effects`,
+        for accuracy and margin; p_value is that of `exchange_p_value`, q_value the same after Benjamini-Hochberg over
+        the table.
     """
     rows, bootstrap = compared_rows(ablation, control, scale), bootstrap or Bootstrap()
     rows = placed(rows[rows.set != EVERYTHING], evaluation, place)
@@ -113,6 +114,8 @@ def effect_table(
     table = ablation_effects(rows, evaluation, by, CONTROL, MATCH, bootstrap)
     targeted = rows[rows.set != CONTROL]
     table = table.merge(targeted.groupby(by, as_index=False).n_neurons.mean(), on=by)
+    of_random = rows[rows.set == CONTROL].groupby(["objective", *place, *MATCH], as_index=False)
+    table = table.merge(of_random.agg(random_sets=("control", "first")), on=["objective", *place, *MATCH])
     names = [f"{metric}_change" for metric in METRICS]
     changes = ablation_changes(rows, evaluation).assign(is_control=rows.set.to_numpy() == CONTROL)
     shared = ["objective", *place, *MATCH]
@@ -286,7 +289,7 @@ def per_neuron(
     evaluation: pd.DataFrame,
     place: Sequence[str] = TEST,
     bootstrap: Bootstrap | None = None,
-    control: str = CONTROLS[0],
+    control: str = "",
 ) -> pd.DataFrame:
     """Return the effects of the shared and only sets, whole and per 100 neurons, of every family.
 
@@ -296,7 +299,7 @@ def per_neuron(
         ablation: rows of ablation.parquet with the sets of `conditions.mixed_sets`.
         evaluation: rows of evaluation.parquet of the same reward models.
         place: see `ablation_tables.effect_table`.
-        control: which random sets, of `config.CONTROLS`.
+        control: which random sets; see `statistics.compared_rows`.
 
     Returns:
         objective, ``place``, set, family (of `config.FAMILIES`), fraction, ablation_kind, metric, n_neurons (mean),
@@ -318,7 +321,7 @@ def per_neuron_differences(
     evaluation: pd.DataFrame,
     place: Sequence[str] = TEST,
     bootstrap: Bootstrap | None = None,
-    control: str = CONTROLS[0],
+    control: str = "",
     family: str = EQUAL_SIZE,
 ) -> pd.DataFrame:
     """Return the effect of the shared set minus that of each only set, all of one size, paired over items and seeds.

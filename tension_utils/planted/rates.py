@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.analysis.accuracy import seeds_text
+from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import WAYS
 from tension_utils.statistics import wilson_interval
 
 COMMAND = "python -m tension_utils.planted.study --worlds 20 --output results/planted"
+
+STUDY = Path("results", "planted")
 
 TABLES = ("finders", "claims", "worlds")
 
@@ -19,6 +22,8 @@ TABLES = ("finders", "claims", "worlds")
 ENDPOINT = ["claim", "way", "is_primary", "quantity", "metric", "arm", "test", "neuron_set", "score_kind", "control"]
 
 DESIGN = ["n_seeds", "n_items", "n_draws"]  # in the order in which the nearest one is sought
+
+ITEMS_LOST = 1.05  # a design's items per usable one, at most
 
 COUNTED = {"n_supported": "supported", "n_refuted": "refuted", "n_contradictory": "contradictory"}
 
@@ -134,12 +139,15 @@ def kind_rates(claims: pd.DataFrame) -> pd.DataFrame:
 def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:
     """Return the rates of a finding's own endpoint in the nearest design that is not larger; None if there is none.
 
+    A few items may be unusable: up to a twentieth more of them than the finding has make a design no larger.
+
     Args:
         rates: of `error_rates`.
         finding: row of a ledger, or a `Finding`.
     """
     is_it = (rates[ENDPOINT] == pd.Series({name: getattr(finding, name) for name in ENDPOINT})).all(axis=1)
-    is_it &= (rates[DESIGN] <= [getattr(finding, name) for name in DESIGN]).all(axis=1)
+    size = [getattr(finding, name) * (ITEMS_LOST if name == "n_items" else 1) for name in DESIGN]
+    is_it &= (rates[DESIGN] <= size).all(axis=1)
     found = rates[is_it].sort_values(DESIGN)
     return found.iloc[-1] if len(found) else None
 
@@ -166,6 +174,19 @@ def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
             new |= {"verdict": "no verdict", "reason": reason}
         rows.append(row.to_dict() | new)
     return pd.DataFrame(rows)
+
+
+def rated_ledger(evidence: Evidence, study: Path = STUDY) -> pd.DataFrame:
+    """Return every reading of every claim with the error rates of its test: the verdicts that all pages show.
+
+    Args:
+        evidence: the stored results that are judged.
+        study: folder of the planted study.
+
+    Raises:
+        FileNotFoundError: as `read_study`.
+    """
+    return with_rates(ledger(evidence), error_rates(read_study(study)[0]["claims"]))
 
 
 def _objection(verdict: str, rates: Mapping[str, float]) -> str:

@@ -1,242 +1,143 @@
-"""The explorer: every neuron set, figure by figure, without a kernel."""
+"""The explorer's states: every removal beside its random sets, and every test of a claim in planted worlds."""
 
-import io
-import re
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from tension_utils.analysis.accuracy import seeds_text
-from tension_utils.analysis.removal import effect_table, placed
-from tension_utils.conditions import CONTROL, EQUAL_SIZE, EVERYTHING, MIXED_SETS, NATURAL
-from tension_utils.config import MIXED, SINGLE_OBJECTIVES
-from tension_utils.show.figures_neurons import ablation_curves
-from tension_utils.show.style import CONTROL_COLOR, STYLE, control_handle, objective_color
-from tension_utils.statistics import Bootstrap, ablation_changes, compared_rows, mean_table
+from tension_utils.analysis.findings import CLAIMS, LEVEL
+from tension_utils.analysis.removal import MATCH, TEST, effect_table, placed
+from tension_utils.conditions import CONTROL, MIXED_SETS, set_label
+from tension_utils.config import ABLATION_KINDS, ARMS, CONTROLS, FAMILIES, MIXED, OBJECTIVES, REMOVAL, SINGLE_OBJECTIVES
+from tension_utils.planted.rates import COUNTED, DESIGN, ENDPOINT, design_words, error_rates
+from tension_utils.show.choices import Choices
+from tension_utils.show.ledger import subject_of
+from tension_utils.show.style import OBJECTIVE_COLORS, OTHER_COLORS
+from tension_utils.show.tables import P_VALUE, format_value
+from tension_utils.statistics import METRICS, MODEL_COLUMNS, Bootstrap, ablation_changes, compared_rows, wilson_interval
 
-INCHES = (4.6, 4.6)  # of every picture, so that nothing moves when one takes another's place
+NOTHING = "expected neuron sets removed on the HH-RLHF tests beside random ones; found none: run chapter 4 first"
 
-FONTS = "DejaVu Sans,Verdana,Arial,sans-serif"
+TESTS = {test: test for test in SINGLE_OBJECTIVES} | {MIXED: "both"}
 
-SVG = "http://www.w3.org/2000/svg"
+MATCHED_BY = dict(zip(CONTROLS, ("as many in every layer", "as many and as active in every layer"), strict=True))
 
-PIXELS = tuple(round(72 * inches) for inches in INCHES)  # of the SVG: a point is a pixel
+REPLACED = dict(zip(ABLATION_KINDS, ("set to zero", "set to their mean", "taken from other text"), strict=True))
 
-SVG_STYLE = MappingProxyType(
-    STYLE
-    | {
-        "svg.fonttype": "none",  # letters as text: a third of the bytes
-        "axes.titlesize": 11,
-        "axes.grid.axis": "y",
-        "xtick.bottom": False,
-        "ytick.left": False,
-    }
-)
+UNITS = MappingProxyType({"accuracy": (100, 1, "points"), "margin": (1, 2, "SD")})  # factor, decimals, word
+
+DIGITS = 5  # significant digits of a number that is drawn
 
 
-def few(values: Sequence[float], limit: int) -> list[float]:
-    """Return at most ``limit`` (two or more) of the sorted values, first and last among them, evenly spread.
-
-    >>> few([0.02, 0.04, 0.06, 0.3, 1.0], 3)
-    [0.02, 0.06, 1.0]
-    """
-    values = sorted(set(values))
-    if len(values) <= limit:
-        return values
-    return [values[index] for index in np.linspace(0, len(values) - 1, max(2, limit)).round().astype(int)]
-
-
-def svg_text(figure: Figure) -> str:
-    """Return a figure as SVG without what a page does not need, numbers to a tenth of a pixel; close it."""
-    buffer = io.StringIO()
-    for artist in figure.findobj(lambda artist: artist.get_clip_on()):
-        artist.set_clip_on(False)  # the limits hold everything
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    plt.close(figure)
-    ElementTree.register_namespace("", SVG)
-    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
-    root = ElementTree.fromstring(buffer.getvalue())
-    root[:] = [child for child in _without_plain_groups(root) if not child.tag.endswith("metadata")]
-    root.set("font-family", FONTS)
-    svg = ElementTree.tostring(root, encoding="unicode")
-    svg = re.sub(r"font-family: [^;\"]*;? ?|; stroke-linecap: \w+", "", svg)
-    svg = re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), svg)
-    return re.sub(r"\s*\n\s*|(?<=[:;]) ", "", svg).replace('"', "'")  # in an address " takes three bytes
-
-
-def _without_plain_groups(node: ElementTree.Element) -> list[ElementTree.Element]:
-    """Return the children of a node, those of groups that say nothing but their name in place of the group."""
-    kept = []
-    for child in node:
-        child[:] = _without_plain_groups(child)
-        is_plain = child.tag == f"{{{SVG}}}g" and not set(child.attrib) - {"id"}
-        kept += list(child) if is_plain else [child]
-    return kept
-
-
-@contextmanager
-def _panels(limits: tuple[float, float]) -> Iterator[tuple[Figure, dict[str, Axes]]]:
-    """Give a figure with one panel per test, above each other, in the style of these pictures."""
-    with mpl.rc_context(dict(SVG_STYLE)):
-        figure, axes = plt.subplots(2, 1, figsize=INCHES, sharex=True, sharey=True)
-        panels = dict(zip(SINGLE_OBJECTIVES, axes, strict=True))
-        for test, ax in panels.items():
-            ax.set_title(f"{test} test", loc="left")
-            ax.set_ylim(limits)
-            ax.yaxis.set_major_locator(MaxNLocator(4))
-        figure.supylabel("change in accuracy (percentage points)", size=10)
-        yield figure, panels
-
-
-def curve_picture(rows: pd.DataFrame, fraction: float, limits: tuple[float, float]) -> str:
-    """Return the change in accuracy against the fraction removed, one fraction marked, as SVG.
-
-    Args:
-        rows: of `explorer.explorer_effects`; one objective and score kind, with the set of all neurons.
-        fraction: the marked one.
-        limits: of the vertical axes, in percentage points.
-    """
-    with _panels(limits) as (figure, panels):
-        for test, ax in panels.items():
-            part = rows[rows.test == test]
-            ablation_curves(part, ax)
-            ax.get_legend().remove()
-            ax.set(xlabel="", ylabel="")
-            ax.axvline(100 * fraction, color=CONTROL_COLOR, linewidth=0.8)
-            _mark(ax, 100 * part.fraction, part, np.isclose(part.fraction, fraction))
-        ticks = few(rows.fraction, 5)
-        ax.set(xscale="log", xlabel="neurons removed (% of all, log scale)")
-        ax.set_xticks([100 * tick for tick in ticks], [f"{100 * tick:g}" for tick in ticks])
-        ax.minorticks_off()
-        color = objective_color(rows.objective.iloc[0])
-        handles = [Line2D([], [], color=color, marker="o", label="this set"), control_handle("random sets")]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
-        return svg_text(figure)
-
-
-def family_picture(rows: pd.DataFrame, marked: str, names: Sequence[str], limits: tuple[float, float]) -> str:
-    """Return the change in accuracy without the shared and only sets, one of them marked, as SVG.
-
-    Natural size is filled, equal size hollow; the grey bars are the random sets that match each.
-
-    Args:
-        rows: of `explorer.explorer_effects`; the mixed model's.
-        marked: one of ``names``.
-        names: the sets, from left to right.
-        limits: of the vertical axes, in percentage points.
-    """
-    color = objective_color(MIXED)
-    with _panels(limits) as (figure, panels):
-        for test, ax in panels.items():
-            for family, shift, fill in ((NATURAL, -0.12, color), (EQUAL_SIZE, 0.12, "white")):
-                places = {name: index + shift for index, name in enumerate(names)}
-                part = rows[(rows.test == test) & (rows.family == family) & rows.set.isin(places)]
-                x = part.set.map(places)
-                ax.vlines(x, 100 * part.control_low, 100 * part.control_high, CONTROL_COLOR, alpha=0.3, linewidth=9)
-                ax.vlines(x, 100 * part.change_ci_low, 100 * part.change_ci_high, color)
-                ax.plot(x, 100 * part.change, "o", color=color, markerfacecolor=fill)
-                _mark(ax, x, part, (part.set == marked).to_numpy() & (family == NATURAL))
-            ax.axhline(0, color="black", linewidth=0.8)
-        ax.set_xticks(range(len(names)), names)
-        ax.set_xlim(-0.5, len(names) - 0.5)
-        marks = [
-            Line2D([], [], color=color, marker="o", markerfacecolor=fill, linestyle="") for fill in (color, "white")
-        ]
-        handles = [*marks, Line2D([], [], color=CONTROL_COLOR, alpha=0.3, linewidth=7)]
-        labels = ["natural size", "equal size", "random sets"]
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
-        return svg_text(figure)
-
-
-def _mark(ax: Axes, x: pd.Series, rows: pd.DataFrame, is_marked: np.ndarray) -> None:
-    """Ring the marked points and draw their intervals above everything else."""
-    x, rows = x[is_marked], rows[is_marked]
-    if rows.empty:
-        return
-    ax.vlines(x, 100 * rows.change_ci_low, 100 * rows.change_ci_high, color="black", linewidth=1.2, zorder=4)
-    style = {"markerfacecolor": "none", "markeredgecolor": "black", "markersize": 11, "markeredgewidth": 1.8}
-    ax.plot(x, 100 * rows.change, "o", zorder=5, **style)
-
-
-OWN = "top by score"
-
-BOUNDS = {"change": ("", "_ci_low", "_ci_high"), "control": ("", "_low", "_high")}
-
-NOT_MEASURED = "Not measured in this run. Chapter 4 lists what was; it ablates more if its parameters say so."
-
-ONLY_MIXED = f"The shared and only sets are removed from the {MIXED} model alone: choose that model."
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One view of the explorer.
-
-    Args:
-        title: what was removed from which model.
-        lines: what is seen, a sentence or two each.
-        svg: the picture; "" where there is nothing to draw.
-        alt: the picture in words.
-        width: of every picture, in pixels.
-        height: likewise.
-    """
-
-    title: str
-    lines: tuple[str, ...]
-    svg: str = ""
-    alt: str = ""
-    width: int = PIXELS[0]
-    height: int = PIXELS[1]
-
-
-def explorer_effects(
-    ablation: pd.DataFrame, evaluation: pd.DataFrame, ablation_kind: str = "zero", bootstrap: Bootstrap | None = None
+def removal_effects(
+    ablation: pd.DataFrame, evaluation: pd.DataFrame, bootstrap: Bootstrap | None = None
 ) -> pd.DataFrame:
-    """Return what removing each set does to accuracy on the helpful and on the harmless HH-RLHF test.
+    """Return the effect of every removed or scaled set on the HH-RLHF tests, and what each random set and seed changes.
+
+    The three objectives of chapter 4 are one table, as there, and every further arm is one of its own, so that an
+    effect has the interval that it has in chapter 4.
 
     Args:
         ablation: rows of ablation.parquet.
         evaluation: rows of evaluation.parquet of the same reward models.
-        ablation_kind: the one that is shown.
 
     Returns:
-        objective, test, set, family, fraction, n_neurons, change and control with their intervals, effect, ci_low,
-        ci_high, n_draws, n_items, n_seeds, as `effect_table` has them; in rows of the set "all" control and effect are
-        NaN.
+        The columns of `effect_table`; control_kind (of `config.CONTROLS`), scale, and two lists: random_changes, the
+        mean change without each random set, over reward models, and seed_changes, that of each without the set.
 
     Raises:
-        ValueError: nothing was ablated in this way on the HH-RLHF tests.
+        ValueError: no set was removed beside random ones.
     """
-    rows = ablation[(ablation.ablation_kind == ablation_kind) & (ablation.benchmark == "hh-rlhf")]
-    if rows.empty:
-        kinds = ", ".join(sorted(ablation.ablation_kind.unique())) or "none"
-        raise ValueError(f"expected HH-RLHF rows with ablation_kind = {ablation_kind!r}; the kinds there are: {kinds}")
-    removed, tables = compared_rows(rows), []
-    whole = removed[removed.set == EVERYTHING]
-    if (~removed.set.isin([EVERYTHING, CONTROL])).any():
-        effects = effect_table(rows, evaluation, bootstrap=bootstrap)
-        tables.append(effects[effects.metric == "accuracy"])
-    if len(whole):
-        changes = placed(ablation_changes(whole, evaluation), evaluation)
-        by = ["objective", "test", "set", "family", "fraction", "ablation_kind"]
-        means = mean_table(changes, ["accuracy_change"], by, bootstrap)
-        means = means.rename(columns=lambda name: name.replace("accuracy_change", "change"))
-        means = means.merge(changes.groupby(by, as_index=False).n_neurons.mean(), on=by)
-        tables.append(means.assign(**dict.fromkeys(("control", "control_low", "control_high", "effect"), np.nan)))
-    table = pd.concat(tables, ignore_index=True)
-    shares = [f"{name}{end}" for name, ends in BOUNDS.items() for end in ends]
-    table[shares] = table[shares].clip(-1, 1)  # with few seeds a draw may leave the possible
-    return table[table.test.isin(SINGLE_OBJECTIVES)].reset_index(drop=True)
+    hh, tables = ablation[ablation.benchmark == "hh-rlhf"], []
+    arms = [name for name in ARMS if name not in OBJECTIVES and name in set(hh.objective)]
+    for control in CONTROLS:
+        for scale in sorted(hh["scale"].unique()):
+            for group in (OBJECTIVES, *([arm] for arm in arms)):
+                rows = _with_draws(compared_rows(hh[hh.objective.isin(group)], control, scale))
+                if len(rows):
+                    settings = {"bootstrap": bootstrap, "control": control, "scale": scale}
+                    table = effect_table(rows, evaluation, **settings).assign(control_kind=control, scale=scale)
+                    tables.append(_with_changes(table, rows, evaluation))
+    if not tables:
+        raise ValueError(NOTHING)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _with_draws(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the sets that have random ones to be compared with, and these."""
+    keys = ["objective", *MODEL_COLUMNS, *MATCH]
+    drawn = pd.MultiIndex.from_frame(rows.loc[rows.set == CONTROL, keys].drop_duplicates())
+    return rows[pd.MultiIndex.from_frame(rows[keys]).isin(drawn)]
+
+
+def _with_changes(table: pd.DataFrame, rows: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Add to effects the changes that they are means of: one per random set, and one per reward model."""
+    names, by = {f"{metric}_change": metric for metric in METRICS}, ["objective", *TEST, *MATCH]
+    changes = placed(ablation_changes(rows, evaluation), evaluation)
+    is_control = changes.set == CONTROL
+    for column, part, unit in (
+        ("random_changes", changes[is_control], ["draw"]),
+        ("seed_changes", changes[~is_control], list(MODEL_COLUMNS)),
+    ):
+        means = part.groupby([*by, *unit])[list(names)].mean().groupby(level=by).agg(list).rename(columns=names)
+        found = means.rename_axis(columns="metric").stack().rename(column).reset_index()
+        table = table.merge(found.rename(columns={"matched_to": "set"}), how="left", validate="one_to_one")
+    return table
+
+
+def removal_choices(effects: pd.DataFrame, score_kind: str, fraction: float) -> Choices:
+    """Return a state per effect.
+
+    Args:
+        effects: of `removal_effects`.
+        score_kind: of the set that is shown first, if it was removed.
+        fraction: of that set.
+    """
+    effects = _in_order(effects)
+    labels = pd.DataFrame(
+        {
+            "Reward model": effects.objective,
+            "Its neurons": [set_words(row) for row in effects.itertuples()],
+            "Share of all": [percent(row.fraction) for row in effects.itertuples()],
+            "Activations": [done_words(row) for row in effects.itertuples()],
+            "Random sets": effects.control_kind.map(MATCHED_BY),
+            "Test": effects.test.map(TESTS),
+            "Measured by": effects.metric,
+        }
+    )
+    wanted = [effects.set == score_kind, np.isclose(effects.fraction, fraction), effects.test == effects.objective]
+    start = int(np.argmax(sum(np.asarray(each, int) for each in wanted)))
+    return Choices("removal", labels, [_removal_state(row) for row in effects.itertuples()], start=start)
+
+
+def _in_order(effects: pd.DataFrame) -> pd.DataFrame:
+    """Sort effects as their lists are read: arms, scores before shared sets, removed before scaled, accuracy first."""
+    orders = {"objective": list(ARMS), "control_kind": list(CONTROLS), "test": list(TESTS), "metric": list(METRICS)}
+    orders |= {"ablation_kind": list(ABLATION_KINDS), "family": ["", *FAMILIES]}
+    orders |= {"set": [*sorted(set(effects.set) - set(MIXED_SETS)), *MIXED_SETS]}
+    keys = ["objective", "family", "set", "fraction", "is_scaled", "ablation_kind", "scale", "control_kind"]
+    effects = effects.assign(is_scaled=effects["scale"] != REMOVAL)
+    return effects.sort_values(
+        [*keys, "test", "metric"],
+        key=lambda column: column.map(orders[column.name].index) if column.name in orders else column,
+        ignore_index=True,
+    )
+
+
+def set_words(row: pd.Series) -> str:
+    """Return what is removed, in words that fit behind "its".
+
+    >>> set_words(pd.Series({"set": "rms", "family": ""})), set_words(pd.Series({"set": "shared", "family": "natural"}))
+    ('top by rms', 'shared')
+    """
+    return set_label(row.set, row.family) if row.family else f"top by {row.set}"
+
+
+def done_words(row: pd.Series) -> str:
+    """Return what is done to the activations of a set."""
+    return REPLACED[row.ablation_kind] if row.scale == REMOVAL else f"times {row.scale:g}"
 
 
 def percent(share: float) -> str:
@@ -248,109 +149,158 @@ def percent(share: float) -> str:
     return f"{100 * share:g}\u00a0%"
 
 
-def points(row: pd.Series, name: str, low: str, high: str) -> str:
-    """Return a share of a row in percentage points, with its interval.
+def _removal_state(row: Mapping) -> dict:
+    """Return what is drawn and said of one effect."""
+    factor, _, unit = UNITS[row.metric]
 
-    >>> points(pd.Series({"x": -0.03, "a": -0.05, "b": 0.01}), "x", "a", "b")
-    '-3.0 points [-5.0, +1.0]'
+    def drawn(values: Sequence[float]) -> list[float]:
+        return [float(f"{factor * value:.{DIGITS}g}") for value in values]
+
+    return {
+        "say": removal_sentence(row),
+        "name": set_words(row),
+        "unit": f"change in {row.metric} ({'percentage points' if row.metric == 'accuracy' else unit})",
+        "color": OBJECTIVE_COLORS.get(row.objective, OTHER_COLORS[0]),
+        "set": drawn([row.change, row.change_ci_low, row.change_ci_high]),
+        "seeds": drawn(row.seed_changes),
+        "random": drawn(row.random_changes),
+    }
+
+
+def removal_sentence(row: Mapping) -> str:
+    """Say what one row of `removal_effects` shows.
+
+    A set is unusual among random ones where its p-value is at most 0.05.
     """
-    return f"{100 * row[name]:+.1f} points [{100 * row[low]:+.1f}, {100 * row[high]:+.1f}]"
+    factor, digits, unit = UNITS[row.metric]
+
+    def number(value: float) -> str:
+        return f"{factor * value:+z.{digits}f}"
+
+    def lost(value: float) -> str:
+        verb = "loses" if number(value).startswith("-") else "gains"
+        return f"{verb} {number(value)[1:]}"
+
+    share = f"top {percent(row.fraction)} by {row.set}" if not row.family else f"{set_words(row)} neurons"
+    how = "without" if row.scale == REMOVAL and row.ablation_kind == ABLATION_KINDS[0] else "with"
+    done = "" if how == "without" else f" {done_words(row)}"
+    on = "both tests" if row.test == MIXED else f"the {row.test} test"
+    of = " of its margins" if row.metric == "margin" else ""
+    mean = lost(row.control).replace("loses", "lose").replace("gains", "gain")
+    ends = f"{number(min(row.random_changes))} to {number(max(row.random_changes))}"
+    p = format_value(row.p_value, P_VALUE)
+    found = "unusual among random sets" if row.p_value <= LEVEL else "not unusual among random sets"
+    return (
+        f"The {row.objective} model {how} its {share}{done} {lost(row.change)} {unit}{of} on {on} "
+        f"[{number(row.change_ci_low)}, {number(row.change_ci_high)}]; {row.n_draws} random sets, "
+        f"{MATCHED_BY[row.control_kind]}, {mean} on average ({ends}). Beyond them "
+        f"{number(row.effect)} {unit} [{number(row.ci_low)}, {number(row.ci_high)}], p {_equals(p)}: {found}. "
+        f"{row.n_neurons:,.0f} neurons, {seeds_text(row.n_seeds)}, n\u00a0=\u00a0{row.n_items:,}."
+    )
 
 
-def in_words(row: pd.Series) -> str:
-    """Say what one row of `explorer_effects` shows."""
-    change = f"{row.test.capitalize()} test: {points(row, 'change', 'change_ci_low', 'change_ci_high')}"
-    if np.isnan(row.effect):
-        return f"{change}. No random set can match the set of all neurons."
-    found = "not told apart from random sets"
-    found = "more is lost than with random sets" if row.ci_high < 0 else found
-    found = "less is lost, or more gained, than with random sets" if row.ci_low > 0 else found
-    effect = points(row, "effect", "ci_low", "ci_high")
-    return f"{change}; random sets {100 * row.control:+.1f}. Beyond random {effect}: {found}."
+def _equals(p: str) -> str:
+    return p if p.startswith("<") else f"= {p}"
 
 
-def sizes(rows: pd.DataFrame) -> str:
-    """Say how many neurons, items, seeds and random sets the rows rest on."""
-    first = rows.iloc[0]
-    items = " and ".join(f"{row.n_items} {row.test}" for row in in_order(rows))
-    has_draws = "n_draws" in rows and first.n_draws > 0
-    draws = f", {first.n_draws:.0f} random sets" if has_draws else ""
-    seeds = seeds_text(first.n_seeds)
-    return f"{first.n_neurons:,.0f} neurons, {items} items, {seeds}{draws}; {percent(0.95)} intervals."
+def removal_table(effects: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of `removal_effects` as a page shows them, a row per state of `removal_choices`."""
+    table = _in_order(effects)
+    table["removed"] = [f"{set_words(row)}, {percent(row.fraction)}, {done_words(row)}" for row in table.itertuples()]
+    table = table.assign(test=table.test.map(TESTS), random_sets=table.control_kind.map(MATCHED_BY))
+    columns = ["objective", "removed", "random_sets", "test", "metric"]
+    for name in ("change", "control", "effect"):
+        columns += [column for column in table if column == name or column.startswith(f"{name}_")]
+    columns.remove("control_kind")
+    return table[[*columns, "ci_low", "ci_high", "p_value", "n_draws", "n_items", "n_seeds"]]
 
 
-def in_order(rows: pd.DataFrame) -> list[pd.Series]:
-    """Return the rows as a list, the helpful test first."""
-    return [row for test in SINGLE_OBJECTIVES for _, row in rows[rows.test == test].iterrows()]
-
-
-class Explorer:
-    """Settings and frames of one profile.
+def world_choices(claims: pd.DataFrame) -> Choices:
+    """Return a state per kind of world and deciding test: how often the test says "supported", and whether it errs.
 
     Args:
-        effects: of `explorer_effects`.
-        objectives: of the reward models that the page is about, also those without rows.
-        family_from: how the shared and only sets were chosen, such as "top 10 % by rms_change".
-        max_pictures: curves drawn at most; the slider has as few positions as that takes, and the page stays light.
+        claims: of `planted.rates.read_study`; columns that it may have besides are further lists to choose from.
     """
-
-    def __init__(
-        self, effects: pd.DataFrame, objectives: Sequence[str], family_from: str = "", max_pictures: int = 36
-    ) -> None:
-        self.effects, self.objectives, self.family_from = effects, list(objectives), family_from
-        curves = effects[effects.family == ""]
-        self.score_kinds = [name for name in dict.fromkeys(curves.set) if name != EVERYTHING]
-        self.fractions = few(curves.fraction, max_pictures // (len(self.objectives) * max(1, len(self.score_kinds))))
-        self.sets = [OWN, *(name for name in MIXED_SETS if name in set(effects.set))]
-        drawn = 100 * effects[[f"{name}{end}" for name, ends in BOUNDS.items() for end in ends]].to_numpy()
-        low, high = min(0.0, float(np.nanmin(drawn))), max(0.0, float(np.nanmax(drawn)))
-        margin = 1 + 0.05 * (high - low)
-        self.limits = (low - margin, high + margin)
-
-    @property
-    def controls(self) -> dict[str, list[str]]:
-        """Name of each control -> its options, the slider last."""
-        shares = ["all" if fraction == 1 else percent(fraction) for fraction in self.fractions]
-        kinds = self.score_kinds or ["any"]
-        return {"Reward model": self.objectives, "Neurons": self.sets, "Score": kinds, "Share removed": shares}
-
-    def frames(self) -> dict[tuple[int, ...], Frame]:
-        """Return the frame of every choice, keyed by the number of the option of each control."""
-        found = {}
-        for i, objective in enumerate(self.objectives):
-            families = {j: self.family_frame(objective, name) for j, name in enumerate(self.sets) if name != OWN}
-            for k, kind in enumerate(self.controls["Score"]):
-                for m, fraction in enumerate(self.fractions):
-                    found[i, 0, k, m] = self.own_frame(objective, kind, fraction)
-                    found |= {(i, j, k, m): frame for j, frame in families.items()}
-        return found
-
-    def own_frame(self, objective: str, kind: str, fraction: float) -> Frame:
-        """Return the curve over fractions of the sets that one score chooses, with one fraction marked."""
-        rows = self.effects[(self.effects.objective == objective) & self.effects.set.isin([kind, EVERYTHING])]
-        at = rows[np.isclose(rows.fraction.astype(float), fraction)]
-        share = "any MLP neuron" if fraction == 1 else f"its top {percent(fraction)} of neurons by {kind}"
-        title = f"The {objective} model without {share}"
-        if at.empty:
-            return Frame(title, (NOT_MEASURED,))
-        svg = curve_picture(rows.assign(set=kind), fraction, self.limits)
-        alt = f"Change in accuracy against the share removed, a panel per test, with {percent(fraction)} marked."
-        return Frame(title, (*map(in_words, in_order(at)), sizes(at)), svg, alt)
-
-    def family_frame(self, objective: str, name: str) -> Frame:
-        """Return the shared and only sets side by side, with one of them marked."""
-        rows = self.effects[self.effects.objective == objective]
-        at, equal = (rows[(rows.set == name) & (rows.family == family)] for family in (NATURAL, EQUAL_SIZE))
-        title = f"The {objective} model without its {name} neurons"
-        if at.empty:
-            return Frame(title, (NOT_MEASURED if objective == MIXED else ONLY_MIXED,))
-        lines = list(map(in_words, in_order(at)))
-        if len(equal):
-            found = [f"{row.test} {points(row, 'effect', 'ci_low', 'ci_high')}" for row in in_order(equal)]
-            lines.append(
-                f"Cut to equal size ({equal.n_neurons.mean():.0f} neurons), beyond random: {'; '.join(found)}."
+    claims, keys, further = world_rates(claims), [*ENDPOINT, *DESIGN], further_columns(claims)
+    pooled = error_rates(claims).set_index(keys)
+    states, bars, labels = [], [], []
+    for key, rows in claims.groupby([*keys, *further], sort=False):
+        bars.append([_bar(row) for row in rows.itertuples()])
+        for marked, row in enumerate(rows.itertuples()):
+            say = world_sentence(row, pooled.loc[key[: len(keys)]])
+            states.append({"say": say, "bars": len(bars) - 1, "marked": marked})
+            kind = f"{row.scenario} (claim {'true' if row.is_true else 'false'})"
+            labels.append(
+                _test_labels(rows.iloc[0]) | {name: str(rows[name].iloc[0]) for name in further} | {WORLD: kind}
             )
-        source = f"From the {self.family_from} of the two single models; s" if self.family_from else "S"
-        lines.append(f"{source}core and slider change nothing here. {sizes(at)}")
-        alt = f"Change in accuracy without the shared and only sets, a panel per test, with {name} marked."
-        return Frame(title, tuple(lines), family_picture(rows, name, self.sets[1:], self.limits), alt)
+    return Choices("worlds", pd.DataFrame(labels), states, {"bars": bars})
+
+
+WORLD = "Kind of world"
+
+WORLD_COLUMNS = ("scenario", "is_true", "n_worlds", "value", *COUNTED, "supported", "ci_low", "ci_high")
+
+
+def further_columns(claims: pd.DataFrame) -> list[str]:
+    """Return the columns that tell worlds apart besides those of every study."""
+    return [name for name in claims if name not in {*ENDPOINT, *DESIGN, *WORLD_COLUMNS}]
+
+
+def _test_labels(row: pd.Series) -> dict[str, str]:
+    """Return the claim, how it is read, and the size of the study, as lists offer them."""
+    named = row.copy()
+    named["n_draws"] = "matched" if row.n_draws else 0
+    size = design_words(row).split(", ", 1)[1]
+    return {
+        "Claim": f"{row.claim}. {CLAIMS[row.claim].title}",
+        "Read": row.way,
+        "Test": subject_of(named),
+        "Items": size,
+        "Training runs": str(row.n_seeds),
+    }
+
+
+def world_rates(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return the counts of the deciding tests with supported (share of worlds) and its Wilson interval, in order."""
+    claims = claims[claims.is_primary]
+    low, high = np.transpose([wilson_interval(row.n_supported, row.n_worlds) for row in claims.itertuples()])
+    rates = claims.assign(supported=claims.n_supported / claims.n_worlds, ci_low=low, ci_high=high)
+    order = ["claim", "way", *ENDPOINT[3:], *DESIGN[1:], "n_seeds", *further_columns(claims), "is_true"]
+    ascending = [name not in ("way", *DESIGN, "is_true") for name in order]  # control, large studies and truth first
+    return rates.sort_values(order, ascending=ascending, kind="stable", ignore_index=True)  # kinds stay in order
+
+
+def _bar(row: Mapping) -> list:
+    numbers = [float(f"{value:.{DIGITS}g}") for value in (row.supported, row.ci_low, row.ci_high)]
+    return [row.scenario, *numbers, int(row.n_worlds), bool(row.is_true)]
+
+
+def world_sentence(row: Mapping, pooled: pd.Series) -> str:
+    """Say what a test does in one kind of world, and in all.
+
+    Args:
+        row: of `world_rates`.
+        pooled: its rates over all kinds, of `error_rates`.
+    """
+    truth, word = ("true", "rightly") if row.is_true else ("false", "wrongly")
+    everywhere = [
+        f"{100 * share:.0f} % of all worlds where it is {name}"
+        for share, name in ((pooled.power, "true"), (pooled.false_positives, "false"))
+        if not np.isnan(share)
+    ]
+    return (
+        f"In {row.scenario} worlds, where {row.claim} is {truth}, this test {word} says \u201csupported\u201d in "
+        f"{100 * row.supported:.0f} % ({row.n_supported} of {row.n_worlds} worlds; 95 % interval "
+        f"{100 * row.ci_low:.0f} to {100 * row.ci_high:.0f} %), and \u201crefuted\u201d in "
+        f"{100 * row.n_refuted / row.n_worlds:.0f} %. It says \u201csupported\u201d in {' and in '.join(everywhere)}."
+    )
+
+
+def world_table(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of `world_choices` as a page shows them, a row per state."""
+    rates = world_rates(claims)
+    labels = pd.DataFrame([_test_labels(row) for _, row in rates.iterrows()])
+    table = labels.drop(columns="Claim").rename(columns=str.lower)
+    table.insert(0, "claim", rates.claim)
+    numbers = ["scenario", "is_true", "supported", "ci_low", "ci_high", "n_worlds"]
+    return pd.concat([table, rates[[*further_columns(claims), *numbers]].rename(columns={"supported": "rate"})], axis=1)

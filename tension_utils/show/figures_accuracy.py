@@ -160,7 +160,9 @@ MIN_DENSITY_VALUES = 5  # fewer margins are drawn one by one
 TAIL = 0.002  # share of margins at either end that the density axis may leave out
 
 
-def difference_forest(table: pd.DataFrame, ax: Axes | None = None, row: str = "subset") -> Axes:
+def difference_forest(
+    table: pd.DataFrame, ax: Axes | None = None, row: str = "subset", prefix: str = "against "
+) -> Axes:
     """Draw mixed minus single accuracy with intervals; a filled marker stays significant after adjustment.
 
     Args:
@@ -168,6 +170,7 @@ def difference_forest(table: pd.DataFrame, ax: Axes | None = None, row: str = "s
             p_adjusted. A row whose difference is missing says why in a column ``not_run``, and the figure shows it.
         ax: where to draw; new Axes if None.
         row: column that names the lines, drawn from top to bottom in the order of the table.
+        prefix: of the objectives in the legend.
     """
     require_rows(table, ["objective", row, "difference", "ci_low", "ci_high", "p_adjusted"], ["objective", row])
     require_range(table, ["difference", "ci_low", "ci_high"], -1, 1)
@@ -190,7 +193,7 @@ def difference_forest(table: pd.DataFrame, ax: Axes | None = None, row: str = "s
     faces = {f"adjusted p < {SIGNIFICANCE}": CONTROL_COLOR, f"adjusted p ≥ {SIGNIFICANCE}": "white"}
     style = {"marker": "o", "linestyle": "", "color": CONTROL_COLOR}
     fills = [Line2D([], [], **style, markerfacecolor=face, label=label) for label, face in faces.items()]
-    outside_legend(ax, [*objective_handles(objectives, prefix="against "), *fills])
+    outside_legend(ax, [*objective_handles(objectives, prefix=prefix), *fills])
     return ax
 
 
@@ -310,50 +313,6 @@ def _crosses(ax: Axes, rows: pd.DataFrame, color: str, alpha: float) -> None:
     ax.vlines(rows[across], rows[f"{up}_ci_low"], rows[f"{up}_ci_high"], color=color, alpha=alpha, linewidth=1.4)
 
 
-def radar(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw one closed line per objective over sub-tasks, the form in which the study published them.
-
-    No intervals: bands of several objectives would cover each other, and area grows with the square of accuracy and
-    changes with the order of spokes. `accuracy_forest` shows the same numbers in a readable form.
-
-    Args:
-        table: objective, subset, accuracy, chance_accuracy in [0, 1]; spokes run clockwise from the top in the order
-            of the table. A missing accuracy leaves a gap, and a spoke without any is labeled "not run".
-        ax: polar Axes; new ones if None.
-
-    Source: the study's radar plots; the dotted chance line is ours.
-    """
-    require_rows(table, ["objective", "subset", "accuracy", "chance_accuracy"], ["objective", "subset"])
-    require_range(table, ["accuracy", "chance_accuracy"])
-    if ax is None:
-        ax = plt.subplots(figsize=(8.0, 8.0), subplot_kw={"projection": "polar"})[1]
-    elif ax.name != "polar":
-        raise ValueError(f"the figure needs polar Axes, got {ax.name}; give subplot_kw={{'projection': 'polar'}}")
-    subsets, objectives = list(dict.fromkeys(table.subset)), ordered_objectives(table.objective.dropna())
-    closed, angles = [*subsets, subsets[0]], 2 * np.pi * np.arange(len(subsets) + 1) / len(subsets)
-    for objective in objectives:
-        values = table[table.objective == objective].set_index("subset").accuracy.reindex(closed)
-        color = objective_color(objective)
-        ax.plot(angles, values, color=color, marker=objective_marker(objective), markersize=4)
-    chance = table.dropna(subset=["chance_accuracy"]).drop_duplicates("subset").set_index("subset")
-    ax.plot(angles, chance.chance_accuracy.reindex(closed), color=CONTROL_COLOR, linestyle=":")
-    ax.set(theta_offset=np.pi / 2, theta_direction=-1, ylim=(0, 1), yticks=[0.25, 0.5, 0.75])  # the rim is 100 %
-    ax.set_xticks(angles[:-1], [""] * len(subsets))
-    ax.set_rlabel_position(180 / len(subsets))
-    ax.yaxis.set_major_formatter(PERCENT)
-    ax.tick_params(axis="y", labelsize=8.5, labelcolor=CONTROL_COLOR)
-    ax.spines["polar"].set_color("#BBBBBB")
-    was_run = table.groupby("subset").accuracy.count() > 0
-    for name, angle in zip(subsets, np.degrees(angles), strict=False):
-        label = textwrap.fill(str(name) if was_run[name] else f"{name} (not\u00a0run)", 27, break_on_hyphens=False)
-        turn, is_left = 90 - angle, angle > 180
-        style = {"ha": "right" if is_left else "left", "va": "center", "rotation_mode": "anchor", "size": 9.5}
-        ax.text(np.radians(angle), 1.05, label, rotation=turn + 180 * is_left, **style)
-    handles = [*objective_handles(objectives, "-"), control_handle("chance")]
-    ax.figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    return ax
-
-
 def reliability_diagram(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw how often a ranking is right against how sure the model was of it; a larger marker holds more items.
 
@@ -435,3 +394,39 @@ def _draw_density(ax: Axes, values: np.ndarray, grid: np.ndarray, objective: str
     density = gaussian_kde(values)(grid)
     ax.plot(grid, density, color=color, marker=marker, markevery=[int(density.argmax())], markersize=6)
     ax.fill_between(grid, density, color=color, alpha=0.1, linewidth=0)
+
+
+SPREADS = ((0.05, 0.95, 1.2), (0.25, 0.75, 5.0))  # quantiles, and the width of the line between them
+
+
+def conflict_margins(conflicts: pd.DataFrame, sides: pd.DataFrame) -> list[Axes]:
+    """Draw the margins on conflicting pairs, one panel per test: median, middle half and middle nine tenths.
+
+    Args:
+        conflicts: model (an objective, or another name, drawn in grey), test, margin; of `margins.conflicting_margins`.
+        sides: model, test, share_with_own; of `margins.conflict_sides`.
+    """
+    require_rows(conflicts, ["model", "test", "margin"])
+    require_rows(sides, ["model", "test", "share_with_own"], ["model", "test"])
+    models, tests = list(dict.fromkeys(conflicts.model)), ordered_objectives(conflicts.test)
+    shares = sides.set_index(["model", "test"]).share_with_own
+    figure, axes = plt.subplots(
+        1, len(tests), figsize=(9.0, 1.5 + 0.55 * len(models)), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, test in zip(axes[0], tests, strict=True):
+        ax.axvline(0, color="black", linewidth=0.8, zorder=1.4)
+        for y, model in enumerate(models):
+            margin = conflicts.margin[(conflicts.model == model) & (conflicts.test == test)].astype(float)
+            color = objective_color(model) if model in OBJECTIVE_COLORS else CONTROL_COLOR
+            for low, high, width in SPREADS:
+                ax.hlines(y, margin.quantile(low), margin.quantile(high), color=color, linewidth=width)
+            ax.plot(margin.median(), y, marker="o", markersize=8, color=color, markeredgecolor="white", zorder=3)
+            words = f"{100 * shares[model, test]:.0f} %"
+            ax.text(1.02, y, words, transform=ax.get_yaxis_transform(), va="center")
+        ax.set_title(f"{test} test", size=11)
+        ax.text(1.02, -0.62, "with own", transform=ax.get_yaxis_transform(), va="center", size=8.5, color=CONTROL_COLOR)
+        ax.set(ylim=(len(models) - 0.5, -0.9))
+        ax.grid(visible=False, axis="y")
+    axes[0, 0].set_yticks(range(len(models)), [textwrap.fill(name, 18, break_on_hyphens=True) for name in models])
+    figure.supxlabel("margin (SD): left, with the other objective's model; right, with the own one's", size=11)
+    return list(axes[0])

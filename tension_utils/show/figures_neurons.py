@@ -200,55 +200,42 @@ def depth_profile(table: pd.DataFrame, ax: Axes | None = None, method: str = "sc
     return ax
 
 
-HATCHES = ("", "///", "...", "xx", "---", "\\\\\\", "++")  # tell bars apart in grey print
-
-REFERENCES = {  # column -> marker, line style, words
-    "jaccard_base_model": ("v", "--", "base model on two texts"),
-    "jaccard_other_seed": ("^", "-", "other seeds"),
-}
-
 IN = "in_"  # prefix of the columns that say in which objectives' sets a neuron is
 
 
-def overlap_bars(table: pd.DataFrame, ax: Axes | None = None, method: str = "score_kind") -> Axes:
-    """Draw Jaccard overlaps of neuron sets beside what they are measured against.
+def level_dots(table: pd.DataFrame, levels: Sequence[str]) -> list[Axes]:
+    """Draw the overlap of two objectives beside what gives it a meaning; one panel per score kind.
 
     Args:
-        table: pair, the column ``method``, jaccard, jaccard_chance in [0, 1]. If known: lowest and highest over seeds,
-            jaccard_base_model and jaccard_other_seed (NaN where there is none), as `overlap.reference_table` returns.
-        ax: where to draw; new Axes if None.
-        method: column whose values stand side by side within a pair.
+        table: level, score_kind, jaccard, jaccard_chance_by_layer in [0, 1], one row per comparison, as
+            `overlap.level_rows` returns.
+        levels: from top to bottom; one without rows is drawn as not run.
     """
-    require_rows(table, ["pair", method, "jaccard", "jaccard_chance"], ["pair", method])
-    known = [name for name in REFERENCES if name in table and table[name].notna().any()]
-    require_range(table, ["jaccard", "jaccard_chance", *known])
-    pairs, methods = list(dict.fromkeys(table.pair)), list(dict.fromkeys(table[method]))
-    ax, width = new_axes(ax, 2.8 + 1.8 * len(pairs), 4.2), 0.84 / len(methods)
-    for index, name in enumerate(methods):
-        rows = table[table[method] == name]
-        x = rows.pair.map(pairs.index).to_numpy() + (index - (len(methods) - 1) / 2) * width
-        style = {"color": OTHER_COLORS[index % len(OTHER_COLORS)], "hatch": HATCHES[index % len(HATCHES)]}
-        ax.bar(x, rows.jaccard, 0.9 * width, edgecolor="black", linewidth=0.6, label=name, zorder=2, **style)
-        if {"lowest", "highest"} <= set(rows.columns):
-            ax.vlines(x, rows.lowest, rows.highest, color="black", linewidth=1.6, zorder=3)
-        ends = (x - 0.46 * width, x + 0.46 * width)
-        ax.hlines(rows.jaccard_chance, *ends, color="black", linestyle=":", linewidth=2.2, zorder=3)
-        for reference in known:
-            marker, line, _ = REFERENCES[reference]
-            has = rows[reference].notna().to_numpy()
-            level, style = rows[reference][has], {"marker": marker, "markeredgecolor": "black"}
-            ax.hlines(level, *(end[has] for end in ends), color="black", linestyle=line, linewidth=1.4, zorder=3)
-            ax.plot(x[has], level, linestyle="", markerfacecolor="white", **style)
-    ax.set_xticks(range(len(pairs)), [pair.replace(" / ", " /\n") for pair in pairs])
-    highest = table[["jaccard", *known, *({"highest"} & set(table))]].max().max()
-    ax.set(ylabel="Jaccard overlap (0 to 1)", ylim=(0, 1.08 * highest))
-    ax.grid(visible=False, axis="x")
-    marks = [Line2D([], [], color="black", linestyle=":", linewidth=2.2, label="chance")]
-    for name in known:
-        style = dict(zip(("marker", "linestyle", "label"), REFERENCES[name], strict=True))
-        marks.append(Line2D([], [], color="black", markerfacecolor="white", **style))
-    outside_legend(ax, [*ax.get_legend_handles_labels()[0], *marks])
-    return ax
+    require_rows(table, ["level", "score_kind", "jaccard", "jaccard_chance_by_layer"])
+    require_range(table, ["jaccard", "jaccard_chance_by_layer"])
+    kinds = list(dict.fromkeys(table.score_kind))
+    size = (min(3.6 + 2.7 * len(kinds), 9.0), 1.6 + 0.42 * len(levels))
+    figure, axes = plt.subplots(1, len(kinds), figsize=size, sharey=True, squeeze=False)
+    for ax, kind in zip(axes[0], kinds, strict=True):
+        part = table[table.score_kind == kind]
+        for y, level in enumerate(levels):
+            found = part[part.level == level].jaccard
+            color = OTHER_COLORS[0] if y == 0 else CONTROL_COLOR
+            if found.empty:
+                ax.text(0.12, y, "not run", va="center", size=9, style="italic", color=CONTROL_COLOR)
+                continue
+            ax.plot(found, np.full(len(found), y), marker="o", markersize=4, alpha=0.6, linestyle="", color=color)
+            edge = {"marker": MARKERS[min(y, 1)], "markersize": 10, "markeredgecolor": "black", "linestyle": ""}
+            ax.plot(found.mean(), y, color=color, zorder=3, **edge)
+            ax.text(found.max() + 0.05, y, f"{found.mean():.2f}", va="center", size=9.5)
+        ax.axvline(part.jaccard_chance_by_layer.mean(), color=CONTROL_COLOR, linestyle=":")
+        ax.set(xlabel="Jaccard overlap", xlim=(0, 1.2), ylim=(len(levels) - 0.5, -0.5))
+        ax.set_title(f"sets by {kind}", size=11)
+        ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        ax.grid(visible=False, axis="y")
+    axes[0, 0].set_yticks(range(len(levels)), [textwrap.fill(level, 24) for level in levels])
+    figure.legend(handles=[control_handle("chance, same layer counts")], loc="outside lower center")
+    return list(axes[0])
 
 
 def intersection_sizes(table: pd.DataFrame) -> list[Axes]:
@@ -323,10 +310,10 @@ def agreement_heatmap(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         values[below, above] = row.jaccard
     shown = values[1:, :-1]  # the diagonal is 1 by definition
     ax = new_axes(ax, 3.4 + 0.55 * len(names), 1.9 + 0.42 * len(names))
-    image = ax.imshow(shown, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    image = ax.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (y, x), value in np.ndenumerate(shown):
         if not np.isnan(value):
-            color = "white" if value < 0.5 else "black"
+            color = "white" if value > 0.6 else "black"
             ax.text(x, y, f"{value:.2f}", ha="center", va="center", size=9, color=color)
     ax.set_xticks(range(len(names) - 1), names[:-1], rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(names) - 1), names[1:])

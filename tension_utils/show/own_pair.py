@@ -1,4 +1,4 @@
-"""Score your own pair: rewards, what each token adds, and what removing neurons changes."""
+"""Score your own pair: rewards, and what each token adds to them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,19 +9,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from tension_utils.ablation import ablated
-from tension_utils.activations import own_scores
 from tension_utils.architectures import mean_embedding, reward_head
-from tension_utils.artifacts import OWN_SCORES, require
-from tension_utils.conditions import mixed_sets
-from tension_utils.config import MIXED, SINGLE_OBJECTIVES, Run
+from tension_utils.artifacts import require
+from tension_utils.config import Run
 from tension_utils.data import Item, Turn, texts_of, tokenize_item
 from tension_utils.engine.packing import read_position
 from tension_utils.evaluation import score_items
 from tension_utils.models import load_reward_model, load_tokenizer
-from tension_utils.neurons import NeuronSet, top_neurons
 from tension_utils.stages import run_template, training_data
-from tension_utils.statistics import TAILS
 
 FIRST_NODES, MAX_NODES = 32, 1024  # points on the path
 
@@ -198,13 +193,10 @@ class PairScores:
         rewards: objective, reward_A, reward_B, margin = r(A) - r(B), from_tokens and from_length (its two parts, see
             `token_contributions.token_contributions`), prefers ("A", "B" or "neither").
         tokens: (objective, "A" or "B") -> contributions.
-        ablation: objective, set, n_neurons, margin, without_set, without_random, without_random_low and
-            without_random_high (2.5 % and 97.5 % of the draws), n_draws; no rows where no neuron scores were found.
     """
 
     rewards: pd.DataFrame
     tokens: Mapping[tuple[str, str], TokenContributions] = field(repr=False)
-    ablation: pd.DataFrame = field(repr=False)
 
     @property
     def error(self) -> float:
@@ -245,31 +237,19 @@ def pair_item(prompt: str, response_a: str, response_b: str) -> Item:
     return Item("own pair", (Turn("human", prompt),), (response_a,), (response_b,))
 
 
-def score_pair(
-    prompt: str,
-    response_a: str,
-    response_b: str,
-    models: Sequence[LoadedModel],
-    *,
-    score_kind: str = "rms_change",
-    fraction: float = 0.1,
-    n_draws: int = 20,
-) -> PairScores:
-    """Score two responses to one prompt with every model, intact and without sets of neurons.
+def score_pair(prompt: str, response_a: str, response_b: str, models: Sequence[LoadedModel]) -> PairScores:
+    """Score two responses to one prompt with every model.
 
     Args:
         prompt: what the human says; plain text.
         response_a: one answer.
         response_b: the other.
         models: of `load_models`.
-        score_kind: of the ablated sets.
-        fraction: of all neurons, in (0, 1).
-        n_draws: random sets per ablated set.
 
     Raises:
         ValueError: if a text is empty or too long for the model.
     """
-    item, rows, tokens, tables = pair_item(prompt, response_a, response_b), [], {}, []
+    item, rows, tokens = pair_item(prompt, response_a, response_b), [], {}
     for loaded in models:
         name = loaded.run.objective
         own = token_contributions(loaded.model, loaded.tokenizer, item, loaded.max_length, loaded.template)
@@ -287,56 +267,10 @@ def score_pair(
                 "prefers": "A" if margin > 0 else "B" if margin < 0 else "neither",
             }
         )
-        tables += pair_ablation(loaded, item, margin, score_kind, fraction, n_draws)
-    return PairScores(pd.DataFrame(rows), tokens, pd.DataFrame(tables))
+    return PairScores(pd.DataFrame(rows), tokens)
 
 
 def pair_margin(loaded: LoadedModel, item: Item) -> float:
     """Return r(A) - r(B)."""
     options = {"max_length": loaded.max_length, "template": loaded.template, "progress": False}
     return score_items(loaded.model, loaded.tokenizer, [item], **options)[0].margin
-
-
-def pair_sets(run: Run, score_kind: str, fraction: float) -> dict[str, NeuronSet]:
-    """Return a run's top neurons and, for the mixed model, the shared and only sets; none without neuron scores."""
-
-    def top(objective: str) -> NeuronSet:
-        scores = own_scores(Run(run.root, run.base_model, objective, run.seed))
-        return top_neurons(scores.get(score_kind), fraction)
-
-    if not (run.folder / OWN_SCORES).exists():
-        return {}
-    found = {f"top {100 * fraction:g} % by {score_kind}": top(run.objective)}
-    singles = [Run(run.root, run.base_model, objective, run.seed) for objective in SINGLE_OBJECTIVES]
-    if run.objective == MIXED and all((single.folder / OWN_SCORES).exists() for single in singles):
-        found |= mixed_sets(*map(top, SINGLE_OBJECTIVES))
-    return found
-
-
-def pair_ablation(
-    loaded: LoadedModel, item: Item, margin: float, score_kind: str, fraction: float, n_draws: int
-) -> list[dict]:
-    """Return a row of `PairScores.ablation` per set: the margin with the set zeroed, and with random sets zeroed."""
-    generator, rows = np.random.default_rng([loaded.run.seed, *loaded.run.objective.encode()]), []
-
-    def without(neurons: NeuronSet) -> float:
-        with ablated(loaded.model, neurons):
-            return pair_margin(loaded, item)
-
-    for name, neurons in pair_sets(loaded.run, score_kind, fraction).items():
-        draws = [without(control) for control in neurons.matched_random(generator, n_draws)]
-        low, high = np.quantile(draws, TAILS)
-        rows.append(
-            {
-                "objective": loaded.run.objective,
-                "set": name,
-                "n_neurons": len(neurons),
-                "margin": margin,
-                "without_set": without(neurons),
-                "without_random": float(np.mean(draws)),
-                "without_random_low": float(low),
-                "without_random_high": float(high),
-                "n_draws": n_draws,
-            }
-        )
-    return rows

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points, seeds_text
-from tension_utils.analysis.findings import LEVEL, POINTS, SMALLEST, WAYS, primary_of
+from tension_utils.analysis.findings import INDEX, LEVEL, POINTS, SMALLEST, WAYS, primary_of
+from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
-from tension_utils.config import MIXED, SINGLE_OBJECTIVES
+from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, REMOVAL, SINGLE_OBJECTIVES
 from tension_utils.show.ledger import ARMS, result_of, sentence
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
@@ -65,27 +67,99 @@ VERDICT_WORDS = {
     "supported": "yes",
     "refuted": "no",
     "contradictory": "yes for one objective, the contrary for the other",
-    "undecided": "too few items to tell",
+    "undecided": "too few items or seeds to tell",
 }
+
+
+def verdict_word(row: pd.Series) -> str:
+    """Return a reading's verdict as the answer to its question; see `rates.rated_ledger`."""
+    if row.verdict == "no verdict":
+        return f"no verdict, too few items or seeds to tell ({row.reason})"
+    return VERDICT_WORDS.get(row.verdict, row.verdict)
 
 
 def tension_answer(claim: pd.DataFrame) -> str:
     """Say whether mixing costs accuracy on the single objectives' own tests, for each mixed arm, the deciding first.
 
     Args:
-        claim: rows of `claims.ledger` on claim C1.
+        claim: rows of `rates.rated_ledger` on claim C1.
     """
     own = claim[(claim.quantity == "mixing") & (claim.test == "own")].sort_values(
         "is_primary", ascending=False, kind="stable"
     )
     parts = [
-        f"{ARMS[row.arm]}: {VERDICT_WORDS.get(row.verdict, row.verdict)}, mixed minus single-objective model on the "
-        f"latter's own test {result_of(row)}"
+        f"{ARMS[row.arm]}: {verdict_word(row)}, mixed minus single-objective model on the latter's own test "
+        f"{result_of(row)}"
         for row in own[own.value.notna()].itertuples()
     ]
     return (
         f"{'. '.join(parts)}." if parts else "not run: needs a mixed and both single-objective models on the same items"
     )
+
+
+def answer_word(low: float, high: float) -> str:
+    """Return whether a difference of shares is above zero: yes, no (or less than is worth a name), or not known.
+
+    Args:
+        low: lower end of its 95 % interval.
+        high: upper end.
+
+    >>> answer_word(0.01, 0.2), answer_word(-0.2, 0.02), answer_word(-0.2, 0.2)
+    ('yes', 'no', 'too few items or seeds to tell')
+    """
+    return "yes" if low > 0 else "no" if high < SMALLEST[POINTS] / 100 else VERDICT_WORDS["undecided"]
+
+
+def conflict_answer(sides: pd.DataFrame) -> str:
+    """Say whether the mixed models tell which objective a pair is about, where the single models disagree.
+
+    Args:
+        sides: of `margins.conflict_sides`.
+    """
+    if sides.empty:
+        return "not run: needs a mixed and both single-objective models, and pairs on which the latter disagree"
+    parts, rows = [], sides.set_index(["model", "test"])
+    for model in (name for name in (MATCHED_ARM, MIXED, AVERAGE) if name in set(sides.model)):
+        row = rows.loc[(model, BOTH_TESTS)]
+        word = answer_word(row.ci_low - row.chance, row.ci_high - row.chance)
+        tests = "; ".join(f"{test} {percent(rows.share_with_own[model, test])}" for test in SINGLE_OBJECTIVES)
+        found = f"{interval(row, 'share_with_own')}, {seeds_text(row.n_seeds)} ({tests})"
+        parts.append(f"{ARMS.get(model, model)}: {word}, {found}")
+    return f"{'. '.join(parts)}. A model that always leans to one side has 50 %."
+
+
+def calibration_answer(errors: pd.DataFrame) -> str:
+    """Say whether models are surer than they are right; of `margins.calibration_errors` by objective and group."""
+    parts = []
+    for row in errors.itertuples():
+        low, high = row.overconfidence_ci_low, row.overconfidence_ci_high
+        found = (
+            f"{answer_word(low, high)}, {100 * row.overconfidence:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+        )
+        sizes = f"n = {row.n_items:,}, {seeds_text(row.n_seeds)}"
+        parts.append(f"{row.objective} on {row.group} tests: {found}, {sizes}")
+    return f"Predicted minus actual accuracy. {'. '.join(parts)}."
+
+
+def length_answer(lengths: pd.DataFrame) -> str:
+    """Say of every objective and group of tests whether length helps; of `margins.length_bias_table`."""
+    parts = []
+    for _, row in lengths.dropna(subset="length_bias").iterrows():
+        found = f"{answer_word(row.ci_low, row.ci_high)}, {points(row, 'length_bias')}"
+        sizes = f"n = {row.n_longer:,} and {row.n_shorter:,}, {seeds_text(row.n_seeds)}"
+        parts.append(f"{row.objective} on {row.group} tests: {found}, {sizes}")
+    return f"Accuracy where the chosen response is longer, minus where it is shorter. {'. '.join(parts)}."
+
+
+def transferability_answer(kept: pd.DataFrame) -> str:
+    """Say whether the mixed model keeps more than chance, over all pairings; of `transfer.transferability_table`."""
+    parts = []
+    for row in kept[kept.pairings == "all"].itertuples():
+        low, high = row.excess_transferability_ci_low, row.excess_transferability_ci_high
+        number = f"{100 * row.excess_transferability:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+        found = f"{answer_word(low, high)}, it keeps {percent(row.transferability)}, beyond chance {number}"
+        parts.append(f"{row.group} tests: {found} (n = {row.n_items:,}, {seeds_text(row.n_seeds)})")
+    return f"{'. '.join(parts)}."
 
 
 def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:
@@ -105,30 +179,126 @@ def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:
     return "; ".join(parts) + "."
 
 
-def identify_answer(agreement: pd.DataFrame) -> str:
-    """Say which two scores agree most and least; rows of `kind_table`, summarized and sorted."""
-    best, worst = agreement.iloc[0], agreement.iloc[-1]
+AGREED = 0.5  # above this Jaccard index two sets share more neurons than the union has others
+
+TOO_FEW = "too few seeds to tell"
+
+
+def agrees(row: pd.Series) -> str:
+    """Say whether two scores select mostly the same neurons; a row of `agreement_table`."""
+    return "yes" if row.jaccard_ci_low > AGREED else "no" if row.jaccard_ci_high < AGREED else TOO_FEW
+
+
+def is_stable(row: pd.Series) -> str:
+    """Say whether a score's sets are those of another seed beyond chance; a row of `seed_stability`.
+
+    The ledger's rule for an index: no where the interval lies below the smallest effect of interest, yes where it lies
+    above zero and every two seeds share more than independent sets would.
+    """
+    if row.beyond_ci_high < SMALLEST[INDEX]:
+        return "no"
+    return "yes" if row.beyond_ci_low > 0 and row.p_value <= LEVEL else TOO_FEW
+
+
+def heads_answer(compared: pd.DataFrame) -> str:
+    """Say whether two objectives' models, and two of one objective, share more heads than chance has it.
+
+    Args:
+        compared: of `relatives_table`, by one score, of which the first row decides; empty where nothing was compared.
+    """
+    if compared.empty:
+        return "not run: needs two reward models with their base model"
+    is_more, is_above = compared.p_value <= LEVEL, compared.jaccard > compared.jaccard_chance
+    words = np.select([is_more, is_above], ["yes", "too few heads to tell"], "no").tolist()
+    row = compared.iloc[0]
     return (
-        f"{best['first']} and {best['second']} agree most (Jaccard {best.jaccard:.2f}), {worst['first']} and "
-        f"{worst['second']} least ({worst.jaccard:.2f}); chance {worst.jaccard_chance:.3f}, {worst.n_pairs} models"
+        f"{words[0]}: {row.comparison} overlap by {row.jaccard:.2f} (chance {row.jaccard_chance:.2f}, p = "
+        f"{row.p_value:.2f}); of {len(words)} comparisons {words.count('yes')} say yes, {words.count('no')} no"
     )
 
 
-def ablate_answer(effects: pd.DataFrame, slopes: pd.DataFrame, kind: str, fraction: float) -> str:
-    """Say what removing the single objectives' top neurons does beyond random ones, and the slopes toward chance.
+def agreement_answer(pairs: pd.DataFrame, asked: Sequence[str]) -> str:
+    """Say whether scores agree.
 
     Args:
-        effects: rows of `effect_table` of one fraction and ablation kind.
-        slopes: of `chance_slopes`, of the same.
-        kind: score kind of the sets.
-        fraction: of the sets, for the words.
+        pairs: of `agreement_table`.
+        asked: the two scores that decide; without them the pair that agrees least does.
     """
-    rows = effects[(effects.metric == "accuracy") & (effects.set == kind) & effects.objective.isin(OPPOSING)]
-    parts = [f"{row.objective} model on the {row.test} test {points(row)}" for _, row in rows.iterrows()]
-    slope = slopes.set_index("sets").slope
+    is_asked = pairs["first"].isin(asked) & pairs["second"].isin(asked)
+    row = (pairs[is_asked] if is_asked.any() else pairs).iloc[-1]
+    found = [agrees(pair) for _, pair in pairs.iterrows()]
+    bounds = "" if pd.isna(row.jaccard_ci_low) else f" [{row.jaccard_ci_low:.2f}, {row.jaccard_ci_high:.2f}]"
     return (
-        f"effect of removing the top {100 * fraction:.0f} % by {kind}, beyond matched random sets: {'; '.join(parts)}. "
-        f"Slope toward chance: {slope['targeted']:+.2f} with targeted sets, {slope['random']:+.2f} with random ones."
+        f"{agrees(row)}: {row['first']} and {row['second']} overlap by {row.jaccard:.2f}{bounds} (chance "
+        f"{row.jaccard_chance:.2f}; sets of {row.n_neurons:,} neurons, {row.n_models} models, "
+        f"{seeds_text(row.n_seeds)}). Of {len(pairs)} pairs of scores {found.count('yes')} share most of their "
+        f"neurons, {found.count('no')} do not"
+    )
+
+
+def stability_answer(stability: pd.DataFrame, kind: str) -> str:
+    """Say whether the sets of one score are stable over seeds beyond chance, and of how many others.
+
+    Args:
+        stability: of `seed_stability`.
+        kind: the score that decides.
+    """
+    row = stability[stability.score_kind == kind].iloc[0]
+    if pd.isna(row.other_seed):
+        return f"{TOO_FEW}: one seed"
+    bounds = "" if pd.isna(row.beyond_ci_low) else f" [{row.beyond_ci_low:+.2f}, {row.beyond_ci_high:+.2f}]"
+    found = [is_stable(other) for _, other in stability.iterrows()]
+    return (
+        f"{is_stable(row)}: two seeds' sets by {kind} overlap by {row.other_seed:.2f}, {row.beyond:+.2f}{bounds} "
+        f"beyond chance (sets of {row.n_neurons:,} neurons, {row.n_models} models, {seeds_text(row.n_seeds)}); yes for "
+        f"{found.count('yes')} of {len(found)} scores"
+    )
+
+
+def removal_answer(row: pd.Series) -> str:
+    """Say whether removing the top sets does what a claim says: yes, no, or too few items or seeds to tell.
+
+    Args:
+        row: the primary row of C2 or C3 of `claims.ledger`, possibly with rates.
+    """
+    if row.verdict in ("not run", "no verdict"):
+        return f"{row.verdict}: {row.reason}"
+    is_clear = row.ci_low > 0 or row.ci_high < 0
+    unclear = TOO_FEW if is_clear else "too few items or seeds to tell"
+    return f"{unclear if row.verdict == 'undecided' else VERDICT_WORDS[row.verdict]}: {sentence(row)}"
+
+
+MATCHED_ON = {"layer": "the same layers", "activity": "the same layers and activity"}  # of `config.CONTROLS`
+
+
+def controls_answer(ablation: pd.DataFrame) -> str:
+    """Say which random sets the removed sets of every model stand beside, and which kind was not run.
+
+    Args:
+        ablation: rows of ablation.parquet, such as those of one fraction.
+    """
+    found, parts = ablation[ablation["scale"] == REMOVAL], []
+    for control in CONTROLS:
+        has = set(found.objective[found.control == control])
+        with_it = [objective for objective in dict.fromkeys(ablation.objective) if objective in has]
+        without = [objective for objective in dict.fromkeys(ablation.objective) if objective not in has]
+        said = f"{'random sets ' if not parts else ''}of {MATCHED_ON[control]}: {', '.join(with_it) or 'none'}"
+        parts.append(said + (f" (not run: {', '.join(without)})" if with_it and without else ""))
+    return "; ".join(parts)
+
+
+SMALLEST_SLOPE = 0.1  # a tenth of the way to chance
+
+
+def chance_answer(slopes: pd.DataFrame) -> str:
+    """Say whether targeted sets pull accuracy toward chance more than random ones; of `chance_slopes`, one fit."""
+    by_sets = slopes.set_index("sets")
+    row, slope = by_sets.loc["targeted - random"], by_sets.slope
+    answer = "yes" if row.ci_high < 0 else "no" if row.ci_low > -SMALLEST_SLOPE else "too few items or seeds to tell"
+    return (
+        f"{answer}: the slope toward chance is {slope['targeted']:+.2f} with targeted sets and {slope['random']:+.2f} "
+        f"with random ones, a difference of {row.slope:+.2f} [{row.ci_low:+.2f}, {row.ci_high:+.2f}] "
+        f"(n = {row.n_items:,.0f}, {seeds_text(row.n_seeds)})"
     )
 
 
@@ -144,14 +314,13 @@ def overlap_answer(claim: pd.DataFrame, permutation: pd.DataFrame, levels: pd.Da
     """Say whether the objectives share more than sham labels do, and less than one objective learned twice.
 
     Args:
-        claim: rows of `claims.ledger` on claim C4.
+        claim: rows of `rates.rated_ledger` on claim C4.
         permutation: of `permutation_table`.
         levels: of `level_rows`.
         kind: score kind.
     """
     sham = primary_of(claim, "C4")
-    word = VERDICT_WORDS.get(sham.verdict, sham.verdict).replace("items", "seeds")
-    found = result_of(sham) if sham.verdict == "not run" else f"{word}, {sentence(sham)}"
+    found = result_of(sham) if sham.verdict == "not run" else f"{verdict_word(sham)}, {sentence(sham)}"
     parts = [f"more than with coin-flip labels: {found}"]
     test = permutation[permutation.score_kind == kind].iloc[0]
     if test.not_run:
@@ -241,20 +410,30 @@ def part_answer(signs: pd.DataFrame, gradients: pd.DataFrame, depths: pd.DataFra
     return "; ".join(parts)
 
 
-def explorer_answer(effects: pd.DataFrame | None, preferred: Sequence[pd.Series]) -> str:
-    """Say how many effects stand apart from random sets, and on how many pairs the models disagree.
+def explorer_answer(effects: pd.DataFrame | None) -> str:
+    """Say whether any set that one can choose stands out among random ones, corrected for choosing among all.
 
     Args:
-        effects: of `explorer_effects`, or None where nothing was ablated.
-        preferred: per example pair, the response that each model prefers.
+        effects: of `removal_effects`, or None where nothing was removed.
     """
-    parts = ["no ablation was found"]
-    if effects is not None:
-        own = effects[effects.effect.notna()]
-        apart = int(((own.ci_low > 0) | (own.ci_high < 0)).sum())
-        parts = [f"in {apart} of {len(own)} settings and tests the effect beyond random sets has an interval without 0"]
-        parts += ["one in twenty would by chance"]
-    if preferred:
-        split = sum(names.nunique() > 1 for names in preferred)
-        parts += [f"the {len(preferred[0])} models disagree on {split} of {len(preferred)} example pairs"]
-    return "; ".join(parts)
+    if effects is None:
+        return "not run: no neuron set was removed beside random ones"
+    n, apart = len(effects), int((effects.q_value <= LEVEL).sum())
+    word = f"yes, {apart}" if apart else "too few items or seeds to tell: none"
+    return (
+        f"{word} of {n} effects that one can choose here stand out among random sets when corrected for choosing "
+        f"(q at most {LEVEL:g}); {int((effects.p_value <= LEVEL).sum())} have p at most {LEVEL:g}, and about "
+        f"{LEVEL * n:.0f} would by chance (n = {effects.n_items.max():,}, {seeds_text(effects.n_seeds.max())})"
+    )
+
+
+def own_pair_answer(preferred: list[pd.Series]) -> str:
+    """Say on how many pairs the models disagree.
+
+    Args:
+        preferred: per pair, the response that each model prefers.
+    """
+    if not preferred:
+        return "not run: the weights of these reward models are not here"
+    split = sum(names.nunique() > 1 for names in preferred)
+    return f"the {len(preferred[0])} models disagree on {split} of {len(preferred)} example pairs"

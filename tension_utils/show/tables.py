@@ -89,8 +89,8 @@ NAMES = {
     "helpful harmless helpful-harmless easy normal hard precision recall recall_ power false_positives toward_chance "
     "held over_refusal ece ece_ transferability _transferability",
     POINTS: "_points change helpful_change harmless_change control effect difference cost gap accuracy_change "
-    "above_chance per_neurons length_bias style_bias overconfidence excess_transferability",
-    DEVIATIONS: "margin_change",
+    "accuracy_effect above_chance per_neurons length_bias style_bias overconfidence excess_transferability",
+    DEVIATIONS: "margin_change margin_effect",
     INDEX: "cosine _cosine jaccard jaccard_ largest_possible slope rank_correlation average_precision",
     P_VALUE: "p_value helpful_p harmless_p _p_value q_value p_adjusted smallest_p",
     COUNT: "n n_ pairs steps depth _depth",
@@ -106,7 +106,7 @@ BOUNDS = (("ci_low", "ci_high"), ("lowest", "highest"), ("low", "high"))  # inte
 
 # Whose bounds bare ones are, such as `ci_low`: those of the first of these that the table has.
 ESTIMATES = ["effect", "difference", "cost", "shift", "slope", "length_bias", "style_bias", "gap", "precision", "rate"]
-ESTIMATES += ["validation_accuracy", "accuracy", "jaccard", "change", "value"]
+ESTIMATES += ["share_with_own", "validation_accuracy", "accuracy", "jaccard", "change", "value"]
 
 UNSHOWN = ("n_clusters", "seed_std", "shift_std")  # for computing; shown where they are asked for
 

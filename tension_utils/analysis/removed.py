@@ -1,0 +1,133 @@
+"""What a page shows of removed top sets, in the ledger's own numbers: effects, single draws, and growing samples."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from tension_utils.analysis.claims import (
+    MAIN_KIND,
+    REMOVED_FROM,
+    TARGETED,
+    UNIT_OF,
+    Evidence,
+    removal_finding,
+)
+from tension_utils.analysis.findings import Finding
+from tension_utils.config import REMOVAL, SINGLE_OBJECTIVES
+from tension_utils.statistics import ANALYSIS_SEED, ITEM_COLUMNS, MODEL_COLUMNS, count_distinct
+
+BOTH = "both"  # objectives pooled, each with the same weight
+
+FEWEST_CLUSTERS = 4  # per test, in the smallest sample
+
+N_SAMPLES = 6
+
+
+def removal_effects(evidence: Evidence) -> pd.DataFrame:
+    """Return the effect of removing the single-objective models' top sets, pooled and by objective.
+
+    Returns:
+        test ("own", "opposing"), score_kind, model ("both", or an objective), margin_effect in intact standard
+        deviations and accuracy_effect as a share, both beyond matched random sets and with _ci_low and _ci_high;
+        control, n_items, n_seeds, n_draws. No rows where no such set was removed.
+    """
+    rows = []
+    for claim, (test, tests) in REMOVED_FROM.items():
+        for kind in evidence.removed_kinds:
+            control = best_control(evidence, kind)
+            found = {metric: removal_finding(evidence, claim, kind, metric, control) for metric in UNIT_OF}
+            if np.isnan(found["margin"].value):
+                continue
+            sizes = {"n_seeds": found["margin"].n_seeds, "n_draws": found["margin"].n_draws}
+            for model in (BOTH, *SINGLE_OBJECTIVES):
+                values = [_bounded(finding, metric, model) for metric, finding in found.items()]
+                n_items = found["margin"].n_items if model == BOTH else _n_items(evidence, model, tests[model], kind)
+                row = {"test": test, "score_kind": kind, "model": model} | values[1] | values[0]
+                rows.append(row | {"control": control, "n_items": n_items} | sizes)
+    return pd.DataFrame(rows)
+
+
+def best_control(evidence: Evidence, kind: str) -> str:
+    """Return the kind of random sets that the ledger sets these sets beside; "" where there are none."""
+    return next(iter(evidence.controls(SINGLE_OBJECTIVES, kind)), "")
+
+
+def _bounded(finding: Finding, metric: str, model: str) -> dict[str, float]:
+    """Return a finding's value and bounds, or those of one of its parts, as columns."""
+    part = finding if model == BOTH else next(part for part in finding.parts if part.name == model)
+    names, factor = (f"{metric}_effect", f"{metric}_effect_ci_low", f"{metric}_effect_ci_high"), UNIT_OF[metric][1]
+    return {name: value / factor for name, value in zip(names, (part.value, part.ci_low, part.ci_high), strict=True)}
+
+
+def _n_items(evidence: Evidence, objective: str, test: str, kind: str) -> int:
+    rows = evidence.removed[objective, kind, ""]
+    return count_distinct(evidence.places.loc[rows.index[rows.group == test]], ITEM_COLUMNS)
+
+
+def changes_by_draw(evidence: Evidence, kind: str = MAIN_KIND) -> pd.DataFrame:
+    """Return the mean change in margin of every single-objective model without its top set, and without random ones.
+
+    Args:
+        evidence: the stored results.
+        kind: score kind of the sets.
+
+    Returns:
+        test ("own", "opposing"), objective, base_model, seed, draw (-1 for the targeted set), change in intact
+        standard deviations, n_items; no rows where no such set was removed beside random ones.
+    """
+    control, parts = best_control(evidence, kind), []
+    for test, tests in REMOVED_FROM.values():
+        for objective, group in tests.items() if control else ():
+            rows = evidence.removed[objective, kind, ""]
+            rows = rows[(rows.group == group) & ((rows.draw == TARGETED) | (rows.control == control))]
+            rows = rows.join(evidence.places[list(MODEL_COLUMNS)])
+            groups = rows.groupby([*MODEL_COLUMNS, "draw"]).margin_change
+            table = groups.agg(change="mean", n_items="size").reset_index()
+            parts.append(table.assign(test=test, objective=objective))
+    columns = ["test", "objective", *MODEL_COLUMNS, "draw", "change", "n_items"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def effects_of_models(changes: pd.DataFrame) -> pd.DataFrame:
+    """Return each reward model's effect: its targeted set minus the mean of its random sets.
+
+    Args:
+        changes: of `changes_by_draw`.
+
+    Returns:
+        test, objective, base_model, seed, effect.
+    """
+    by = ["test", "objective", *MODEL_COLUMNS]
+    is_targeted = changes.draw == TARGETED
+    means = (changes[part].groupby(by).change.mean() for part in (is_targeted, ~is_targeted))
+    targeted, random = means
+    return (targeted - random).rename("effect").reset_index()
+
+
+def effects_by_items(evidence: Evidence) -> pd.DataFrame:
+    """Return the ledger's two effects on the margin once more on fewer prompts: does the interval shrink as it should?
+
+    Samples are nested, drawn from every test alike; the largest is all items, with the ledger's own interval.
+
+    Returns:
+        test ("own", "opposing"), n_items, effect, ci_low, ci_high in intact standard deviations, n_seeds.
+    """
+    rows = evidence.ablation
+    if not best_control(evidence, MAIN_KIND):
+        return pd.DataFrame(columns=["test", "n_items", "effect", "ci_low", "ci_high", "n_seeds"])
+    is_it = (rows.fraction == evidence.fraction) & (rows.ablation_kind == "zero") & (rows["scale"] == REMOVAL)
+    is_it &= (rows.matched_to == MAIN_KIND) & rows.objective.isin(SINGLE_OBJECTIVES) & (rows.benchmark == "hh-rlhf")
+    rows, rng = rows[is_it], np.random.default_rng(ANALYSIS_SEED)
+    orders = {subset: rng.permutation(sorted(own.cluster.unique())) for subset, own in rows.groupby("subset")}
+    fewest = min(map(len, orders.values()))
+    found = []
+    for share in np.geomspace(min(1, max(FEWEST_CLUSTERS / fewest, 1 / 16)), 1, N_SAMPLES):
+        kept = [(subset, name) for subset, order in orders.items() for name in order[: round(share * len(order))]]
+        part = rows[pd.MultiIndex.from_frame(rows[["subset", "cluster"]]).isin(kept)]
+        sample = replace(evidence, ablation=part)
+        for claim, (test, _) in REMOVED_FROM.items():
+            one = removal_finding(sample, claim, MAIN_KIND, "margin", best_control(sample, MAIN_KIND))
+            bounds = {"effect": one.value, "ci_low": one.ci_low, "ci_high": one.ci_high}
+            found.append({"test": test, "n_items": one.n_items} | bounds | {"n_seeds": one.n_seeds})
+    return pd.DataFrame(found).drop_duplicates(["test", "n_items"], keep="last", ignore_index=True)

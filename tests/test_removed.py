@@ -1,0 +1,47 @@
+"""Effects of removed sets for a page: the ledger's own numbers, draw by draw, and with fewer items."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_claims import N, R, T, ablated_world
+
+from tension_utils.analysis.claims import Evidence, ledger
+from tension_utils.analysis.findings import primary_of
+from tension_utils.analysis.removed import changes_by_draw, effects_by_items, effects_of_models, removal_effects
+
+
+def test_effects_are_the_ledgers_pooled_and_by_objective() -> None:
+    evidence = Evidence(*ablated_world())
+    table, verdicts = removal_effects(evidence), ledger(evidence)
+    for test, claim in (("own", "C2"), ("opposing", "C3")):
+        row = primary_of(verdicts, claim)
+        pooled, *parts = (own for _, own in table[table.test == test].iterrows())
+        assert pooled.model == "both" and pooled.n_items == 2 * N
+        found = pooled[["margin_effect", "margin_effect_ci_low", "margin_effect_ci_high"]]
+        assert found.tolist() == [row.value, row.ci_low, row.ci_high]
+        assert [(p.model, p.margin_effect, p.n_items) for p in parts] == [(p.name, p.value, N) for p in row.parts[::-1]]
+    assert removal_effects(Evidence()).empty
+
+
+def test_changes_by_draw_by_hand() -> None:
+    changes = changes_by_draw(Evidence(*ablated_world()))
+    own = changes[changes.test == "own"].set_index(["objective", "draw"]).change
+    for objective, target, draws in zip(("helpful", "harmless"), T, R, strict=True):
+        assert own[objective].tolist() == pytest.approx([target, *draws])
+    effects = effects_of_models(changes).set_index(["test", "objective"]).effect
+    assert effects["own"].to_dict() == pytest.approx({"helpful": -4, "harmless": -6})
+    assert changes_by_draw(Evidence()).empty
+
+
+def test_more_items_end_at_the_ledgers_interval() -> None:
+    evaluation, ablation = ablated_world()
+    noise = pd.Series(np.random.default_rng(0).normal(0, 1, len(ablation)))
+    evidence = Evidence(evaluation, ablation.assign(margin=ablation.margin + noise))
+    table, row = effects_by_items(evidence), primary_of(ledger(evidence), "C2")
+    own = table[table.test == "own"]
+    assert own.n_items.is_monotonic_increasing and own.n_items.min() == 8
+    last = own.iloc[-1]
+    assert [last.effect, last.ci_low, last.ci_high, last.n_items] == [row.value, row.ci_low, row.ci_high, 2 * N]
+    widths = own.ci_high - own.ci_low
+    assert widths.iloc[0] > widths.iloc[-1] > 0
+    assert effects_by_items(Evidence()).empty
