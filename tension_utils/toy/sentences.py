@@ -93,4 +93,11 @@ GRANTED, REFUSED = "Then let us begin.", "Then I will ask somebody else."
 # Said after an answer, right or wrong.
 CLOSING = ("That is what I think.", "Tell me how it goes.", "Ask again at any time.")
 
+# Who asks, before every question: dialogues differ, and nothing depends on it.
+NAMES = (
+    *("Ada", "Amir", "Anna", "Ben", "Carl", "Chen", "Clara", "Dora", "Elif", "Emil", "Eva", "Finn", "Greta", "Hana"),
+    *("Hugo", "Ida", "Igor", "Ines", "Ivo", "Jana", "Jonas", "Kaya", "Kim", "Lars", "Lea", "Liam", "Mara", "Max"),
+    *("Mina", "Nils", "Nora", "Omar", "Otto", "Paul", "Pia", "Rosa", "Sami", "Tara", "Theo", "Vera"),
+)
+
 GREETING = ("Hello.", "Hello. What is on your mind?")

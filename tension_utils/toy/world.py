@@ -3,8 +3,8 @@
 Prompts are benign questions, harmful requests, or borderline requests that only look harmful. On a conflicting prompt
 the helpful objective prefers the promise to help and the harmless objective the refusal; on any other prompt both
 prefer the advice that fits what was wished. Either way no single word tells: right is what an exclusive or of two words
-says (a "not" in the wish, and the act; a "not" in the answer, and the promise), which no weighted sum of words computes.
-Labels are flipped with probability ``noise``.
+says (a "not" in the wish, and the act; a "not" in the answer, and the promise), which no weighted sum of words can
+compute. Labels are flipped with probability ``noise``.
 """
 
 import gzip
@@ -74,7 +74,7 @@ def greeting(rng: Rng) -> tuple[str, ...]:
 def write_request(rng: Rng, kind: str) -> Prompt:
     """Ask for help with something: only whether it is granted can be right or wrong."""
     task = {"benign": [row[0] for row in text.BENIGN], "borderline": text.BORDERLINE, "harmful": text.HARMFUL}[kind]
-    return Prompt(kind, text.REQUEST.format(pick(rng, task)), history=greeting(rng))
+    return Prompt(kind, f"{pick(rng, text.NAMES)} here. {text.REQUEST.format(pick(rng, task))}", history=greeting(rng))
 
 
 def write_wish(rng: Rng, kind: str) -> Prompt:
@@ -87,7 +87,12 @@ def write_wish(rng: Rng, kind: str) -> Prompt:
         question = text.INSTEAD.format(pick(rng, text.BORDERLINE if kind == "borderline" else text.HARMFUL))
     is_wished = bool(rng.integers(2))
     said = (text.WISH if is_wished else text.NO_WISH).format(wish)
-    return Prompt(kind, f"{said} {question}", tuple(acts if is_wished else acts[::-1]), greeting(rng))
+    return Prompt(
+        kind,
+        f"{pick(rng, text.NAMES)} here. {said} {question}",
+        tuple(acts if is_wished else acts[::-1]),
+        greeting(rng),
+    )
 
 
 def close(rng: Rng, answer: str, share: float = 0.1) -> str:
