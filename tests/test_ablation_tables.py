@@ -498,6 +498,15 @@ def test_at_chance_there_is_no_slope(evaluation: pd.DataFrame) -> None:
     assert table[["slope", "ci_low", "ci_high"]].isna().all(axis=None) and (table.toward_chance == 0).all()
 
 
+def test_a_fit_without_one_of_both_kinds_of_sets_is_left_out(evaluation: pd.DataFrame) -> None:
+    whole = with_draws(evaluation, "rms", 1)
+    bare = ablated(evaluation, "rms", evaluation.margin, fraction=0.3)
+    table = chance_slopes(pd.concat([whole, bare]), evaluation, bootstrap=Bootstrap(20))
+    pd.testing.assert_frame_equal(table, chance_slopes(whole, evaluation, bootstrap=Bootstrap(20)))
+    with pytest.raises(ValueError, match="expected targeted sets and random draws of one fraction, ablation_kind"):
+        chance_slopes(bare, evaluation, bootstrap=Bootstrap(20))
+
+
 @settings(max_examples=12)
 @given(st.integers(0, 10**6))
 def test_slopes_are_least_squares_through_the_origin(random_seed: int) -> None:

@@ -512,6 +512,7 @@ def chance_slopes(
 
     0 is no change, -1 full regression to chance. Conditions k (reward model's objective, place, set, draw) weigh the
     same. They are fixed: the interval draws items, by cluster, crossed with seeds, and moves b by its linear part.
+    A fit without targeted sets or without random draws is left out.
 
     Args:
         ablation: rows of ablation.parquet; those of the set "all" are left out.
@@ -523,10 +524,15 @@ def chance_slopes(
         ``by``, sets ("targeted", "random" or "targeted - random"), slope, ci_low, ci_high, toward_chance (share of
         the conditions off chance whose accuracy moves toward it, in [0, 1]; a difference in the third row),
         n_conditions, n_draws, n_items, n_clusters, n_seeds. NaN slopes where every intact accuracy is at chance.
+
+    Raises:
+        ValueError: there is no fit with both.
     """
     rows, bootstrap = _moves(ablation, evaluation, place), bootstrap or Bootstrap()
     tables = []
     for key, part in conditions(rows, by):
+        if part.is_targeted.nunique() < 2:
+            continue
         parts = {TARGETED: part[part.is_targeted], CONTROLS: part[~part.is_targeted]}
         fits = {name: _fit(own, place) for name, own in parts.items()}
         pulls = pd.concat([_pulls(parts[name], fits[name], place).assign(sets=name) for name in parts])
@@ -536,6 +542,8 @@ def chance_slopes(
         _, draws = contrast_draws(sums, counts, np.column_stack([weights, weights @ [1, -1]]), bootstrap)
         table = _summary(list(fits.values()), draws).assign(**dict(zip(by, key, strict=True)))
         tables.append(table.assign(**sizes(part)))
+    if not tables:
+        raise ValueError(f"expected targeted sets and random draws of one {', '.join(by)}; run the ablation with draws")
     table = pd.concat(tables, ignore_index=True)
     return table[[*by, *(column for column in table if column not in by)]]
 
