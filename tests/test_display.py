@@ -157,6 +157,12 @@ def test_a_table_shows_what_is_asked_for_in_that_order():
         display.formatted_table(pd.DataFrame(table), ["precision"])
 
 
+def test_test_pairs_are_named_after_what_they_are_and_not_after_a_data_set():
+    table = pd.DataFrame({"benchmark": ["hh-rlhf", "rm-bench"], "n_items": [1, 2]})
+    assert display.formatted_table(table).benchmark.tolist() == ["preference pairs", "rm-bench"]
+    assert table.benchmark[0] == "hh-rlhf", "the table stays as it was"
+
+
 def test_what_all_rows_share_is_said_once(shown):
     table = pd.DataFrame({"test": ["own", "own"], "effect": [0.1, 0.2], "n_items": [40, 40], "note": ["x" * 99] * 2})
     display.show(table.assign(chance=0.5, family="", p_value=np.nan), caption="Effects", max_rows=2)

@@ -81,6 +81,9 @@ SECONDS = Format(_seconds)
 
 FLAG = Format(lambda value: "yes" if value else "no")
 
+# "hh-rlhf" is a layout: the test pairs may be those of the embedded world, or a user's own.
+TESTS = {"hh-rlhf": "preference pairs", "toy": "synthetic benchmark"}
+
 UNITS = {"accuracy": POINTS, "margin": DEVIATIONS}  # of a change, by what the row's column `metric` says was measured
 
 # A name that ends in "_" stands for all columns that begin so, one that begins with "_" for all that end so.
@@ -122,6 +125,15 @@ def column_format(name: str) -> Format | None:
     starts = ("_".join(parts[:cut]) + "_" for cut in reversed(cuts))
     ends = ("_" + "_".join(parts[cut:]) for cut in cuts)
     return next((COLUMNS[key] for key in (name, *starts, *ends) if key in COLUMNS), None)
+
+
+def subset_names(table: pd.DataFrame) -> pd.Series:
+    """Return a name for each row's benchmark and subset.
+
+    >>> subset_names(pd.DataFrame({"benchmark": ["hh-rlhf", "rm-bench"], "subset": ["helpful-base", "chat"]})).tolist()
+    ['preference pairs: helpful-base', 'rm-bench: chat']
+    """
+    return table.benchmark.replace(TESTS) + ": " + table.subset
 
 
 def format_value(value: Any, form: Format | None = None) -> str:
@@ -172,6 +184,8 @@ def interval_columns(columns: Sequence[Hashable]) -> dict[Hashable, tuple[str, s
 def formatted_table(table: pd.DataFrame, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Return a table of texts, every number in the format of its column, interval bounds beside their estimate.
 
+    A benchmark has its name of `TESTS`.
+
     Args:
         table: any table; its index is not shown.
         columns: what is shown, in this order, bounds along with their estimates; None shows all but `UNSHOWN`.
@@ -185,6 +199,8 @@ def formatted_table(table: pd.DataFrame, columns: Sequence[str] | None = None) -
     intervals = interval_columns(list(table.columns))
     bounds = {bound for pair in intervals.values() for bound in pair}
     texts = pd.DataFrame(index=table.index)
+    if "benchmark" in table:
+        table = table.assign(benchmark=table.benchmark.replace(TESTS))
     for column in columns or [name for name in table.columns if name not in bounds and name not in UNSHOWN]:
         forms = _formats(table, column)
         cells = [format_value(value, form) for value, form in zip(table[column], forms, strict=True)]
