@@ -27,9 +27,9 @@ OF_BOTH = ("executed/09_ledger",)  # pages with results of the study, too, which
 BASE_MODELS = re.compile(r"^base_models\b", re.MULTILINE)
 TOY = re.compile(r"^base_models\b.*=\s*\[[\"']toy[\"']\]", re.MULTILINE)
 SANDBOX_NOTE = (
-    "The pairs on this page are made up, by rules, on the machine that built the book: what its tables call `hh-rlhf` "
-    "has the layout of that data set and none of its text. The models have about a million parameters. The page shows "
-    "how the method works; its numbers say nothing about language models."
+    "The pairs on this page are made up, by rules, on the machine that built the book. They have the layout of HH-RLHF "
+    "and none of its text. The models have about a million parameters. The page shows how the method works; its numbers "
+    "say nothing about language models."
 )
 CHAPTER_LINK = re.compile(r"\]\((\w+\.ipynb)")
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
