@@ -28,8 +28,8 @@ BASE_MODELS = re.compile(r"^base_models\b", re.MULTILINE)
 TOY = re.compile(r"^base_models\b.*=\s*\[[\"']toy[\"']\]", re.MULTILINE)
 SANDBOX_NOTE = (
     "The pairs on this page are made up, by rules, on the machine that built the book. They have the layout of HH-RLHF "
-    "and none of its text. The models have about a million parameters. The page shows how the method works; its numbers "
-    "say nothing about language models."
+    "and none of its text. The models have about a million parameters. The page shows how the method works; its "
+    "numbers say nothing about language models."
 )
 CHAPTER_LINK = re.compile(r"\]\((\w+\.ipynb)")
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
