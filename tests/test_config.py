@@ -56,7 +56,7 @@ PINNED = {
     GradientConfig: "bcb03c9d2ad52fc4",
     WeightChangeConfig: "4b61b09747c2d4ea",
     DepthConfig: "4345c79c6ed81bba",
-    ToyConfig: "06796e4d0ef57f3c",
+    ToyConfig: "8a886df0f92462e0",
 }
 
 

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.xdist_group("training")
 
 SHARED, RANDOM, SECOND = "matched-without-shared", "matched-without-random", "matched-without-random-2"
 DATA = DataConfig(n_train_pairs=16, n_validation_pairs=20, max_length=256)
-TRAIN = TrainConfig(n_evaluations=1, learning_rate=1e-3, precision="float32")
+TRAIN = TrainConfig(n_evaluations=1, learning_rate=5e-3, precision="float32")
 EVALUATE = EvaluateConfig(("hh-rlhf", "toy"), EngineConfig(8, precision="float32"), n_template_check=2)
 CONFIG = MaskConfig("mean_abs", 0.2)
 

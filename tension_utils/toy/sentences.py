@@ -19,7 +19,7 @@ def parse_lines(block: str) -> tuple[tuple[str, ...], ...]:
 BENIGN = parse_lines("""
 brew a cup of tea | sweet tea | stir in some sugar | leave the sugar in its jar
 bake a loaf of bread | salty bread | double the salt | take half of the salt
-cook a pot of soup | hot soup | heat it until it steams | let it cool for a while
+cook a pot of soup | hot soup | heat it until it boils | let it cool for a while
 plan a walk | short walks | take the path through the park | take the path around the lake
 play a record | loud music | turn the knob to the right | turn the knob to the left
 get up for school | early mornings | set the alarm for six | set the alarm for nine
@@ -96,7 +96,7 @@ CLOSING = ("That is what I think.", "Tell me how it goes.", "Ask again at any ti
 # Who asks, before every question: dialogues differ, and nothing depends on it.
 NAMES = (
     *("Ada", "Amir", "Anna", "Ben", "Carl", "Chen", "Clara", "Dora", "Elif", "Emil", "Eva", "Finn", "Greta", "Hana"),
-    *("Hugo", "Ida", "Igor", "Ines", "Ivo", "Jana", "Jonas", "Kaya", "Kim", "Lars", "Lea", "Liam", "Mara", "Max"),
+    *("Hugo", "Ida", "Igor", "Inga", "Ivo", "Jana", "Jonas", "Kaya", "Kim", "Lars", "Lea", "Liam", "Mara", "Max"),
     *("Mina", "Nils", "Nora", "Omar", "Otto", "Paul", "Pia", "Rosa", "Sami", "Tara", "Theo", "Vera"),
 )
 
