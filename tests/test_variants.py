@@ -38,7 +38,7 @@ pytestmark = pytest.mark.xdist_group("training")
 
 SHARED, RANDOM, SECOND = "matched-without-shared", "matched-without-random", "matched-without-random-2"
 DATA = DataConfig(n_train_pairs=16, n_validation_pairs=20, max_length=256)
-TRAIN = TrainConfig(n_evaluations=1, learning_rate=5e-3, precision="float32")
+TRAIN = TrainConfig(n_evaluations=1, learning_rate=1e-3, precision="float32")
 EVALUATE = EvaluateConfig(("hh-rlhf", "toy"), EngineConfig(8, precision="float32"), n_template_check=2)
 CONFIG = MaskConfig("mean_abs", 0.2)
 
@@ -119,14 +119,14 @@ def test_a_variant_sees_the_pairs_of_the_matched_arm_in_its_order(matched: Run, 
 def test_a_variant_comes_back_masked_from_its_checkpoint(trained: list[Run], tmp_path: Path) -> None:
     shared, _ = trained
     reloaded, logged = reloaded_loss(shared)
-    assert reloaded == pytest.approx(logged, abs=2e-6)
+    assert reloaded == pytest.approx(logged, abs=2e-7)
     lost = Run(tmp_path, "toy", SHARED, 3)
     shutil.copytree(shared.folder, lost.folder)
     (tmp_path / "toy-world").symlink_to(shared.root / "toy-world")
     nothing = NeuronSet.of((4, 352), [])
     NeuronMask(nothing).save(lost.folder / "reward_model" / NEURON_MASK_FILE)
     seal(lost.folder)
-    assert abs(reloaded_loss(lost)[0] - logged) > 2e-5, "without its mask it is another model"
+    assert abs(reloaded_loss(lost)[0] - logged) > 1e-6, "without its mask it is another model"
 
 
 def test_the_table_of_masks_counts_what_is_held_at_zero(trained: list[Run]) -> None:
