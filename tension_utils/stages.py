@@ -5,9 +5,9 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ import torch
 from pyarrow import ArrowException
 from torch.nn.functional import logsigmoid
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from tension_utils.ablation import ablated, activation_bank
 from tension_utils.activations import (
@@ -41,6 +42,7 @@ from tension_utils.artifacts import (
     VIEWS,
     StageRecord,
     atomic_path,
+    file_hash,
     is_archived,
     is_current,
     local_inputs,
@@ -399,6 +401,8 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
     ``config.n_generic``, "generic" and "base-generic" are the two models on plain text without labels: what is loud
     there was loud before training, on any text.
 
+    Every finished pass is kept in ``score_parts`` until the last one is, so that a stopped stage goes on with the next.
+
     Returns:
         True if it computed, False if it found the artifact, current or kept without the reward model.
 
@@ -413,29 +417,51 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
     config, left_out = _without_base(config) if source is None else (config, [])
     base = load_base_model(source, **stage.placement) if source else None
     options = stage.engine_options() | {"base_model": base, "template": stage.template}
-    scores, *halves = split_half_scores(
-        stage.model,
-        stage.tokenizer,
-        texts[run.objective],
-        kinds=config.score_kinds,
-        scope=config.scopes,
-        **options,
-    )
+    own = partial(split_half_scores, stage.model, stage.tokenizer, texts[run.objective], **options)
+    sources = {"base_model": source} if source else {}
+    sources |= {"generic_text": config.generic_text} if config.n_generic else {}
+    kept = _Kept(stage, texts, local_inputs(**sources))
+    scores, *halves = kept(OWN_PARTS, partial(own, kinds=config.score_kinds, scope=config.scopes))
     found = {f"half-{number}": half for number, half in enumerate(halves)}
     found |= _own_text(stage, config, texts, scores, base is not None)
-    taken = _views(stage, config, texts, options, found) | _generic_views(stage, config, options)
+    taken = _views(stage, config, texts, options, found, kept) | _generic_views(stage, config, options, kept)
     with atomic_path(run.folder / VIEWS) as temporary:
         temporary.mkdir(parents=True)
         for name, view in (found | taken).items():
             view.save(temporary / f"{name}.safetensors")
     with atomic_path(run.folder / OWN_SCORES) as temporary:
         scores.save(temporary)
+    remove_any(run.folder / SCORE_PARTS)
     stage.inputs |= local_inputs(base_model=source) if source else {}
     stage.beside = tuple(f"{VIEWS}/{name}.safetensors" for name in sorted(found | taken))
     n_tokens = scores.n_tokens + sum(view.n_tokens for view in taken.values())
     counts = {"n_view_items": config.n_view_items, "n_generic": config.n_generic}
     stage.finish(n_tokens, n_items=len(texts[run.objective]), left_out=left_out, **counts)
     return True
+
+
+SCORE_PARTS = "score_parts"  # folder of finished passes while the stage is under way
+
+OWN_PARTS = ("own", "half-0", "half-1")
+
+
+class _Kept:
+    """Finished passes of a stage under way: those that a stopped one left for the same settings, models and texts."""
+
+    def __init__(self, stage: Stage, texts: Mapping[str, Sequence[Item]], sources: Mapping[str, Path]) -> None:
+        """Name the passes after all they depend on; ``sources`` are files and folders besides the reward model."""
+        facts = (stage.digest, {name: file_hash(path) for name, path in sources.items()}, texts)
+        self.mark = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+        self.folder = stage.run.folder / SCORE_PARTS
+
+    def __call__(self, names: Sequence[str], compute: Callable[[], Sequence[NeuronScores]]) -> list[NeuronScores]:
+        """Return what a pass gives, one of each name: found, or computed and kept."""
+        files = [self.folder / f"{name}-{self.mark}.safetensors" for name in names]
+        if not all(file.is_file() for file in files):
+            for file, scores in zip(files, compute(), strict=True):
+                with atomic_path(file) as temporary:
+                    scores.save(temporary)
+        return [NeuronScores.load(file) for file in files]
 
 
 def _without_base(config: IdentifyConfig) -> tuple[IdentifyConfig, list[str]]:
@@ -474,7 +500,7 @@ def _own_text(
     return {f"text-{objective}": dataclasses.replace(scores, tensors=tensors)}
 
 
-def _generic_views(stage: Stage, config: IdentifyConfig, options: dict) -> dict[str, NeuronScores]:
+def _generic_views(stage: Stage, config: IdentifyConfig, options: dict, kept: _Kept) -> dict[str, NeuronScores]:
     """Return the statistics of the reward model and of the base model on generic text, if it is asked for."""
     if not config.n_generic:
         return {}
@@ -485,14 +511,20 @@ def _generic_views(stage: Stage, config: IdentifyConfig, options: dict) -> dict[
     }
     if options["base_model"] is None:
         asked = {GENERIC: (stage.model, GENERIC_KINDS)}
-    return {
-        view: text_scores(model, stage.tokenizer, texts, kinds=kinds, **options)
+    passes = {
+        view: lambda model=model, kinds=kinds: [text_scores(model, stage.tokenizer, texts, kinds=kinds, **options)]
         for view, (model, kinds) in asked.items()
     }
+    return {view: kept((view,), compute)[0] for view, compute in passes.items()}
 
 
 def _views(
-    stage: Stage, config: IdentifyConfig, texts: dict[str, list[Item]], options: dict, found: dict[str, NeuronScores]
+    stage: Stage,
+    config: IdentifyConfig,
+    texts: dict[str, list[Item]],
+    options: dict,
+    found: dict[str, NeuronScores],
+    kept: _Kept,
 ) -> dict[str, NeuronScores]:
     """Return the statistics at other sites, on both texts, and of the base model, but for views that were found."""
     objective, base = stage.run.objective, options["base_model"]
@@ -506,11 +538,11 @@ def _views(
         asked[HEADS] = (stage.model, objective, HEAD_KINDS, HEADS, "all")
     if base is not None and objective in SINGLE_OBJECTIVES:
         asked[f"base-text-{objective}"] = (base, objective, ACTIVATION_KINDS, "down_input", "all")
-    return {
-        view: neuron_scores(model, stage.tokenizer, texts[text], kinds=kinds, site=site, scope=scope, **options)
-        for view, (model, text, kinds, site, scope) in asked.items()
-        if view not in found
-    }
+
+    def taken(model: PreTrainedModel, text: str, kinds: Sequence[str], site: str, scope: str | Sequence[str]) -> list:
+        return [neuron_scores(model, stage.tokenizer, texts[text], kinds=kinds, site=site, scope=scope, **options)]
+
+    return {view: kept((view,), partial(taken, *what))[0] for view, what in asked.items() if view not in found}
 
 
 ITEM_KEY = ("benchmark", "subset", "item_id")

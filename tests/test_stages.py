@@ -17,7 +17,7 @@ from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import CLAIMS, WAYS, primary_of
 from tension_utils.analysis.overlap import overlap_table
 from tension_utils.analysis.removal import cost_table, per_neuron, per_neuron_differences
-from tension_utils.artifacts import file_hash, read_manifest
+from tension_utils.artifacts import OWN_SCORES, file_hash, read_manifest
 from tension_utils.conditions import MIXED_SETS, Condition, list_conditions
 from tension_utils.config import (
     CONTROLS,
@@ -208,6 +208,55 @@ def test_the_view_on_the_own_text_is_not_taken_twice(copied: Run, monkeypatch: p
         load_view(copied, "generic")
     few = dataclasses.replace(whole, scopes=("last",))
     assert identify_run(copied, few) and load_view(copied, "text-helpful").get("mean_abs").any()
+
+
+@pytest.mark.parametrize("n_done", [1, 3])
+def test_a_stopped_identification_goes_on_with_the_next_pass(
+    copied: Run, n_done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [copied.folder / OWN_SCORES, *sorted((copied.folder / "score_views").iterdir())]
+    before = {path: path.read_bytes() for path in places}
+    places[0].unlink()
+    calls = []
+
+    def stopping(name: str) -> object:
+        original = getattr(identification, name)
+
+        def run(*args: object, **options: object) -> object:
+            calls.append(name)
+            if len(calls) == n_done + 1:
+                raise KeyboardInterrupt
+            return original(*args, **options)
+
+        return run
+
+    for name in ("split_half_scores", "neuron_scores", "text_scores"):
+        monkeypatch.setattr(identification, name, stopping(name))
+    with pytest.raises(KeyboardInterrupt):
+        identify_run(copied, IDENTIFY)
+    n_files = len(list((copied.folder / "score_parts").iterdir()))
+    assert n_files == 3 + n_done - 1, "the first pass gives three, each other one gives one"
+    done = list(calls[:n_done])
+    calls[:] = ["stopped"] * 100  # none is stopped any more
+    assert identify_run(copied, IDENTIFY)
+    again = calls[100:]
+    assert not set(done[:1]) & set(again) and len(again) == len(before) - n_files
+    assert {path: path.read_bytes() for path in places} == before
+    assert not (copied.folder / "score_parts").exists()
+
+
+def test_passes_of_another_base_model_are_not_used(copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copied.folder / OWN_SCORES).unlink()
+    marks = []
+    original = identification.file_hash
+    for mark in ("one", "other"):
+        monkeypatch.setattr(identification, "file_hash", lambda path, mark=mark: mark)
+        monkeypatch.setattr(identification, "neuron_scores", lambda *args, **options: (_ for _ in ()).throw(OSError))
+        with pytest.raises(OSError):
+            identify_run(copied, IDENTIFY)
+        marks.append({path.name for path in (copied.folder / "score_parts").iterdir()})
+    monkeypatch.setattr(identification, "file_hash", original)
+    assert len(marks[0]) == 3 and len(marks[1]) == 6, "the passes of the first base model stay aside"
 
 
 def ablated_rewards(run: Run, condition: Condition, value: float, scale: float = 0.0) -> list[tuple[str, float]]:
