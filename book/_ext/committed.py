@@ -4,12 +4,13 @@ Outputs go. Where ``_config.yml`` names a repository on GitHub, a first code cel
 opens one file and has nothing else of the book; without an address there is no such cell.
 """
 
-import re
 import sys
 from pathlib import Path
 
 import nbformat
 import yaml
+
+from tension_book import KNOWN_HOSTS
 
 ON_COLAB = """# On Colab, fetch the book and what it needs; elsewhere, do nothing.
 import os
@@ -20,7 +21,6 @@ if "google.colab" in sys.modules and not os.path.exists("book"):
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", "{branch}", "{url}", "book"], check=True)
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "./book[book]"], check=True)
     os.chdir("book")"""
-GITHUB = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/?")
 TAG = "colab"
 
 
@@ -31,7 +31,9 @@ def first_cell(repository: dict) -> str:
         repository: of ``_config.yml``: url, branch.
     """
     url = repository.get("url") or ""
-    return ON_COLAB.format(url=url.rstrip("/"), branch=repository["branch"]) if GITHUB.fullmatch(url) else ""
+    known = KNOWN_HOSTS.fullmatch(url)
+    is_github = known is not None and known[1] == "github"
+    return ON_COLAB.format(url=url.rstrip("/"), branch=repository["branch"]) if is_github else ""
 
 
 def as_committed(notebook: nbformat.NotebookNode, code: str) -> nbformat.NotebookNode:
