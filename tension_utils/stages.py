@@ -18,7 +18,6 @@ import torch
 from pyarrow import ArrowException
 from torch.nn.functional import logsigmoid
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from tension_utils.ablation import ablated, activation_bank
 from tension_utils.activations import (
@@ -418,9 +417,9 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
     base = load_base_model(source, **stage.placement) if source else None
     options = stage.engine_options() | {"base_model": base, "template": stage.template}
     own = partial(split_half_scores, stage.model, stage.tokenizer, texts[run.objective], **options)
-    sources = {"base_model": source} if source else {}
-    sources |= {"generic_text": config.generic_text} if config.n_generic else {}
-    kept = _Kept(stage, texts, local_inputs(**sources))
+    base_files = local_inputs(base_model=source) if source else {}
+    generic = local_inputs(generic_text=config.generic_text) if config.n_generic else {}
+    kept = _Kept(stage, texts, base_files | generic)
     scores, *halves = kept(OWN_PARTS, partial(own, kinds=config.score_kinds, scope=config.scopes))
     found = {f"half-{number}": half for number, half in enumerate(halves)}
     found |= _own_text(stage, config, texts, scores, base is not None)
@@ -432,7 +431,7 @@ def identify_run(run: Run, config: IdentifyConfig) -> bool:
     with atomic_path(run.folder / OWN_SCORES) as temporary:
         scores.save(temporary)
     remove_any(run.folder / SCORE_PARTS)
-    stage.inputs |= local_inputs(base_model=source) if source else {}
+    stage.inputs |= base_files
     stage.beside = tuple(f"{VIEWS}/{name}.safetensors" for name in sorted(found | taken))
     n_tokens = scores.n_tokens + sum(view.n_tokens for view in taken.values())
     counts = {"n_view_items": config.n_view_items, "n_generic": config.n_generic}
@@ -462,6 +461,10 @@ class _Kept:
                 with atomic_path(file) as temporary:
                     scores.save(temporary)
         return [NeuronScores.load(file) for file in files]
+
+    def one(self, name: str, compute: Callable[[], NeuronScores]) -> NeuronScores:
+        """Return what a pass for a single name gives."""
+        return self((name,), lambda: [compute()])[0]
 
 
 def _without_base(config: IdentifyConfig) -> tuple[IdentifyConfig, list[str]]:
@@ -511,11 +514,10 @@ def _generic_views(stage: Stage, config: IdentifyConfig, options: dict, kept: _K
     }
     if options["base_model"] is None:
         asked = {GENERIC: (stage.model, GENERIC_KINDS)}
-    passes = {
-        view: lambda model=model, kinds=kinds: [text_scores(model, stage.tokenizer, texts, kinds=kinds, **options)]
+    return {
+        view: kept.one(view, partial(text_scores, model, stage.tokenizer, texts, kinds=kinds, **options))
         for view, (model, kinds) in asked.items()
     }
-    return {view: kept((view,), compute)[0] for view, compute in passes.items()}
 
 
 def _views(
@@ -538,11 +540,14 @@ def _views(
         asked[HEADS] = (stage.model, objective, HEAD_KINDS, HEADS, "all")
     if base is not None and objective in SINGLE_OBJECTIVES:
         asked[f"base-text-{objective}"] = (base, objective, ACTIVATION_KINDS, "down_input", "all")
-
-    def taken(model: PreTrainedModel, text: str, kinds: Sequence[str], site: str, scope: str | Sequence[str]) -> list:
-        return [neuron_scores(model, stage.tokenizer, texts[text], kinds=kinds, site=site, scope=scope, **options)]
-
-    return {view: kept((view,), partial(taken, *what))[0] for view, what in asked.items() if view not in found}
+    passes = {
+        view: partial(
+            neuron_scores, model, stage.tokenizer, texts[text], kinds=kinds, site=site, scope=scope, **options
+        )
+        for view, (model, text, kinds, site, scope) in asked.items()
+        if view not in found
+    }
+    return {view: kept.one(view, compute) for view, compute in passes.items()}
 
 
 ITEM_KEY = ("benchmark", "subset", "item_id")
