@@ -7,7 +7,7 @@ from test_claims import N, R, T, ablated_world
 
 from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import primary_of
-from tension_utils.analysis.removed import changes_by_draw, effects_by_items, effects_of_models, removal_effects
+from tension_utils.analysis.removed import changes_by_draw, effects_by_items, removal_effects
 
 
 def test_effects_are_the_ledgers_pooled_and_by_objective() -> None:
@@ -28,8 +28,8 @@ def test_changes_by_draw_by_hand() -> None:
     own = changes[changes.test == "own"].set_index(["objective", "draw"]).change
     for objective, target, draws in zip(("helpful", "harmless"), T, R, strict=True):
         assert own[objective].tolist() == pytest.approx([target, *draws])
-    effects = effects_of_models(changes).set_index(["test", "objective"]).effect
-    assert effects["own"].to_dict() == pytest.approx({"helpful": -4, "harmless": -6})
+    effects = {objective: own[objective][-1] - own[objective].drop(-1).mean() for objective in ("helpful", "harmless")}
+    assert effects == pytest.approx({"helpful": -4, "harmless": -6})
     assert changes_by_draw(Evidence()).empty
 
 

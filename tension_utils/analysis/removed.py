@@ -89,22 +89,6 @@ def changes_by_draw(evidence: Evidence, kind: str = MAIN_KIND) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def effects_of_models(changes: pd.DataFrame) -> pd.DataFrame:
-    """Return each reward model's effect: its targeted set minus the mean of its random sets.
-
-    Args:
-        changes: of `changes_by_draw`.
-
-    Returns:
-        test, objective, base_model, seed, effect.
-    """
-    by = ["test", "objective", *MODEL_COLUMNS]
-    is_targeted = changes.draw == TARGETED
-    means = (changes[part].groupby(by).change.mean() for part in (is_targeted, ~is_targeted))
-    targeted, random = means
-    return (targeted - random).rename("effect").reset_index()
-
-
 def effects_by_items(evidence: Evidence) -> pd.DataFrame:
     """Return the ledger's two effects on the margin once more on fewer prompts: does the interval shrink as it should?
 

@@ -63,18 +63,20 @@ def evaluate_answer(matrix: pd.DataFrame) -> str:
     return f"ranked as people did, {'; '.join(parts)}; chance 50 %"
 
 
+UNCLEAR = "too few items or seeds to tell"
+
 VERDICT_WORDS = {
     "supported": "yes",
     "refuted": "no",
     "contradictory": "yes for one objective, the contrary for the other",
-    "undecided": "too few items or seeds to tell",
+    "undecided": UNCLEAR,
 }
 
 
 def verdict_word(row: pd.Series) -> str:
     """Return a reading's verdict as the answer to its question; see `rates.rated_ledger`."""
     if row.verdict == "no verdict":
-        return f"no verdict, too few items or seeds to tell ({row.reason})"
+        return f"no verdict, {UNCLEAR} ({row.reason})"
     return VERDICT_WORDS.get(row.verdict, row.verdict)
 
 
@@ -107,7 +109,7 @@ def answer_word(low: float, high: float) -> str:
     >>> answer_word(0.01, 0.2), answer_word(-0.2, 0.02), answer_word(-0.2, 0.2)
     ('yes', 'no', 'too few items or seeds to tell')
     """
-    return "yes" if low > 0 else "no" if high < SMALLEST[POINTS] / 100 else VERDICT_WORDS["undecided"]
+    return "yes" if low > 0 else "no" if high < SMALLEST[POINTS] / 100 else UNCLEAR
 
 
 def conflict_answer(sides: pd.DataFrame) -> str:
@@ -264,7 +266,7 @@ def removal_answer(row: pd.Series) -> str:
     if row.verdict in ("not run", "no verdict"):
         return f"{row.verdict}: {row.reason}"
     is_clear = row.ci_low > 0 or row.ci_high < 0
-    unclear = TOO_FEW if is_clear else "too few items or seeds to tell"
+    unclear = TOO_FEW if is_clear else UNCLEAR
     return f"{unclear if row.verdict == 'undecided' else VERDICT_WORDS[row.verdict]}: {sentence(row)}"
 
 
@@ -294,7 +296,7 @@ def chance_answer(slopes: pd.DataFrame) -> str:
     """Say whether targeted sets pull accuracy toward chance more than random ones; of `chance_slopes`, one fit."""
     by_sets = slopes.set_index("sets")
     row, slope = by_sets.loc["targeted - random"], by_sets.slope
-    answer = "yes" if row.ci_high < 0 else "no" if row.ci_low > -SMALLEST_SLOPE else "too few items or seeds to tell"
+    answer = "yes" if row.ci_high < 0 else "no" if row.ci_low > -SMALLEST_SLOPE else UNCLEAR
     return (
         f"{answer}: the slope toward chance is {slope['targeted']:+.2f} with targeted sets and {slope['random']:+.2f} "
         f"with random ones, a difference of {row.slope:+.2f} [{row.ci_low:+.2f}, {row.ci_high:+.2f}] "
@@ -352,7 +354,7 @@ def dial_answer(gaps: pd.DataFrame, options: pd.DataFrame, reference: str) -> st
     elif -smallest < row.ci_low and row.ci_high < smallest:
         verdict = f"no, the data disagree and joint training adds nothing: within {SMALLEST[POINTS]:.0f} points of"
     else:
-        verdict = "too few items or seeds to tell whether joint training costs anything beyond"
+        verdict = f"{UNCLEAR} whether joint training costs anything beyond"
     what = {"interpolation": "interpolated weights", "ensemble": "the ensemble"}[row.frontier]
     better = options[options.better_on == "both"].option
     listed = ", ".join(better) if len(better) else "none"
@@ -419,7 +421,7 @@ def explorer_answer(effects: pd.DataFrame | None) -> str:
     if effects is None:
         return "not run: no neuron set was removed beside random ones"
     n, apart = len(effects), int((effects.q_value <= LEVEL).sum())
-    word = f"yes, {apart}" if apart else "too few items or seeds to tell: none"
+    word = f"yes, {apart}" if apart else f"{UNCLEAR}: none"
     return (
         f"{word} of {n} effects that one can choose here stand out among random sets when corrected for choosing "
         f"(q at most {LEVEL:g}); {int((effects.p_value <= LEVEL).sum())} have p at most {LEVEL:g}, and about "
