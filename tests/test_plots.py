@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 
 from tension_utils import config
 from tension_utils.show import figures_accuracy, figures_neurons
-from tension_utils.show.style import LINE_STYLES, OBJECTIVE_COLORS, objective_color
+from tension_utils.show.style import LINE_STYLES, OBJECTIVE_COLORS, PERCENT, objective_color
 
 OBJECTIVES = list(config.OBJECTIVES)
 
@@ -209,6 +209,19 @@ def test_depth_profile_draws_shares_and_the_uniform_level():
     assert len(ax.lines) == 4
     assert ax.lines[0].get_ydata() == pytest.approx([0.4, 0.3, 0.2, 0.1])
     assert ax.lines[3].get_ydata() == pytest.approx([0.25, 0.25])
+    assert ax.get_ylabel() == "share of the selected neurons"
+    assert figures_neurons.depth_profile(layers(), units="heads").get_ylabel().endswith("heads")
+
+
+def test_axes_in_percent_print_what_their_ticks_are():
+    assert [PERCENT(share) for share in (0, 0.025, 0.125, 0.3, -0.2, 1)] == [
+        "0 %",
+        "2.5 %",
+        "12.5 %",
+        "30 %",
+        "-20 %",
+        "100 %",
+    ]
 
 
 def test_training_curves_draw_seeds_and_their_mean():

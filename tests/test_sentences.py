@@ -253,10 +253,15 @@ def test_random_sets_in_words() -> None:
     ("p_value", "jaccard", "word"), [(0.01, 0.4, "yes"), (0.2, 0.4, "too few heads to tell"), (0.9, 0.1, "no")]
 )
 def test_heads_in_words(p_value: float, jaccard: float, word: str) -> None:
-    row = {"comparison": "a / b", "jaccard": jaccard, "jaccard_chance": 0.2, "p_value": p_value}
-    text = sentences.heads_answer(pd.DataFrame([row, row | {"p_value": 0.01}]))
-    assert text.startswith(f"{word}: a / b overlap by {jaccard:.2f} (chance 0.20, p = {p_value:.2f}); of 2 comparisons")
-    assert text.endswith(f"{1 + (word == 'yes')} say yes, {int(word == 'no')} no")
+    row = {"comparison": "a / b", "jaccard": jaccard, "jaccard_chance": 0.05, "jaccard_chance_by_layer": 0.2}
+    row |= {"p_value": p_value, "n_seeds": 2}
+    start = (
+        f"{word}: a / b overlap by {jaccard:.2f}, sets with as many heads in each layer by 0.20 (p = {p_value:.2g}, "
+    )
+    text = sentences.heads_answer(pd.DataFrame([row, row | {"p_value": 1e-9}]))
+    assert text.startswith(start) and text.endswith(f"); so say {1 + (word == 'yes')} of 2 comparisons")
+    assert sentences.heads_answer(pd.DataFrame([row])).endswith("2 seeds)")
+    assert "(p < 0.001, " in sentences.heads_answer(pd.DataFrame([row | {"p_value": 1e-9}]))
     assert sentences.heads_answer(pd.DataFrame()) == "not run: needs two reward models with their base model"
 
 

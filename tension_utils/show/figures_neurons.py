@@ -178,22 +178,22 @@ def regression_scatter(points: pd.DataFrame, slopes: pd.DataFrame, ax: Axes | No
     return ax
 
 
-def depth_profile(table: pd.DataFrame, ax: Axes | None = None, method: str = "score_kind") -> Axes:
+def depth_profile(table: pd.DataFrame, ax: Axes | None = None, units: str = "neurons") -> Axes:
     """Draw which share of the selected neurons lies in each layer; dotted: the same number in every layer.
 
     Args:
-        table: objective, the column ``method``, layer (0-based), share in [0, 1] that sums to 1 over layers.
+        table: objective, score_kind (drawn as line style), layer (0-based), share in [0, 1] that sums to 1 over layers.
         ax: where to draw; new Axes if None.
-        method: column drawn as line style.
+        units: what lies in layers, for the axis.
     """
-    require_rows(table, ["objective", method, "layer", "share"], ["objective", method, "layer"])
-    ax, methods, objectives = new_axes(ax), list(dict.fromkeys(table[method])), ordered_objectives(table.objective)
+    require_rows(table, ["objective", "score_kind", "layer", "share"], ["objective", "score_kind", "layer"])
+    ax, methods, objectives = new_axes(ax), list(dict.fromkeys(table.score_kind)), ordered_objectives(table.objective)
     for objective in objectives:
         color = objective_color(objective)
-        for name, part in table[table.objective == objective].sort_values("layer").groupby(method, sort=False):
+        for name, part in table[table.objective == objective].sort_values("layer").groupby("score_kind", sort=False):
             ax.plot(part.layer, part.share, color=color, **style_of(methods.index(name)), label=name)
     ax.axhline(1 / table.layer.nunique(), color=CONTROL_COLOR, linestyle=":", label="uniform")
-    ax.set(xlabel="layer (0 = first)", ylabel="share of the selected neurons", ylim=(0, None))
+    ax.set(xlabel="layer (0 = first)", ylabel=f"share of the selected {units}", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PERCENT)
     outside_legend(ax, legend_handles(objectives, methods, "uniform"))

@@ -203,19 +203,21 @@ def is_stable(row: pd.Series) -> str:
 
 
 def heads_answer(compared: pd.DataFrame) -> str:
-    """Say whether two objectives' models, and two of one objective, share more heads than chance has it.
+    """Say whether two objectives' models, and two of one objective, share more heads than their layers have it.
 
     Args:
         compared: of `relatives_table`, by one score, of which the first row decides; empty where nothing was compared.
     """
     if compared.empty:
         return "not run: needs two reward models with their base model"
-    is_more, is_above = compared.p_value <= LEVEL, compared.jaccard > compared.jaccard_chance
+    is_more, is_above = compared.p_value <= LEVEL, compared.jaccard > compared.jaccard_chance_by_layer
     words = np.select([is_more, is_above], ["yes", "too few heads to tell"], "no").tolist()
     row = compared.iloc[0]
+    p = "p < 0.001" if row.p_value < 0.001 else f"p = {row.p_value:.2g}"
+    others = f"; so say {words.count('yes')} of {len(words)} comparisons" if len(words) > 1 else ""
     return (
-        f"{words[0]}: {row.comparison} overlap by {row.jaccard:.2f} (chance {row.jaccard_chance:.2f}, p = "
-        f"{row.p_value:.2f}); of {len(words)} comparisons {words.count('yes')} say yes, {words.count('no')} no"
+        f"{words[0]}: {row.comparison} overlap by {row.jaccard:.2f}, sets with as many heads in each layer by "
+        f"{row.jaccard_chance_by_layer:.2f} ({p}, {seeds_text(row.n_seeds)}){others}"
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter
 
 # Okabe and Ito (2008): distinct with every common kind of color blindness, and in grey.
 OBJECTIVE_COLORS = MappingProxyType(
@@ -66,7 +66,7 @@ STYLE = MappingProxyType(
     }
 )
 
-PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g} %")  # of axes: 12.5 % stays what it is
 
 
 def use_style() -> None:
