@@ -22,7 +22,7 @@ import psutil
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from tension_utils.config import ARMS, SINGLE_OBJECTIVES, TOY, Run, SinglePair
+from tension_utils.config import ARMS, CURVE, SINGLE_OBJECTIVES, TOY, Run, SinglePair
 from tension_utils.locks import locked
 
 MANIFEST = "manifest.json"
@@ -569,7 +569,13 @@ def changed_sources(section: Mapping, sources: Mapping[str, Path]) -> list[str]:
 
 def resolve_source(source: str, root: Path, part: str) -> str:
     """Return a source as it is, or the toy world's folder for ``"toy"``; ``part`` is "hh-rlhf" or "base_model"."""
-    return str(Path(root) / "toy-world" / part) if source == TOY else source
+    return str(toy_world(root) / part) if source == TOY else source
+
+
+def toy_world(root: Path) -> Path:
+    """Return where a profile's toy world is, which its runs on fewer pairs share."""
+    root = Path(root)
+    return (root.parents[1] if root.parent.name == CURVE else root) / "toy-world"
 
 
 def local_inputs(**sources: str) -> dict[str, Path]:
@@ -600,7 +606,7 @@ def named_sources(root: Path, configs: Iterable[Mapping]) -> dict[str, str]:
 
 def toy_benchmark(root: Path) -> Path:
     """Return the folder of the toy world's benchmark."""
-    return Path(root) / "toy-world" / "benchmark"
+    return toy_world(root) / "benchmark"
 
 
 def is_archived(folder: Path, artifact: str) -> bool:

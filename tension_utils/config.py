@@ -253,6 +253,12 @@ SHAM_ARMS = {
 
 RATIO_ARMS = {"helpful-harmless-3-to-1": Arm(0.75, 0.25), "helpful-harmless-1-to-3": Arm(0.25, 0.75)}
 
+CURVE_ARMS = (*SINGLE_OBJECTIVES, MATCHED_ARM)  # trained on fewer pairs, too; all on as many
+
+MIXTURES = (*CURVE_ARMS, *RATIO_ARMS)  # arms on as many pairs, with another share of helpful ones
+
+CURVE = "curve"  # folder below a profile's of the runs on fewer pairs
+
 ARMS = {
     "helpful": Arm(helpful=1.0),
     "harmless": Arm(harmless=1.0),
@@ -540,6 +546,11 @@ class Run:
     def label(self) -> dict[str, str | int]:
         """Columns that name this run in a table."""
         return {"base_model": self.base_model_name, "objective": self.objective, "seed": self.seed}
+
+
+def on_fewer(run: Run, n_pairs: int) -> Run:
+    """Return the run of the same arm and seed on another number of training pairs; 0 is the run itself."""
+    return dataclasses.replace(run, root=run.root / CURVE / f"{n_pairs}-pairs") if n_pairs else run
 
 
 @checked

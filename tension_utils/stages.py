@@ -873,18 +873,42 @@ def train_variant(run: Run, config: MaskConfig) -> bool:
         FileNotFoundError: if the matched arm or the scores of a single-objective reward model are missing.
         ValueError: as `variant_mask`.
     """
-    mask = variant_mask(run, config)
-    settings = _settings(sibling(run, MATCHED_ARM), "train", "reward_model", "01_train")
-    return train_run(run, DataConfig(**settings["data"]), TrainConfig(**settings["train"]), mask)
+    return train_like(run, sibling(run, MATCHED_ARM), mask=variant_mask(run, config))
 
 
-def evaluate_variant(run: Run) -> bool:
-    """Score the HH-RLHF tests with a variant, with the settings of the matched arm's evaluation.
+def train_like(run: Run, like: Run, n_pairs: int = 0, mask: NeuronMask | None = None) -> bool:
+    """Train a reward model with the settings of another one, which has to be trained.
+
+    Args:
+        run: to train.
+        like: whose settings it takes.
+        n_pairs: training pairs per single objective instead of those of ``like``; 0 takes as many.
+        mask: neurons to train without.
+
+    Returns:
+        True if it trained, False if it found the artifacts.
+
+    Raises:
+        FileNotFoundError: if ``like`` was not trained.
+        ValueError: see `train_run`.
+    """
+    if is_archived(run.folder, "train_log.parquet"):
+        return False
+    settings = _settings(like, "train", "reward_model", "01_train")
+    data = DataConfig(**settings["data"] | ({"n_train_pairs": n_pairs} if n_pairs else {}))
+    return train_run(run, data, TrainConfig(**settings["train"]), mask)
+
+
+def evaluate_like(run: Run, like: Run) -> bool:
+    """Score the HH-RLHF tests with a reward model, with the settings of another one's evaluation.
 
     Returns:
         True if it computed, False if it found the artifact, current or kept without the reward model.
+
+    Raises:
+        FileNotFoundError: if ``like`` was not evaluated.
     """
-    settings = _settings(sibling(run, MATCHED_ARM), "evaluate", "evaluation.parquet", "02_evaluate")["evaluate"]
+    settings = _settings(like, "evaluate", "evaluation.parquet", "02_evaluate")["evaluate"]
     config = EvaluateConfig(engine=EngineConfig(**settings["engine"]), max_length=settings["max_length"])
     return evaluate_run(run, config)
 

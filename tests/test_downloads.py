@@ -69,6 +69,17 @@ def test_pages_of_committed_tables_carry_those(root: Path, tmp_path: Path) -> No
     assert "02c_planted/results/planted/x.csv" in names and not any("/runs/" in name for name in names)
 
 
+def test_the_study_comes_with_every_stored_result(root: Path, tmp_path: Path) -> None:
+    pages = [executed(tmp_path, name) for name in ("01_train", "02b_tension")]
+    archive = downloads.study_archive(root, pages, tmp_path / "out")
+    with zipfile.ZipFile(archive) as found:
+        names = {name.removeprefix("study/") for name in found.namelist()}
+        notebook = nbformat.reads(found.read("study/notebooks/02b_tension.ipynb").decode(), as_version=4)
+    assert {"results/planted/x.csv", "notebooks/01_train.ipynb", "tension_utils/a.py", "_toc.yml", "README.md"} <= names
+    assert not any(name.startswith("runs/") for name in names)
+    assert notebook.cells[0].outputs == [] and notebook.cells[0].metadata.tags == ["injected-parameters"]
+
+
 def test_large_inputs_stay_out_and_the_readme_says_so(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,12 +155,15 @@ def test_project_that_git_does_not_know_is_whole(
 
 
 @pytest.mark.xdist_group("chain")
-@pytest.mark.parametrize("chapter", ["02b_tension", "02c_planted"])
-def test_downloaded_chapter_runs_in_an_empty_folder(executed_book: Path, tmp_path: Path, chapter: str) -> None:
-    archive = executed_book / "book" / "generated" / "downloads" / f"{chapter}.zip"
-    with zipfile.ZipFile(archive) as found:
+@pytest.mark.parametrize(
+    ("archive", "chapter"), [("02b_tension", "02b_tension"), ("02c_planted", "02c_planted"), ("study", "02b_tension")]
+)
+def test_downloaded_chapter_runs_in_an_empty_folder(
+    executed_book: Path, tmp_path: Path, archive: str, chapter: str
+) -> None:
+    with zipfile.ZipFile(executed_book / "book" / "generated" / "downloads" / f"{archive}.zip") as found:
         found.extractall(tmp_path)
-    folder = tmp_path / chapter
+    folder = tmp_path / archive
     arguments = [f"notebooks/{chapter}.ipynb", "--output", "executed.ipynb", "--work", "work.ipynb"]
     done = subprocess.run(
         [sys.executable, "workflow/run_notebook.py", *arguments],
@@ -160,3 +174,5 @@ def test_downloaded_chapter_runs_in_an_empty_folder(executed_book: Path, tmp_pat
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (folder / "executed.ipynb").is_file()
+    if archive == "study":
+        assert "smollm2-135m" in (folder / "executed.ipynb").read_text(), "a page of the study shows the study"

@@ -295,3 +295,25 @@ def test_no_text_is_cut_off(draw):
     assert width <= 9.2, "wider, and its letters get small in a page"
     assert -0.01 <= box.x0 <= box.x1 <= width + 0.01
     assert -0.01 <= box.y0 <= box.y1 <= height + 0.01
+
+
+def test_a_cost_curve_dashes_what_nobody_trained():
+    table = pd.DataFrame({"n_pairs": [100, 400], "cost": [0.1, 0.2], "ci_low": [0.0, 0.1], "ci_high": [0.2, 0.3]})
+    line = pd.DataFrame({"n_pairs": [100, 400, 1600], "cost": [0.1, 0.2, 0.3], "low": 0.0, "high": 0.4})
+    ax = figures_accuracy.cost_curve(table, table[["n_pairs", "cost"]], line)
+    measured, beyond, runs, means = ax.lines[:4]
+    assert measured.get_xdata().tolist() == [100, 400] and measured.get_linestyle() == "-"
+    assert beyond.get_xdata().tolist() == [400, 1600] and beyond.get_linestyle() == "--"
+    assert runs.get_ydata() == pytest.approx([0.1, 0.2]) and means.get_ydata() == pytest.approx([0.1, 0.2])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["100", "400", "1,600"]
+    with pytest.raises(ValueError, match="ci_low"):
+        figures_accuracy.cost_curve(table.drop(columns="ci_low"), table)
+
+
+def test_mixtures_are_lines_of_both_tests_and_their_mean():
+    table = pd.DataFrame({"helpful_share": [0.0, 0.5], "helpful": [0.4, 0.6], "harmless": [0.7, 0.5]})
+    table = table.assign(mean=[0.55, 0.55])
+    bounds = {f"{name}_ci_{end}": 0.5 for name in ("helpful", "harmless", "mean") for end in ("low", "high")}
+    ax = figures_accuracy.mixture_lines(table.assign(**bounds))
+    assert [line.get_ydata().tolist() for line in ax.lines[:3]] == [[0.4, 0.6], [0.7, 0.5], [0.55, 0.55]]
+    assert [line.get_label() for line in ax.lines[:3]] == ["helpful test", "harmless test", "mean of both"]

@@ -32,6 +32,7 @@ SECTIONS = {  # of a profile: the notebook whose parameters it sets
     "overlap": ("05_overlap", schema.Overlap),
     "part": ("05b_part", schema.Part),
     "dial": ("05c_dial", schema.Dial),
+    "curve": ("d1_more_pairs", schema.Curve),
     "explorer": ("08_explorer", schema.Explorer),
     "own_pair": ("c1_own_pair", schema.OwnPair),
 }
@@ -106,6 +107,14 @@ FAULTS = [
     (lambda v: v["ablate"].update(benchmarks=["rmb"]), "ablate.benchmarks: expected one of hh-rlhf, rm-bench, "),
     (lambda v: v.update(masked_training={"seeds": [3]}), "masked_training.seeds: expected one of 0, 247, 932; got 3"),
     (lambda v: v.update(part={"n_pairs": 7}), "part.n_pairs: expected a multiple of 2; got 7"),
+    (lambda v: v["curve"].update(seeds=[3]), "curve.seeds: expected one of 0, 247, 932; got 3"),
+    (lambda v: v["curve"].update(n_pairs=[5]), "curve.n_pairs[0]: expected a multiple of 2; got 5"),
+    (
+        lambda v: v["curve"].update(n_pairs=[1392]),
+        "curve.n_pairs: expected fewer than train.n_train_pairs, 1392; got 13",
+    ),
+    (lambda v: v["curve"].update(mixture_pairs=7), "curve.mixture_pairs: expected 0 or one of curve.n_pairs, [100, 2"),
+    (lambda v: v.pop("arms"), "arms: expected helpful-harmless-matched among them, which the section curve compares"),
     (lambda v: v["study"]["candidates"].append({"n_epoch": 2}), "study.candidates[2].n_epoch: unknown name; did you "),
     (
         lambda v: v["study"]["ablate_matched"][0].update(scales=[1]),
@@ -184,7 +193,8 @@ def test_any_value_is_taken_or_told_by_its_key(value: object, key: str, is_insid
         schema.check_profile(STUDY | {key: section})
     except ValueError as error:
         assert all(
-            line.startswith(key) and "; got " in line or "unknown name" in line for line in str(error).split("\n")
+            line.startswith((key, "curve")) and "; got " in line or "unknown name" in line
+            for line in str(error).split("\n")
         )
 
 
@@ -230,7 +240,7 @@ def test_values_that_the_command_line_changes_are_checked_too(root: Path) -> Non
 def test_a_section_has_the_parameters_of_its_notebook(section: str) -> None:
     name, kind = SECTIONS[section]
     declared = declared_parameters(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4))
-    own = {"objectives", "seeds"} if section == "masked_training" else set()
+    own = {"masked_training": {"objectives", "seeds"}, "curve": {"seeds"}}.get(section, set())
     assert set(schema.get_type_hints(kind)) == set(declared) - SHARED | own, f"make workflow/schema.py and {name} agree"
     for profile in PROFILES:
         for key, value in schema.read_profile(ROOT, profile).get(section, {}).items():

@@ -400,3 +400,47 @@ def test_where_objectives_part_in_words() -> None:
     )
     none = sentences.part_answer(signs[signs.set != "shared"], pd.DataFrame(), depths.assign(parting_depth=np.nan))
     assert none.startswith("shared neurons: not run: needs a mixed model with neuron scores") and ";" not in none
+
+
+def outlook(low: float, high: float) -> pd.DataFrame:
+    """Return the rows of `scaling.cost_outlook` with this interval of the slope."""
+    rows = [("per doubling", 0, 0.02, low, high), ("stops", 5000, 0.1, 0.05, 0.15), ("goes on", 5000, 0.2, 0.1, 0.3)]
+    table = pd.DataFrame(rows, columns=["outlook", "n_pairs", "cost", "ci_low", "ci_high"])
+    return table.assign(n_points=5, n_items=1000, n_seeds=1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 0.03, "yes, it grows: +2.0 points [+1.0, +3.0] per doubling of the pairs (5 training runs, 1,000 test"),
+        (-0.03, -0.01, "no, it shrinks: "),
+        (-0.03, 0.03, "too few items or seeds to tell: "),
+        (np.nan, np.nan, "too few sizes to tell: +2.0 points per doubling"),
+    ],
+)
+def test_growth_of_a_cost_in_words(low: float, high: float, words: str) -> None:
+    text = sentences.size_answer(outlook(low, high))
+    assert text.startswith(words)
+    is_said = "On 5,000 pairs, as many as the paper has, +10.0 points [+5.0, +15.0] if it grew no further, +20" in text
+    assert is_said == (not np.isnan(low))
+    assert sentences.size_answer(pd.DataFrame()).startswith("not run: ")
+
+
+@pytest.mark.parametrize(("low", "high", "word"), [(0.01, 0.1, "yes"), (-0.1, 0.01, "no"), (-0.1, 0.1, "too few")])
+def test_mixtures_in_words(low: float, high: float, word: str) -> None:
+    row = {"objective": "helpful-harmless-1-to-3", "helpful_share": 0.25, "gain": 0.005, "n_items": 80, "n_seeds": 1}
+    text = sentences.mixture_answer(pd.DataFrame([row | {"gain_ci_low": low, "gain_ci_high": high}]))
+    assert text.startswith(word) and "25.0 % helpful pairs and gains +0.5 points [" in text
+    assert sentences.mixture_answer(pd.DataFrame()).startswith("not run: ")
+
+
+def test_a_split_cost_in_words() -> None:
+    row = {"n_pairs": 1200, "cost": 0.1, "n_items": 800, "n_seeds": 1}
+    for name, value in {"fewer_own_pairs": 0.02, "other_pairs": 0.08}.items():
+        row |= {name: value, f"{name}_ci_low": value - 0.05, f"{name}_ci_high": value + 0.05}
+    text = sentences.halving_answer(pd.DataFrame([row | {"cost": 0.5}, row]))
+    assert text.startswith(
+        "yes: of +10.0 points on 1,200 pairs the other objective's pairs cost +8.0 points [+3.0, +13.0]"
+    )
+    assert "fewer own pairs +2.0 points [-3.0, +7.0] (n = 800, 1 seed)" in text
+    assert sentences.halving_answer(pd.DataFrame()).startswith("not run: ")

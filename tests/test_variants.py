@@ -17,17 +17,18 @@ from tension_utils import stages, training
 from tension_utils import stages as variants
 from tension_utils.activations import NeuronScores
 from tension_utils.analysis.accuracy import mask_effects, mask_rows, mixing_costs
-from tension_utils.artifacts import OWN_SCORES, read_manifest, read_table
-from tension_utils.config import MATCHED_ARM, DataConfig, EngineConfig, EvaluateConfig, Run, TrainConfig
+from tension_utils.artifacts import OWN_SCORES, find_runs, read_manifest, read_table
+from tension_utils.config import MATCHED_ARM, DataConfig, EngineConfig, EvaluateConfig, Run, TrainConfig, on_fewer
 from tension_utils.masking import NEURON_MASK_FILE, NeuronMask
 from tension_utils.neurons import NeuronSet
 from tension_utils.stages import (
     MaskConfig,
+    evaluate_like,
     evaluate_run,
-    evaluate_variant,
     mask_table,
     reloaded_loss,
     sibling,
+    train_like,
     train_variant,
     variant_mask,
 )
@@ -75,7 +76,7 @@ def matched(toy_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def trained(matched: Run) -> list[Run]:
     runs = [sibling(matched, arm) for arm in (SHARED, RANDOM)]
     for run in runs:
-        assert train_variant(run, CONFIG) and evaluate_variant(run)
+        assert train_variant(run, CONFIG) and evaluate_like(run, sibling(run, MATCHED_ARM))
     return runs
 
 
@@ -141,7 +142,7 @@ def test_a_variant_is_evaluated_on_the_matched_arms_items_and_found_again(matche
     expected = read_table([matched], "evaluation", "02_evaluate")
     expected = expected[expected.benchmark == "hh-rlhf"]
     for run in trained:
-        assert not train_variant(run, CONFIG) and not evaluate_variant(run)
+        assert not train_variant(run, CONFIG) and not evaluate_like(run, sibling(run, MATCHED_ARM))
         rows = read_table([run], "evaluation", "02_evaluate")
         assert rows.item_id.tolist() == expected.item_id.tolist()
         assert not np.allclose(rows.margin, expected.margin)
@@ -154,7 +155,7 @@ def test_another_mask_is_trained_anew(trained: list[Run], tmp_path: Path) -> Non
     (tmp_path / "toy-world").symlink_to(trained[0].root / "toy-world")
     run = Run(tmp_path, "toy", SHARED, 3)
     assert not train_variant(run, CONFIG) and train_variant(run, replace(CONFIG, mode="pruned"))
-    assert evaluate_variant(run), "its rows are of the other reward model"
+    assert evaluate_like(run, sibling(run, MATCHED_ARM)), "its rows are of the other reward model"
     both = [read_table([each], "evaluation", "02_evaluate") for each in (run, trained[0])]
     assert both[0].margin.equals(both[1].margin), "both modes are the same function"
 
@@ -168,7 +169,7 @@ def test_what_is_missing_is_named(matched: Run, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="helpful-harmless-matched.*reward_model is missing.*01_train"):
         train_variant(run, CONFIG)
     with pytest.raises(FileNotFoundError, match="evaluation.parquet is missing.*02_evaluate"):
-        evaluate_variant(run)
+        evaluate_like(run, sibling(run, MATCHED_ARM))
     with pytest.raises(ValueError, match="objective: expected one of matched-without-shared, .*; got 'helpful'"):
         variant_mask(sibling(run, "helpful"), CONFIG)
     with pytest.raises(
@@ -288,3 +289,24 @@ def test_a_mask_without_a_seed_or_an_item_is_refused() -> None:
             measure(two, bootstrap=Bootstrap(20))
     with pytest.raises(ValueError, match="missing cluster"):
         mask_rows(rows(BY_HAND).drop(columns="cluster"))
+
+
+def test_fewer_pairs_take_every_other_setting_and_the_same_world(matched: Run) -> None:
+    small = on_fewer(matched, 8)
+    assert (
+        small.folder == matched.root / "curve" / "8-pairs" / "toy" / MATCHED_ARM / "seed3"
+        and on_fewer(matched, 0) == matched
+    )
+    assert train_like(small, matched, 8) and evaluate_like(small, matched)
+    asked, found = (read_manifest(run.folder)["train"] for run in (matched, small))
+    assert found["n_train"] == 8 < asked["n_train"] and found["config"]["train"] == asked["config"]["train"]
+    assert found["config"]["data"] == asked["config"]["data"] | {"n_train_pairs": 8}
+    assert small not in find_runs(matched.root), "no chapter takes it for one of its models"
+    first, second = (read_table([run], "evaluation", "02_evaluate") for run in (matched, small))
+    assert first.item_id.tolist() == second.item_id.tolist() and (first.margin != second.margin).any()
+    assert not train_like(small, matched, 8) and not evaluate_like(small, matched), "found"
+
+
+def test_what_was_not_trained_is_no_model_to_follow(matched: Run, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="01_train"):
+        train_like(on_fewer(matched, 8), Run(tmp_path, "toy", MATCHED_ARM, 3), 8)

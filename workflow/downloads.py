@@ -1,6 +1,8 @@
 """Downloads of the book: each chapter with what it reads, to rerun it in an empty folder, and the whole project.
 
-``python workflow/downloads.py --profile tiny --folder book/generated/downloads executed/*.ipynb`` writes them.
+    python workflow/downloads.py --profile tiny --folder book/generated/downloads executed/*.ipynb --study study/*.ipynb
+
+writes them. The chapters of the stored study read the same files, and come together.
 """
 
 import argparse
@@ -54,6 +56,7 @@ INPUTS = {
     "b2_length_style_template": ROWS,
     "b3_transferability": ROWS,
     "c1_own_pair": (),
+    "d1_more_pairs": (*ROWS, "curve/*/*/*/*/manifest.json", "curve/*/*/*/*/evaluation.parquet"),
 }
 # What these read besides, below the project's folder.
 FURTHER = {
@@ -69,6 +72,7 @@ WEIGHTS = {
     "c1_own_pair": tuple(f"*/{name}/seed0/reward_model/*.safetensors" for name in OBJECTIVES),
 }
 RESULTS = ("results/*/*",)
+STORED = "results/**/*"
 LIMIT = 40_000_000  # bytes of inputs; above it a chapter comes without them
 SOURCE_LIMIT = 2_000_000  # bytes; no source file is larger
 STAMP = (2026, 1, 1, 0, 0, 0)  # one date in every archive, so that equal content gives equal bytes
@@ -91,6 +95,18 @@ Or without a browser:
 WITH_INPUTS = """The cell tagged `injected-parameters` holds the values that this chapter was run with (profile
 {profile}). Change the analysis as you like. What other values would have to compute anew needs the trained models, and
 those are not in here: download the project instead and run `make book`."""
+STUDY = """# The study's chapters
+
+The chapters of *Helpful, Harmless, or Both?* that show the stored study, with the package and every stored result: one
+row per test item and reward model, scores of neurons, and manifests. Python 3.11 or newer.
+
+    python -m venv .venv
+    .venv/bin/pip install -r requirements.txt .
+    .venv/bin/jupyter lab notebooks/{first}.ipynb
+
+The cell tagged `injected-parameters` names what is shown. The weights of the models are not in here, so the cells that
+run one say so.
+"""
 WITHOUT_INPUTS = """The tables of profile {profile} are too large to come along. Put the project's `runs/` folder beside
 `notebooks/`, or download the project and run `make book PROFILE={profile}`."""
 
@@ -207,6 +223,21 @@ def chapter_archive(root: Path, executed: Path, profile: str, folder: Path) -> P
     return archive
 
 
+def study_archive(root: Path, executed: list[Path], folder: Path) -> Path:
+    """Write the chapters of the stored study with the package and every stored result, and return the archive.
+
+    Args:
+        root: the project's folder.
+        executed: the executed notebooks.
+        folder: where archives go.
+    """
+    files: dict[str, Path | str] = {p.relative_to(root).as_posix(): p for p in matching(root, (*PACKAGE, STORED))}
+    files |= {f"notebooks/{path.name}": clean_notebook(path) for path in executed}
+    files["README.md"] = STUDY.format(first=executed[0].stem)
+    write_archive(folder / "study.zip", "study", files)
+    return folder / "study.zip"
+
+
 def project_archive(root: Path, folder: Path) -> Path:
     """Write the project's own files, from which ``make book`` makes everything, and return the archive."""
     files = {p.relative_to(root).as_posix(): p for p in project_files(root)}
@@ -230,11 +261,14 @@ def main() -> None:
     """Write all archives and the table of them from the command line."""
     parser = argparse.ArgumentParser(description="Write the book's downloads.")
     parser.add_argument("notebooks", nargs="+", type=Path, help="executed notebooks, in the order of the book")
+    parser.add_argument("--study", nargs="*", type=Path, default=[], help="executed notebooks of the stored study")
     parser.add_argument("--profile", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
     archives = [chapter_archive(Path(), path, options.profile, options.folder) for path in options.notebooks]
     project_archive(Path(), options.folder)
+    if options.study:
+        study_archive(Path(), options.study, options.folder)
     with atomic_path(options.folder / "table.md") as temporary:
         temporary.write_text(download_table(archives), encoding="utf-8")
 

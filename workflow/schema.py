@@ -25,6 +25,7 @@ from tension_utils.config import (
     LARGEST,
     MASK_MODES,
     MASKED_ARMS,
+    MATCHED_ARM,
     MAX_SEED,
     OBJECTIVES,
     PRECISIONS,
@@ -245,6 +246,20 @@ class Part(TypedDict, total=False):
     precision: Literal[PRECISIONS]
 
 
+class Curve(TypedDict):
+    """Appendix D1: reward models on fewer pairs, and on other mixtures; without this section there are none.
+
+    Args:
+        n_pairs: training pairs per objective, fewer than those of the run; half of each needs an even number.
+        seeds: of the profile's.
+        mixture_pairs: training pairs of the other mixtures, one of `n_pairs`; 0 takes as many as the run.
+    """
+
+    n_pairs: some(Annotated[whole(2), Field(multiple_of=2)])
+    seeds: some(whole(0, MAX_SEED))
+    mixture_pairs: whole(0)
+
+
 class Explorer(TypedDict, total=False):
     """The explorer: what it shows first.
 
@@ -289,7 +304,6 @@ class Study(TypedDict):
         longer_seeds: seeds of the sham arms whose label is the longer response.
         identify: fields of `IdentifyConfig` that differ from the section `identify`.
         identify_sham: those that differ once more for sham models.
-        curve_pairs: numbers of training pairs of the learning curve.
         candidates: fields of `TrainConfig` that differ; their validation losses are compared.
         ablate_single: of a single-objective model, entry by entry: fields of `AblateConfig` and `n_items`.
         ablate_matched: the same for the mixed model on as many pairs.
@@ -303,7 +317,6 @@ class Study(TypedDict):
     longer_seeds: list[whole(0, MAX_SEED)]
     identify: NotRequired[IdentifyConfig]
     identify_sham: NotRequired[IdentifyConfig]
-    curve_pairs: list[whole(1)]
     candidates: list[TrainConfig]
     ablate_single: StudyAblations
     ablate_matched: StudyAblations
@@ -345,6 +358,7 @@ class Profile(TypedDict):
     overlap: NotRequired[Overlap]
     part: NotRequired[Part]
     dial: NotRequired[Dial]
+    curve: NotRequired[Curve]
     explorer: NotRequired[Explorer]
     own_pair: NotRequired[OwnPair]
     study: NotRequired[Study]
@@ -384,13 +398,27 @@ def _contradictions(values: dict) -> Iterator[str]:
         ("ablate", "benchmarks", evaluated),
         ("ablate", "benchmark_sources", evaluated),
         ("masked_training", "seeds", values["seeds"]),
+        ("curve", "seeds", values["seeds"]),
     ]
+    yield from _curve_contradictions(values, values.get("curve", {"n_pairs": ()}))
     for section, key, whole_list in parts:
         for part in values.get(section, {}).get(key, ()):
             try:
                 check_choice(f"{section}.{key}", part, whole_list)
             except ValueError as fault:
                 yield str(fault)
+
+
+def _curve_contradictions(values: dict, curve: dict) -> Iterator[str]:
+    """Yield one line per value of the section curve that does not fit the others."""
+    sizes, most = curve["n_pairs"], values["train"]["n_train_pairs"]
+    arms = list(values.get("arms", ()))
+    if sizes and MATCHED_ARM not in arms:
+        yield f"arms: expected {MATCHED_ARM} among them, which the section curve compares; got {arms}; add it"
+    if sizes and 0 < most <= max(sizes):
+        yield f"curve.n_pairs: expected fewer than train.n_train_pairs, {most}; got {max(sizes)}"
+    if curve.get("mixture_pairs", 0) not in (0, *sizes):
+        yield f"curve.mixture_pairs: expected 0 or one of curve.n_pairs, {list(sizes)}; got {curve['mixture_pairs']}"
 
 
 class _Loader(yaml.SafeLoader):

@@ -5,6 +5,7 @@ from pathlib import Path
 from schema import read_profile
 from tension_utils.artifacts import DETAIL_KINDS, DETAIL_VIEWS, OWN_SCORES, VIEWS, find_runs
 from tension_utils.config import (
+    CURVE,
     MATCHED_ARM,
     MIXED,
     MIXED_ARMS,
@@ -33,6 +34,7 @@ CHAPTERS = {
     "b1_calibration": ("calibration", ("evaluation.parquet",), True),
     "b2_length_style_template": ("length_style_template", ("evaluation.parquet",), True),
     "b3_transferability": ("transferability", ("evaluation.parquet",), True),
+    "d1_more_pairs": ("curve", ("evaluation.parquet",), True),
 }
 # Appendices take part of a section: those of its parameters that their notebooks have.
 APPENDICES = {
@@ -41,7 +43,7 @@ APPENDICES = {
 }
 # Arms that a chapter shows besides `OBJECTIVES`.
 FURTHER_ARMS = dict.fromkeys(
-    ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer"), (MATCHED_ARM,)
+    ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer", "d1_more_pairs"), (MATCHED_ARM,)
 )
 # Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
 MIXED_FILES = {"05b_part": ("gradients.parquet",)}
@@ -98,6 +100,10 @@ def _read(chapter: str, run: Run, files: tuple[str, ...]) -> list[Path]:
     """Return what a chapter reads of a run, and of the pair that it belongs to."""
     own = files + MIXED_FILES.get(chapter, ()) * (run.objective in MIXED_ARMS)
     (pair,) = list_pairs([run])
+    if chapter == "d1_more_pairs":
+        place = run.folder.relative_to(run.root)
+        sized = sorted(run.root.glob(f"{CURVE}/*-pairs/{place}/{files[0]}"))
+        return [run.folder / files[0], *(sized or [run.root / CURVE / place / files[0]])]
     return [*(run.folder / name for name in own), *(pair.folder / name for name in PAIR_FILES.get(chapter, ()))]
 
 

@@ -25,6 +25,7 @@ from preconditions import check_preconditions
 from schema import read_profile
 from tension_utils.config import (
     ARMS,
+    CURVE_ARMS,
     MATCHED_ARM,
     MIXED,
     MIXED_ARMS,
@@ -39,6 +40,7 @@ from tension_utils.config import (
     Run,
     SinglePair,
     TrainConfig,
+    on_fewer,
 )
 from tension_utils.locks import locked
 
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TRAINING_COST = 3.3  # a training pair's cost in scored pairs
-CURVE_ARMS = (*SINGLE_OBJECTIVES, MATCHED_ARM)
 MAIN_ARMS = (*SINGLE_OBJECTIVES, MATCHED_ARM, MIXED)
 ABLATIONS = {MATCHED_ARM: "ablate_matched", MIXED: "ablate_union"}  # sections of a profile; others: ablate_single
 
@@ -153,9 +154,14 @@ class Study:
         """Return one reward model."""
         return Run(self.root, self.base_model, arm, seed)
 
-    def curve_root(self, n_pairs: int) -> Path:
-        """Return the root of the runs that are trained on this many pairs."""
-        return self.root / "curve" / f"{n_pairs}-pairs"
+    @property
+    def curve(self) -> list[tuple[int, Run]]:
+        """Runs on fewer training pairs, each with their number."""
+        section = self.values.get("curve", {"n_pairs": (), "seeds": (), "mixture_pairs": 0})
+        sizes = [(n_pairs, CURVE_ARMS) for n_pairs in section["n_pairs"]]
+        sizes.append((section["mixture_pairs"], RATIO_ARMS))
+        runs = [(n, self.run(arm, seed)) for seed in section["seeds"] for n, arms in sizes for arm in arms]
+        return [(n, on_fewer(run, n)) for n, run in runs]
 
     def trained(self, *arms: str, seed: int) -> tuple[tuple[Path, str], ...]:
         """Return what a step needs that reads these reward models."""
@@ -163,21 +169,17 @@ class Study:
 
 
 def curve_steps(study: Study) -> Iterator[Step]:
-    """Yield models of the first seed that are trained on fewer pairs, and their evaluation."""
+    """Yield models that are trained on fewer pairs or on another mixture, and their evaluation."""
     from tension_utils.training import train_run
 
-    seed, runs = study.values["seeds"][0], []
-    for n_pairs in study.values["study"]["curve_pairs"]:
-        data = dataclasses.replace(study.data, n_train_pairs=n_pairs)
-        for arm in CURVE_ARMS:
-            run = Run(study.curve_root(n_pairs), study.base_model, arm, seed)
-            runs.append((n_pairs, run))
-            cost = TRAINING_COST * n_pairs * study.tokens
-            yield Step("curve", f"train {arm} on {n_pairs}", partial(train_run, run, data, study.training), (), cost)
-    for n_pairs, run in runs:
+    names = {run: f"{run.objective} seed {run.seed} on {n or 'all'}" for n, run in study.curve}
+    for n, run in study.curve:
+        data = dataclasses.replace(study.data, n_train_pairs=n or study.data.n_train_pairs)
+        cost = TRAINING_COST * data.n_train_pairs * study.tokens
+        yield Step("curve", f"train {names[run]}", partial(train_run, run, data, study.training), (), cost)
+    for _, run in study.curve:
         work = partial(evaluate_first, run, study.evaluation("hh-rlhf"))
-        needs = ((run.folder, "train"),)
-        yield Step("curve", f"evaluate {run.objective} on {n_pairs}", work, needs, study.test_cost)
+        yield Step("curve", f"evaluate {names[run]}", work, ((run.folder, "train"),), study.test_cost)
 
 
 def training_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
@@ -352,7 +354,6 @@ def plan(study: Study) -> list[Step]:
         arms = [arm for arm in MAIN_ARMS if number <= len(study.ablations(arm))]
         for seed in study.values["seeds"]:
             steps += ablate_steps(study, f"seed {seed}: ablate further {number}", arms, seed, number)
-    steps += training_steps(study, "ratios", list(RATIO_ARMS), first)
     return steps + list(curve_steps(study))
 
 
@@ -368,11 +369,7 @@ def expected_stages(study: Study) -> list[tuple[Run | SinglePair, tuple[str, ...
         for arm in SHAM_ARMS:
             if seed in section[f"{ARMS[arm].labels}_seeds"]:
                 expected.append((study.run(arm, seed), ("train", "evaluate", "identify")))
-    first = study.values["seeds"][0]
-    expected += [(study.run(arm, first), ("train", "evaluate")) for arm in RATIO_ARMS]
-    for n_pairs in section["curve_pairs"]:
-        runs = [Run(study.curve_root(n_pairs), study.base_model, arm, first) for arm in CURVE_ARMS]
-        expected += [(run, ("train", "evaluate")) for run in runs]
+    expected += [(run, ("train", "evaluate")) for _, run in study.curve]
     return expected
 
 

@@ -32,6 +32,7 @@ SANDBOX_NOTE = (
     "numbers say nothing about language models."
 )
 CHAPTER_LINK = re.compile(r"\]\((\w+\.ipynb)")
+CHAPTER_ARCHIVE = re.compile(r"generated/downloads/\w+\.zip")
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
 LABEL = re.compile(r":label: ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
 REFERENCE_TO = re.compile(r"(\{(?:numref|eq|ref)\}`(?:[^`<]*<)?)([\w-]+)")
@@ -100,6 +101,7 @@ def label_study(app: Sphinx, page: str, source: list[str]) -> None:
             source[0] = with_finding(source[0], words.read_text(encoding="utf-8"))
         notebooks = sorted((Path(app.srcdir) / STUDY).glob("*.ipynb"))
         names = {name for path in notebooks for name in labels_in(path.read_text(encoding="utf-8"))}
+        source[0] = CHAPTER_ARCHIVE.sub("generated/downloads/study.zip", source[0])
         source[0] = with_own_labels(with_links(source[0], {path.name for path in notebooks}), names)
 
 

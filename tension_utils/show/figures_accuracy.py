@@ -430,3 +430,62 @@ def conflict_margins(conflicts: pd.DataFrame, sides: pd.DataFrame) -> list[Axes]
     axes[0, 0].set_yticks(range(len(models)), [textwrap.fill(name, 18, break_on_hyphens=True) for name in models])
     figure.supxlabel("margin (SD): left, with the other objective's model; right, with the own one's", size=11)
     return list(axes[0])
+
+
+def cost_curve(
+    table: pd.DataFrame, points: pd.DataFrame, line: pd.DataFrame | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw what mixing costs against training pairs: a dot with its interval per size, and the line through them.
+
+    Args:
+        table: n_pairs, cost, ci_low, ci_high, shares in [-1, 1].
+        points: n_pairs and cost of every training run.
+        line: n_pairs, cost, low and high of the fitted line and its band; its part beyond the largest size is dashed.
+        ax: where to draw; new Axes if None.
+    """
+    require_rows(table, ["n_pairs", "cost", "ci_low", "ci_high"], ["n_pairs"])
+    ax, largest = new_axes(ax), table.n_pairs.max()
+    if line is not None:
+        ax.fill_between(line.n_pairs, line.low, line.high, color=CONTROL_COLOR, alpha=0.15, linewidth=0, label="95 %")
+        for part, style, name in (
+            (line[line.n_pairs <= largest], "-", "line through the runs"),
+            (line[line.n_pairs >= largest], "--", "if it goes on"),
+        ):
+            ax.plot(part.n_pairs, part.cost, style, color=CONTROL_COLOR, label=name)
+    color = OBJECTIVE_COLORS["helpful-harmless"]
+    ax.plot(points.n_pairs, points.cost, ".", color=color, alpha=0.5, label="one training run")
+    ax.vlines(table.n_pairs, table.ci_low, table.ci_high, color=color, linewidth=1.8)
+    ax.plot(table.n_pairs, table.cost, "o", color=color, label="mean of a size, 95 % interval")
+    ax.axhline(0, color=CONTROL_COLOR, linestyle=":")
+    ends = [] if line is None else [line.n_pairs.max()]
+    ax.set_xscale("log", base=2)
+    ax.set_xticks([*table.n_pairs, *ends], [f"{value:,.0f}" for value in (*table.n_pairs, *ends)])
+    ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
+    ax.set(xlabel="training pairs per model", ylabel="cost of mixing (points)")
+    outside_legend(ax)
+    return ax
+
+
+def mixture_lines(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw accuracy on both tests against the share of helpful pairs among as many.
+
+    Args:
+        table: helpful_share, and helpful, harmless and mean in [0, 1], each with <name>_ci_low and <name>_ci_high.
+        ax: where to draw; new Axes if None.
+    """
+    require_rows(table, ["helpful_share", "helpful", "harmless", "mean"], ["helpful_share"])
+    ax = new_axes(ax)
+    names = {test: f"{test} test" for test in SINGLE_OBJECTIVES} | {"mean": "mean of both"}
+    for name, label in names.items():
+        color = CONTROL_COLOR if name == "mean" else objective_color(name)
+        marker = "d" if name == "mean" else objective_marker(name)
+        ax.vlines(table.helpful_share, table[f"{name}_ci_low"], table[f"{name}_ci_high"], color=color, linewidth=1.4)
+        ax.plot(
+            table.helpful_share, table[name], "--" if name == "mean" else "-", marker=marker, color=color, label=label
+        )
+    ax.axhline(0.5, color=CONTROL_COLOR, linestyle=":", label="chance")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PERCENT)
+    ax.set(xlabel="helpful pairs among all", ylabel="accuracy, 95 % interval", xticks=table.helpful_share)
+    outside_legend(ax)
+    return ax

@@ -9,6 +9,7 @@ from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points,
 from tension_utils.analysis.findings import INDEX, LEVEL, POINTS, SMALLEST, WAYS, primary_of
 from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
+from tension_utils.analysis.scaling import best_mixture
 from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, REMOVAL, SINGLE_OBJECTIVES
 from tension_utils.show.ledger import ARMS, result_of, sentence
 
@@ -162,6 +163,61 @@ def transferability_answer(kept: pd.DataFrame) -> str:
         found = f"{answer_word(low, high)}, it keeps {percent(row.transferability)}, beyond chance {number}"
         parts.append(f"{row.group} tests: {found} (n = {row.n_items:,}, {seeds_text(row.n_seeds)})")
     return f"{'. '.join(parts)}."
+
+
+def size_answer(outlook: pd.DataFrame) -> str:
+    """Say whether mixing costs more with more pairs, and what it would cost with as many as the study has.
+
+    Args:
+        outlook: of `scaling.cost_outlook`; empty where there is one size only.
+    """
+    if outlook.empty:
+        return "not run: needs reward models on two numbers of pairs"
+    slope, stops, goes_on = (row for _, row in outlook.iterrows())
+    sizes = f"{slope.n_points} training runs, {slope.n_items:,} test pairs, {seeds_text(slope.n_seeds)}"
+    if pd.isna(slope.ci_low):
+        return f"too few sizes to tell: {100 * slope.cost:+.1f} points per doubling of the pairs ({sizes})"
+    word = "yes, it grows" if slope.ci_low > 0 else "no, it shrinks" if slope.ci_high < 0 else UNCLEAR
+    return (
+        f"{word}: {points(slope, 'cost')} per doubling of the pairs ({sizes}). On {stops.n_pairs:,.0f} pairs, as many "
+        f"as the paper has, {points(stops, 'cost')} if it grew no further, {points(goes_on, 'cost')} if it went on"
+    )
+
+
+def halving_answer(table: pd.DataFrame) -> str:
+    """Say whether the other objective's pairs cost more than having fewer own ones does.
+
+    Args:
+        table: of `scaling.halving_table`, of which the most pairs decide.
+    """
+    if table.empty:
+        return "not run: needs single-objective models on half as many pairs"
+    row = table.iloc[-1]
+    other, fewer = (
+        pd.Series({"value": row[name], "ci_low": row[f"{name}_ci_low"], "ci_high": row[f"{name}_ci_high"]})
+        for name in ("other_pairs", "fewer_own_pairs")
+    )
+    return (
+        f"{answer_word(other.ci_low, other.ci_high)}: of {100 * row.cost:+.1f} points on {row.n_pairs:,.0f} pairs the "
+        f"other objective's pairs cost {points(other, 'value')}, fewer own pairs {points(fewer, 'value')} "
+        f"(n = {row.n_items:,.0f}, {seeds_text(row.n_seeds)})"
+    )
+
+
+def mixture_answer(table: pd.DataFrame) -> str:
+    """Say whether another mixture of as many pairs does better on the mean of both tests.
+
+    Args:
+        table: of `scaling.mixture_table`; empty where no other mixture was trained.
+    """
+    if table.empty:
+        return "not run: needs reward models on another mixture"
+    best = best_mixture(table)
+    gain = pd.Series({"gain": best.gain, "ci_low": best.gain_ci_low, "ci_high": best.gain_ci_high})
+    return (
+        f"{answer_word(gain.ci_low, gain.ci_high)}: the best other one has {percent(best.helpful_share)} helpful pairs "
+        f"and gains {points(gain, 'gain')} in the mean of both tests (n = {best.n_items:,}, {seeds_text(best.n_seeds)})"
+    )
 
 
 def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:

@@ -92,7 +92,8 @@ NAMES = {
     "helpful harmless helpful-harmless easy normal hard precision recall recall_ power false_positives toward_chance "
     "held over_refusal ece ece_ transferability _transferability",
     POINTS: "_points change helpful_change harmless_change control effect difference cost gap accuracy_change "
-    "accuracy_effect above_chance per_neurons length_bias style_bias overconfidence excess_transferability",
+    "accuracy_effect above_chance per_neurons length_bias style_bias overconfidence excess_transferability gain "
+    "fewer_own_pairs other_pairs",
     DEVIATIONS: "margin_change margin_effect",
     INDEX: "cosine _cosine jaccard jaccard_ largest_possible slope rank_correlation average_precision",
     P_VALUE: "p_value helpful_p harmless_p _p_value q_value p_adjusted smallest_p",

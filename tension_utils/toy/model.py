@@ -22,7 +22,7 @@ from transformers import (
     set_seed,
 )
 
-from tension_utils.artifacts import MANIFEST, atomic_path, file_hash, require_own
+from tension_utils.artifacts import MANIFEST, atomic_path, file_hash, require_own, toy_world
 from tension_utils.config import TOY, config_hash
 from tension_utils.toy.world import ToyConfig, is_whole, write_corpus, write_world
 
@@ -139,9 +139,9 @@ def find_toy_world(root: Path, *sources: str) -> None:
 
     The pipeline makes it beforehand, with the profile's knobs; a notebook that is run by hand may come first.
     """
-    root = Path(root)
-    if TOY in sources and not (root / "toy-world" / "manifest.json").exists():
-        ensure_toy_world(root / "toy-world", ToyConfig())
+    world = toy_world(root)
+    if TOY in sources and not (world / "manifest.json").exists():
+        ensure_toy_world(world, ToyConfig())
 
 
 def main() -> None:
