@@ -40,6 +40,8 @@ class Changed(Study):
         self.errors = study.errors.assign(overconfidence_ci_low=-0.1)
         self.lengths = study.lengths.assign(ci_low=-0.5, ci_high=0.5)
         self.transfer = study.transfer.assign(excess_transferability_ci_low=-0.1)
+        self.scores_agree = study.scores_agree.replace({study.scores_agree.jaccard: 0.9})
+        self.levels = study.levels.assign(jaccard=0.1)
         self.kept = study.kept.assign(validation_accuracy=0.5, ci_low=0.4, ci_high=0.6)
 
 

@@ -15,18 +15,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from tension_utils.analysis import margins
+from tension_utils.analysis import margins, overlap
 from tension_utils.analysis.accuracy import percent, seeds_text, tension_table
 from tension_utils.analysis.claims import Evidence
 from tension_utils.analysis.findings import SMALLEST
+from tension_utils.analysis.keystone import keystone_table
 from tension_utils.analysis.training import kept_checkpoints
 from tension_utils.analysis.transfer import transferability_table
-from tension_utils.artifacts import atomic_path, find_runs
+from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs
 from tension_utils.config import MATCHED_ARM, MIXED, MIXED_ARMS, OBJECTIVES, SINGLE_OBJECTIVES, Run
 from tension_utils.planted.rates import rated_ledger
 from tension_utils.show.ledger import extent_words, number_words, value_words
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
+KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
 GENERATED = Path("book", "generated", "findings")
 
 
@@ -105,6 +107,41 @@ class Study:
         main = {*SINGLE_OBJECTIVES, *MIXED_ARMS}
         runs = [run for run in self.runs if run.objective in main and (run.folder / "train_log.parquet").exists()]
         return kept_checkpoints(runs)
+
+    @cached_property
+    def scored(self) -> list[Run]:
+        """Reward models of the three objectives whose neurons were scored."""
+        return [run for run in self.runs if run.objective in OBJECTIVES and (run.folder / OWN_SCORES).exists()]
+
+    @cached_property
+    def scores_agree(self) -> pd.Series:
+        """How far the two scores select the same neurons of a model."""
+        return overlap.agreement_table(overlap.kind_table(self.scored, KINDS, FRACTION, "all")).iloc[0]
+
+    @cached_property
+    def halves(self) -> pd.DataFrame:
+        """How far the sets are those of half of the text: a row each, by score kind as index."""
+        halves = overlap.half_table(self.scored, KINDS, FRACTION, "all")
+        return overlap.seed_stability(halves, overlap.seed_table(self.scored, KINDS, FRACTION, "all")).set_index(
+            "score_kind"
+        )
+
+    @cached_property
+    def thirds(self) -> pd.DataFrame:
+        """Where the sets lie: a row each, by score kind and objective as index."""
+        sets = {kind: overlap.run_sets(self.scored, kind, FRACTION, "all") for kind in KINDS}
+        return overlap.depth_table(sets).set_index(["score_kind", "objective"])
+
+    @cached_property
+    def levels(self) -> pd.DataFrame:
+        """What two sets share, beside what gives it a meaning: a row each, by score kind and level as index."""
+        rows = overlap.level_rows([run for run in self.runs if (run.folder / OWN_SCORES).exists()], KINDS, FRACTION)
+        return overlap.summarize_overlaps(rows, ["score_kind", "level"]).set_index(["score_kind", "level"])
+
+    @cached_property
+    def keystone(self) -> pd.DataFrame:
+        """How many neurons of sets were loud on any text before training: a row each, by set as index."""
+        return keystone_table(self.scored, ["rms_change"], FRACTION, "all").set_index("set")
 
     def reading(self, **fields: object) -> pd.Series:
         """Return the one reading under control with these fields."""
@@ -214,6 +251,59 @@ def mixing(study: Study) -> str:
         with the model of the test's own objective in {percent(told.share_with_own)} [{percent(told.ci_low)},
         {percent(told.ci_high)}], a coin in 50 %, and the average of both single models, which took no training at all,
         in {percent(average.share_with_own)}.
+        """
+    )
+
+
+@finding("03_identify")
+def identify(study: Study) -> str:
+    """The score decides which neurons are found."""
+    both, halves, thirds = study.scores_agree, study.halves, study.thirds
+    require(both.jaccard < 0.33, "the two scores share less than half of their neurons")
+    require((halves.halves_lowest > 0.8).all(), "a set hardly depends on which half of the text was read")
+    late = {kind: [row.last_third for name, row in thirds.loc[kind].iterrows() if name] for kind in KINDS}
+    require(min(late["rms_change"]) > 0.8, "over 80 % of what training moved lies in the last third of the layers")
+    found = " and ".join(f"{halves.halves[kind]:.2f}" for kind in KINDS)
+    return flat(
+        f"""
+        **The score decides which neurons are found.** The tenth of all neurons that training moved most and the tenth
+        with the largest mean activation, the paper's score, have a Jaccard overlap of {both.jaccard:.2f} (by chance
+        {both.jaccard_chance:.2f}; {both.n_models:.0f} models, {seeds_text(both.n_seeds)}): they are answers to
+        different questions. Each is a stable fact about its model, for either half of the text gives nearly the same
+        set (overlap {found}). What training moved lies late: {percent(min(late["rms_change"]))} to
+        {percent(max(late["rms_change"]))} of it in the last third of the layers, of the largest mean activations
+        {percent(min(late["signed_mean"]))} to {percent(max(late["signed_mean"]))}. Whether other training runs
+        would give the same neurons, one seed cannot tell.
+        """
+    )
+
+
+@finding("05_overlap")
+def sharing(study: Study) -> str:
+    """They share neurons, and that alone says little."""
+    levels, keystone = study.levels, study.keystone
+    two, base = overlap.TWO_OBJECTIVES, overlap.BASE_TEXTS
+    for kind in KINDS:
+        row = levels.loc[kind, two]
+        require(row.jaccard > 2 * row.jaccard_chance_by_layer, f"both models share twice what layers explain by {kind}")
+    moved, mean = (levels.loc[kind, two] for kind in KINDS)
+    untrained = levels.loc["signed_mean", base]
+    require(untrained.jaccard > mean.jaccard, "the base model on two texts shares more than both trained models")
+    require((keystone.share[[*SINGLE_OBJECTIVES]] > 0.4).all(), "over 40 % of each set was loud before training")
+    require((levels.n_seeds == 1).all(), "one training run is finished")
+    claim = study.reading(claim="C4", is_primary=True)
+    require(claim.verdict == "not run", "models of coin-flip labels are still to be scored")
+    return flat(
+        f"""
+        **Both models use many of the same neurons, and that alone says little.** Of the tenth that training moved
+        most, the helpful and the harmless model share an overlap of {moved.jaccard:.2f}, of the tenth with the largest
+        mean activation {mean.jaccard:.2f} (sets of {moved.n_neurons:,.0f} neurons; with as many per layer, chance is
+        {moved.jaccard_chance_by_layer:.2f} and {mean.jaccard_chance_by_layer:.2f}). But the *untouched* base model,
+        read on both texts, gives {untrained.jaccard:.2f} by mean activation, more than the two trained ones; and
+        {percent(keystone.share[HELPFUL])} and {percent(keystone.share[HARMLESS])} of what training moved was loud on
+        any text before it (by chance {percent(keystone.chance[HELPFUL])}). Whether the objectives share more than
+        models of coin-flip labels do is what claim C4 asks; those are still to be scored
+        ({seeds_text(moved.n_seeds)}).
         """
     )
 
