@@ -34,13 +34,14 @@ class Changed(Study):
     """The study with every accuracy, finding and checkpoint at chance."""
 
     def __init__(self, study: Study) -> None:
+        super().__init__(study.folder)
         self.matrix = study.matrix.assign(accuracy=0.5, ci_low=0.4, ci_high=0.6)
         self.ledger = study.ledger.assign(value=0.0, ci_low=-50.0, ci_high=50.0, p_value=0.5)
         self.sides = study.sides.assign(share_with_own=0.5, ci_low=0.4, ci_high=0.6)
         self.errors = study.errors.assign(overconfidence_ci_low=-0.1)
         self.lengths = study.lengths.assign(ci_low=-0.5, ci_high=0.5)
         self.transfer = study.transfer.assign(excess_transferability_ci_low=-0.1)
-        self.scores_agree = study.scores_agree.replace({study.scores_agree.jaccard: 0.9})
+        self.scores_agree = pd.Series({**study.scores_agree, "jaccard": 0.9})
         self.levels = study.levels.assign(jaccard=0.1)
         self.kept = study.kept.assign(validation_accuracy=0.5, ci_low=0.4, ci_high=0.6)
 
