@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import psutil
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from tension_utils.config import ARMS, SINGLE_OBJECTIVES, TOY, Run, SinglePair
+from tension_utils.config import ARMS, SINGLE_OBJECTIVES, TOY, DataConfig, Run, SinglePair
 from tension_utils.locks import locked
 
 MANIFEST = "manifest.json"
@@ -570,6 +571,24 @@ def changed_sources(section: Mapping, sources: Mapping[str, Path]) -> list[str]:
 def resolve_source(source: str, root: Path, part: str) -> str:
     """Return a source as it is, or the toy world's folder for ``"toy"``; ``part`` is "hh-rlhf" or "base_model"."""
     return str(Path(root) / "toy-world" / part) if source == TOY else source
+
+
+def training_data(run: Run) -> DataConfig:
+    """Return what a run was trained on, and in which folder it lies here."""
+    data = DataConfig(**read_section(run.folder, "train")["config"]["data"])
+    return replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
+
+
+def run_template(run: Run) -> str:
+    """Return the template of a run's texts: "hh" for what was trained here, or the one it was adopted with."""
+    return read_section(run.folder, "train")["config"].get(ADOPTED, {}).get("template", "hh")
+
+
+def base_source(run: Run) -> str | None:
+    """Return where the model is that a run was trained from; None for an adopted run whose base model is not known."""
+    adopted = read_section(run.folder, "train")["config"].get(ADOPTED)
+    name = run.base_model if adopted is None else adopted["base_model"]
+    return resolve_source(name, run.root, "base_model") if name else None
 
 
 def local_inputs(**sources: str) -> dict[str, Path]:

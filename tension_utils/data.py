@@ -7,16 +7,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import TemplateError
 from numpy.typing import ArrayLike
 from scipy.special import comb
-from transformers import PreTrainedTokenizerFast
 
 from tension_utils.config import ARMS, SINGLE_OBJECTIVES, TEMPLATE_NAMES, DataConfig, check_choice
 from tension_utils.pair_layouts import ROLE_NAMES, BadPairError, Pair, Turn, read_pair
 from tension_utils.sources import load_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def render_response(response: str, template: str = "hh") -> str:
     return f"{TEMPLATES[check_choice('template', template, TEMPLATES)].gap}{response}"
 
 
-def resolve_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -> str:
+def resolve_template(tokenizer: "PreTrainedTokenizerFast", template: str | None) -> str:
     """Return the template's name; None is "hh", with a warning where the tokenizer has a chat template of its own.
 
     Raises:
@@ -180,7 +183,7 @@ def resolve_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -
     return template
 
 
-def render_chat(tokenizer: PreTrainedTokenizerFast, item: Item) -> tuple[list[str], int]:
+def render_chat(tokenizer: "PreTrainedTokenizerFast", item: Item) -> tuple[list[str], int]:
     """Return the whole text of every response in the tokenizer's chat template, and where a response begins in it.
 
     The template writes all special tokens, so that none are added to these texts. Some templates take no system turn:
@@ -249,7 +252,7 @@ def common_prefix_length(sequences: Sequence[Sequence]) -> int:
 
 
 @lru_cache(maxsize=8)
-def special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def special_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the token ids that a tokenizer puts before and after any text, and EOS, which training asks for.
 
     Most put nothing before it, Gemma and Llama 3 a start token. EOS is at the end once, whether or not the tokenizer
@@ -279,7 +282,7 @@ class _Texts:
     after: tuple[int, ...] = ()
 
 
-def texts_of(tokenizer: PreTrainedTokenizerFast, item: Item, template: str) -> _Texts:
+def texts_of(tokenizer: "PreTrainedTokenizerFast", item: Item, template: str) -> _Texts:
     """Put an item's turns and responses into a template."""
     if check_choice("template", template, TEMPLATE_NAMES) == CHAT:
         return _Texts(*render_chat(tokenizer, item))
@@ -289,7 +292,7 @@ def texts_of(tokenizer: PreTrainedTokenizerFast, item: Item, template: str) -> _
 
 
 def tokenize_item(
-    tokenizer: PreTrainedTokenizerFast, item: Item, max_length: int, template: str = "hh"
+    tokenizer: "PreTrainedTokenizerFast", item: Item, max_length: int, template: str = "hh"
 ) -> TokenizedItem:
     """Tokenize prompt and response as one text, as training does, and find what the responses share.
 

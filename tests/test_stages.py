@@ -12,7 +12,7 @@ import torch
 
 from tension_utils import stages as ablation_stage
 from tension_utils import stages as identification
-from tension_utils.activations import NeuronScores, load_view, neuron_scores, own_scores, text_scores
+from tension_utils.activations import neuron_scores, text_scores
 from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import CLAIMS, WAYS, primary_of
 from tension_utils.analysis.overlap import overlap_table
@@ -34,6 +34,7 @@ from tension_utils.config import (
 from tension_utils.data import render_prompt, render_response, training_pairs
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet
+from tension_utils.scores import NeuronScores, load_view, own_scores
 from tension_utils.stages import (
     GENERIC_KINDS,
     Stage,

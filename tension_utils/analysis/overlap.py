@@ -11,19 +11,11 @@ import pandas as pd
 from scipy.special import entr
 from scipy.stats import hypergeom
 
-from tension_utils.activations import (
-    HEAD_KINDS,
-    HEADS,
-    OWN_SCORES,
-    UNSIDED_KINDS,
-    NeuronScores,
-    load_view,
-    own_scores,
-)
 from tension_utils.analysis.accuracy import OPPOSING
-from tension_utils.artifacts import read_manifest
+from tension_utils.artifacts import OWN_SCORES, read_manifest
 from tension_utils.config import LABELS, OBJECTIVES, SINGLE_OBJECTIVES, Run, sham_arm
 from tension_utils.neurons import NeuronSet, jaccard, jaccard_chance, jaccard_chance_by_layer, top_neurons
+from tension_utils.scores import HEAD_KINDS, HEADS, UNSIDED_KINDS, NeuronScores, load_view, own_scores
 from tension_utils.statistics import MODEL_COLUMNS, jackknife_interval, seed_interval
 
 COMPARISON = ("jaccard", "jaccard_chance", "jaccard_chance_by_layer", "p_value", "n_shared", "n_neurons")

@@ -71,7 +71,7 @@ def gradient_cosines(table: pd.DataFrame, means: pd.DataFrame, ax: Axes | None =
 
     Args:
         table: seed, layer (0-based) and the columns of `COSINES`, one row per seed and layer, as
-            `geometry.objective_cosines` returns.
+            `cosines.objective_cosines` returns.
         means: layer and the same columns, means over seeds with their bounds (``_ci_low``, ``_ci_high``), as
             `parting.seed_means` returns.
         ax: where to draw; new Axes if None.
