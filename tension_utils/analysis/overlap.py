@@ -586,7 +586,7 @@ def head_sets(runs: Sequence[Run], fraction: float, kind: str = HEAD_KINDS[0]) -
     Args:
         runs: the reward models.
         fraction: of all heads.
-        kind: of `activations.HEAD_KINDS`; the first is as published: the mean over tokens of the L2 norm of the change.
+        kind: of `scores.HEAD_KINDS`; the first is as published: the mean over tokens of the L2 norm of the change.
 
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
