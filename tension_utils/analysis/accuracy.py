@@ -326,9 +326,19 @@ def seeds_text(n_seeds: int) -> str:
     return f"{n_seeds:.0f} seed" + ("" if n_seeds == 1 else "s")
 
 
-def points(row: pd.Series, value: str = "effect") -> str:
-    """Return a difference of shares in percentage points with its 95 % interval."""
-    return f"{100 * row[value]:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
+def points(row: pd.Series, value: str = "effect", bounds: str = "") -> str:
+    """Return a difference of shares in percentage points with its 95 % interval.
+
+    Args:
+        row: has ``value``, and its interval as the columns ci_low and ci_high.
+        value: name of the column.
+        bounds: what the names of the interval's columns begin with.
+
+    >>> points(pd.Series({"effect": -0.02, "ci_low": -0.05, "ci_high": 0.01}))
+    '-2.0 points [-5.0, +1.0]'
+    """
+    low, high = row[f"{bounds}ci_low"], row[f"{bounds}ci_high"]
+    return f"{100 * row[value]:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 SINGLE = "single"  # the single-objective reward model of a test, beside the mixed ones
