@@ -369,15 +369,6 @@ class TrainingPairs:
     layouts: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def parse_pair(row: dict, place: str, objective: str = "") -> Item:
-    """Turn a row of any layout of `pair_layouts` into an item.
-
-    Raises:
-        BadPairError: if a field is missing, a response is empty, both are the same, or the prompts differ.
-    """
-    return _as_item(_read_placed(row, place, objective), place)
-
-
 def _as_item(found: Pair, item_id: str) -> Item:
     return Item(item_id, found.prompt, (found.chosen,), (found.rejected,))
 
@@ -404,7 +395,7 @@ def read_split(source: str, subset: str, split: str, bad_pairs: str = "error", o
         objective: whose label is taken where rows have several; "" is the one that the subset's name begins with.
 
     Raises:
-        FileNotFoundError, ValueError: see `sources.load_rows` and `parse_pair`.
+        FileNotFoundError, ValueError: see `sources.load_rows` and `pair_layouts.read_pair`.
     """
     objective = objective or next((name for name in SINGLE_OBJECTIVES if subset.startswith(name)), "")
     rows = load_rows(source, subset, split)

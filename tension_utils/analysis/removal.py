@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.analysis.transfer import cluster_sums, measure_sets, right_sets
-from tension_utils.artifacts import read_manifest
 from tension_utils.conditions import CONTROL, EQUAL_SIZE, EVERYTHING, MIXED_SETS, ONLY, SHARED
-from tension_utils.config import FAMILIES, MIXED, OBJECTIVES, REMOVAL, SINGLE_OBJECTIVES, Run, check_choice
+from tension_utils.config import FAMILIES, MIXED, OBJECTIVES, REMOVAL, SINGLE_OBJECTIVES, check_choice
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     METRICS,
@@ -232,22 +231,6 @@ def total_ablation(ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequ
         table[f"above_chance_{bound}"] = (table[f"above_chance_{bound}"] + table.chance_accuracy).clip(0, 1)
         table[f"above_chance_{bound}"] -= table.chance_accuracy
     return table[[c for c in table if c not in ("n_neurons", "n_draws", *SIZES)] + ["n_neurons", "n_draws", *SIZES]]
-
-
-def cost_table(runs: list[Run]) -> pd.DataFrame:
-    """Return per reward model how long one condition takes, beside one pass through the intact model.
-
-    Returns:
-        base_model, objective, seed, n_sets, seconds_per_set, seconds_intact (medians; NaN where all sets were found),
-        ratio.
-    """
-    rows = []
-    for run in runs:
-        facts = read_manifest(run.folder)["ablate"]
-        columns = ("n_sets", "seconds_per_set", "seconds_intact")
-        rows.append(run.label | {column: facts[column] for column in columns})
-    table = pd.DataFrame(rows).astype({"seconds_per_set": float, "seconds_intact": float})
-    return table.assign(ratio=table.seconds_per_set / table.seconds_intact)
 
 
 N_NEURONS = 100  # effects are given per this many neurons
