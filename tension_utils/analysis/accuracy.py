@@ -43,7 +43,6 @@ ACCURACIES = ("refuse_accuracy", "respond_accuracy", "balanced_accuracy")
 def mixed_against_single(
     evaluation: pd.DataFrame,
     by: Sequence[str] = ("group", "benchmark", "subset"),
-    value: str = "credit",
     bootstrap: Bootstrap | None = None,
     arm: str = MIXED,
 ) -> pd.DataFrame:
@@ -52,7 +51,6 @@ def mixed_against_single(
     Args:
         evaluation: rows of evaluation.parquet of the arm and both objectives, on the same items and seeds.
         by: columns that name the comparisons.
-        value: column compared.
         bootstrap: how many draws, and their source.
         arm: of `config.MIXED_ARMS`.
 
@@ -67,11 +65,11 @@ def mixed_against_single(
     Source: paper, claim C1; the pairing, intervals and tests are ours.
     """
     by, bootstrap, tables = list(by), bootstrap or Bootstrap(), []
-    require_columns(evaluation, ["objective", "chance", value, *by])
+    require_columns(evaluation, ["objective", "chance", "credit", *by])
     for single in SINGLE_OBJECTIVES:
-        table = paired_bootstrap(evaluation, "objective", (arm, single), by, value, bootstrap)
+        table = paired_bootstrap(evaluation, "objective", (arm, single), by, bootstrap=bootstrap)
         for name, objective in (("mixed", arm), ("single", single)):
-            table.insert(len(by), name, _means(evaluation[evaluation.objective == objective], by, value))
+            table.insert(len(by), name, _means(evaluation[evaluation.objective == objective], by, "credit"))
         table.insert(len(by), "against", single)
         table.insert(table.columns.get_loc("n_items"), "chance_accuracy", _means(evaluation, by, "chance"))
         tables.append(table)

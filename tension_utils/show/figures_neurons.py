@@ -122,24 +122,23 @@ def regression_scatter(points: pd.DataFrame, slopes: pd.DataFrame) -> Axes:
     return ax
 
 
-def depth_profile(table: pd.DataFrame, method: str = "score_kind") -> Axes:
+def depth_profile(table: pd.DataFrame) -> Axes:
     """Draw which share of the selected neurons lies in each layer; dotted: the same number in every layer.
 
     Args:
-        table: objective, the column ``method``, layer (0-based), share in [0, 1] that sums to 1 over layers.
-        method: column drawn as line style.
+        table: objective, score_kind (a line style each), layer (0-based), share in [0, 1] that sums to 1 over layers.
     """
-    require_rows(table, ["objective", method, "layer", "share"], ["objective", method, "layer"])
-    ax, methods, objectives = new_axes(), list(dict.fromkeys(table[method])), ordered_objectives(table.objective)
+    require_rows(table, ["objective", "score_kind", "layer", "share"], ["objective", "score_kind", "layer"])
+    ax, kinds, objectives = new_axes(), list(dict.fromkeys(table.score_kind)), ordered_objectives(table.objective)
     for objective in objectives:
         color = objective_color(objective)
-        for name, part in table[table.objective == objective].sort_values("layer").groupby(method, sort=False):
-            ax.plot(part.layer, part.share, color=color, **style_of(methods.index(name)), label=name)
+        for name, part in table[table.objective == objective].sort_values("layer").groupby("score_kind", sort=False):
+            ax.plot(part.layer, part.share, color=color, **style_of(kinds.index(name)), label=name)
     ax.axhline(1 / table.layer.nunique(), color=CONTROL_COLOR, linestyle=":", label="uniform")
     ax.set(xlabel="layer (0 = first)", ylabel="share of the selected neurons", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PERCENT)
-    outside_legend(ax, legend_handles(objectives, methods, "uniform"))
+    outside_legend(ax, legend_handles(objectives, kinds, "uniform"))
     return ax
 
 
