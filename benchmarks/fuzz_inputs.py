@@ -27,7 +27,6 @@ import run_notebook
 from schema import PROFILE, read_profile
 from stale import stale_outputs
 from tension_utils import command, config
-from tension_utils.activations import NeuronScores, load_view, own_scores
 from tension_utils.adoption import adopt_run
 from tension_utils.artifacts import (
     MANIFEST,
@@ -49,6 +48,7 @@ from tension_utils.masking import NeuronMask
 from tension_utils.models import load_reward_model, load_tokenizer, save_reward_model
 from tension_utils.neurons import NeuronSet
 from tension_utils.pair_layouts import Turn
+from tension_utils.scores import NeuronScores, load_view, own_scores
 from tension_utils.stages import training_data
 from tension_utils.toy.model import train_tokenizer
 from tension_utils.toy.world import ToyConfig, write_corpus, write_world

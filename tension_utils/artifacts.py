@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import psutil
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from tension_utils.config import ARMS, CURVE, SINGLE_OBJECTIVES, TOY, Run, SinglePair
+from tension_utils.config import ARMS, CURVE, SINGLE_OBJECTIVES, TOY, DataConfig, Run, SinglePair
 from tension_utils.locks import locked
 
 MANIFEST = "manifest.json"
@@ -576,6 +577,24 @@ def toy_world(root: Path) -> Path:
     """Return where a profile's toy world is, which its runs on fewer pairs share."""
     root = Path(root)
     return (root.parents[1] if root.parent.name == CURVE else root) / "toy-world"
+
+
+def training_data(run: Run) -> DataConfig:
+    """Return what a run was trained on, and in which folder it lies here."""
+    data = DataConfig(**read_section(run.folder, "train")["config"]["data"])
+    return replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
+
+
+def run_template(run: Run) -> str:
+    """Return the template of a run's texts: "hh" for what was trained here, or the one it was adopted with."""
+    return read_section(run.folder, "train")["config"].get(ADOPTED, {}).get("template", "hh")
+
+
+def base_source(run: Run) -> str | None:
+    """Return where the model is that a run was trained from; None for an adopted run whose base model is not known."""
+    adopted = read_section(run.folder, "train")["config"].get(ADOPTED)
+    name = run.base_model if adopted is None else adopted["base_model"]
+    return resolve_source(name, run.root, "base_model") if name else None
 
 
 def local_inputs(**sources: str) -> dict[str, Path]:

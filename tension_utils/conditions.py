@@ -6,10 +6,10 @@ from math import isclose
 
 import numpy as np
 
-from tension_utils.activations import BASE_GENERIC, OWN_SCORES, load_view, own_scores
-from tension_utils.artifacts import require
+from tension_utils.artifacts import OWN_SCORES, require
 from tension_utils.config import FAMILIES, MIXED_ARMS, REMOVAL, SINGLE_OBJECTIVES, AblateConfig, Run, check_choice
 from tension_utils.neurons import NeuronSet, activity_bins, equalized, top_neurons
+from tension_utils.scores import BASE_GENERIC, load_view, own_scores
 
 CONTROL, EVERYTHING = "random", "all"  # names of sets
 

@@ -7,16 +7,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import TemplateError
 from numpy.typing import ArrayLike
 from scipy.special import comb
-from transformers import PreTrainedTokenizerFast
 
 from tension_utils.config import ARMS, SINGLE_OBJECTIVES, TEMPLATE_NAMES, DataConfig, check_choice
 from tension_utils.pair_layouts import ROLE_NAMES, BadPairError, Pair, Turn, read_pair
 from tension_utils.sources import load_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def render_response(response: str, template: str = "hh") -> str:
     return f"{TEMPLATES[check_choice('template', template, TEMPLATES)].gap}{response}"
 
 
-def resolve_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -> str:
+def resolve_template(tokenizer: "PreTrainedTokenizerFast", template: str | None) -> str:
     """Return the template's name; None is "hh", with a warning where the tokenizer has a chat template of its own.
 
     Raises:
@@ -180,7 +183,7 @@ def resolve_template(tokenizer: PreTrainedTokenizerFast, template: str | None) -
     return template
 
 
-def render_chat(tokenizer: PreTrainedTokenizerFast, item: Item) -> tuple[list[str], int]:
+def render_chat(tokenizer: "PreTrainedTokenizerFast", item: Item) -> tuple[list[str], int]:
     """Return the whole text of every response in the tokenizer's chat template, and where a response begins in it.
 
     The template writes all special tokens, so that none are added to these texts. Some templates take no system turn:
@@ -249,7 +252,7 @@ def common_prefix_length(sequences: Sequence[Sequence]) -> int:
 
 
 @lru_cache(maxsize=8)
-def special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def special_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the token ids that a tokenizer puts before and after any text, and EOS, which training asks for.
 
     Most put nothing before it, Gemma and Llama 3 a start token. EOS is at the end once, whether or not the tokenizer
@@ -279,7 +282,7 @@ class _Texts:
     after: tuple[int, ...] = ()
 
 
-def texts_of(tokenizer: PreTrainedTokenizerFast, item: Item, template: str) -> _Texts:
+def texts_of(tokenizer: "PreTrainedTokenizerFast", item: Item, template: str) -> _Texts:
     """Put an item's turns and responses into a template."""
     if check_choice("template", template, TEMPLATE_NAMES) == CHAT:
         return _Texts(*render_chat(tokenizer, item))
@@ -289,7 +292,7 @@ def texts_of(tokenizer: PreTrainedTokenizerFast, item: Item, template: str) -> _
 
 
 def tokenize_item(
-    tokenizer: PreTrainedTokenizerFast, item: Item, max_length: int, template: str = "hh"
+    tokenizer: "PreTrainedTokenizerFast", item: Item, max_length: int, template: str = "hh"
 ) -> TokenizedItem:
     """Tokenize prompt and response as one text, as training does, and find what the responses share.
 
@@ -366,15 +369,6 @@ class TrainingPairs:
     layouts: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def parse_pair(row: dict, place: str, objective: str = "") -> Item:
-    """Turn a row of any layout of `pair_layouts` into an item.
-
-    Raises:
-        BadPairError: if a field is missing, a response is empty, both are the same, or the prompts differ.
-    """
-    return _as_item(_read_placed(row, place, objective), place)
-
-
 def _as_item(found: Pair, item_id: str) -> Item:
     return Item(item_id, found.prompt, (found.chosen,), (found.rejected,))
 
@@ -401,7 +395,7 @@ def read_split(source: str, subset: str, split: str, bad_pairs: str = "error", o
         objective: whose label is taken where rows have several; "" is the one that the subset's name begins with.
 
     Raises:
-        FileNotFoundError, ValueError: see `sources.load_rows` and `parse_pair`.
+        FileNotFoundError, ValueError: see `sources.load_rows` and `pair_layouts.read_pair`.
     """
     objective = objective or next((name for name in SINGLE_OBJECTIVES if subset.startswith(name)), "")
     rows = load_rows(source, subset, split)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tension_utils.activations import NeuronScores
 from tension_utils.artifacts import (
     DETAIL_KINDS,
     DETAIL_VIEWS,
@@ -20,8 +19,8 @@ from tension_utils.artifacts import (
     require_own,
 )
 from tension_utils.config import SCOPES, SCORE_KINDS, SINGLE_OBJECTIVES, Run, SinglePair
-from tension_utils.engine.packing import SIDES
 from tension_utils.neurons import jaccard, top_neurons
+from tension_utils.scores import SIDES, NeuronScores
 
 SCHEMA_VERSION = 1
 

@@ -81,17 +81,17 @@ def load_base_model(
     return _prepare(model, dtype, device)
 
 
-def new_reward_model(
-    base: str | Path, seed: int, init_std: float = 0.02, *, pad_token_id: int | None = None
-) -> PreTrainedModel:
+HEAD_STD = 0.02  # of the weights of a fresh head, as GPT-2 draws its own
+
+
+def new_reward_model(base: str | Path, seed: int, *, pad_token_id: int | None = None) -> PreTrainedModel:
     """Put a fresh one-label head on a base model, in float32 for training.
 
-    The head is drawn as ``score.weight ~ N(0, init_std)`` from its own generator, so it depends on ``seed`` alone.
+    The head is drawn as ``score.weight ~ N(0, 0.02)`` from its own generator, so it depends on ``seed`` alone.
 
     Args:
         base: folder or public name of the base model.
         seed: of the head.
-        init_std: standard deviation of the head's weights.
         pad_token_id: the tokenizer's padding token; None keeps the checkpoint's.
 
     Source: section 1 of METHOD.md, "Reward models".
@@ -101,7 +101,7 @@ def new_reward_model(
     _use_float32_head(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        model.score.weight.copy_(torch.randn(model.score.weight.shape, generator=generator) * init_std)
+        model.score.weight.copy_(torch.randn(model.score.weight.shape, generator=generator) * HEAD_STD)
     if pad_token_id is not None:
         model.config.pad_token_id = pad_token_id
     return model.to(torch.float32)

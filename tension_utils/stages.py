@@ -20,27 +20,15 @@ from torch.nn.functional import logsigmoid
 from tqdm import tqdm
 
 from tension_utils.ablation import ablated, activation_bank
-from tension_utils.activations import (
-    ACTIVATION_KINDS,
-    BASE_GENERIC,
-    BASED_KINDS,
-    GENERIC,
-    HEAD_KINDS,
-    HEADS,
-    NeuronScores,
-    neuron_scores,
-    own_scores,
-    split_half_scores,
-    text_scores,
-)
+from tension_utils.activations import BASED_KINDS, neuron_scores, split_half_scores, text_scores
 from tension_utils.artifacts import (
-    ADOPTED,
     OWN_SCORES,
     PYDOC,
     TABLES,
     VIEWS,
     StageRecord,
     atomic_path,
+    base_source,
     file_hash,
     is_archived,
     is_current,
@@ -52,7 +40,9 @@ from tension_utils.artifacts import (
     remove_any,
     require,
     resolve_source,
+    run_template,
     toy_benchmark,
+    training_data,
     user_path,
     write_table,
 )
@@ -90,6 +80,7 @@ from tension_utils.evaluation import PromptGroup, group_by_prompt, score_groups
 from tension_utils.masking import NEURON_MASK_FILE, NeuronMask
 from tension_utils.models import load_base_model, load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet, top_neurons
+from tension_utils.scores import ACTIVATION_KINDS, BASE_GENERIC, GENERIC, HEAD_KINDS, HEADS, NeuronScores, own_scores
 from tension_utils.training import (
     device_name,
     pick_device,
@@ -202,24 +193,6 @@ class Stage:
             dtype=self.placement["dtype"],
             **facts,
         )
-
-
-def training_data(run: Run) -> DataConfig:
-    """Return what a run was trained on, and in which folder it lies here."""
-    data = DataConfig(**read_section(run.folder, "train")["config"]["data"])
-    return dataclasses.replace(data, source=resolve_source(data.source, run.root, "hh-rlhf"))
-
-
-def run_template(run: Run) -> str:
-    """Return the template of a run's texts: "hh" for what was trained here, or the one it was adopted with."""
-    return read_section(run.folder, "train")["config"].get(ADOPTED, {}).get("template", "hh")
-
-
-def base_source(run: Run) -> str | None:
-    """Return where the model is that a run was trained from; None for an adopted run whose base model is not known."""
-    adopted = read_section(run.folder, "train")["config"].get(ADOPTED)
-    name = run.base_model if adopted is None else adopted["base_model"]
-    return resolve_source(name, run.root, "base_model") if name else None
 
 
 def load_items(

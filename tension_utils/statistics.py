@@ -638,12 +638,7 @@ def paired_bootstrap(
     return result
 
 
-def compare_evaluations(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    by: Sequence[str] = ("objective",),
-    bootstrap: Bootstrap | None = None,
-) -> pd.DataFrame:
+def compare_evaluations(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Compare two evaluations of the same reward models on the same items, such as two prompt templates.
 
     An item flips when exactly one of the evaluations has a margin above zero.
@@ -651,10 +646,9 @@ def compare_evaluations(
     Args:
         first: rows of one evaluation.
         second: rows of the other; the difference is first minus second.
-        by: columns that name the comparisons; [] is one.
 
     Returns:
-        ``by``, flip_rate, flip_rate_ci_low, flip_rate_ci_high, difference (of accuracies), ci_low, ci_high, p_value,
+        objective, flip_rate, flip_rate_ci_low, flip_rate_ci_high, difference (of accuracies), ci_low, ci_high, p_value,
         p_adjusted, n_items, n_clusters, n_seeds.
 
     Raises:
@@ -662,7 +656,7 @@ def compare_evaluations(
 
     Source: METHOD section 2, fact 16.
     """
-    by, names, bootstrap = list(by), ("first", "second"), bootstrap or Bootstrap()
+    by, names, bootstrap = ["objective"], ("first", "second"), Bootstrap()
     require_columns(first, ["credit", "margin", "item_id", *by])
     both = pd.concat([part.assign(_version=name) for name, part in zip(names, (first, second), strict=True)])
     both = both.assign(_right=(both.margin > 0).astype(float))

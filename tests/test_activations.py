@@ -11,17 +11,18 @@ from tension_utils import activations as moments
 from tension_utils.activations import (
     KINDS,
     TEXT_KINDS,
-    NeuronScores,
     neuron_scores,
     neuron_scores_many,
     split_half_scores,
     text_scores,
 )
 from tension_utils.architectures import architecture_of
+from tension_utils.config import SCOPES
 from tension_utils.data import Item, Turn
-from tension_utils.engine.packing import SCOPES, prepare_items, read_position
+from tension_utils.engine.packing import prepare_items, read_position
 from tension_utils.evaluation import score_items
 from tension_utils.neurons import top_neurons
+from tension_utils.scores import NeuronScores
 
 OPTIONS = {"max_length": MAX_LENGTH, "progress": False}
 

@@ -11,7 +11,7 @@ from tiny_models import make_model, make_tokenizer
 from transformers import AutoModelForCausalLM
 
 from tension_utils.ablation import ablated
-from tension_utils.activations import load_view, neuron_scores, own_scores
+from tension_utils.activations import neuron_scores
 from tension_utils.adoption import adopt_run
 from tension_utils.analysis import overlap
 from tension_utils.artifacts import file_hash, is_adopted, read_manifest
@@ -21,6 +21,7 @@ from tension_utils.evaluation import score_items
 from tension_utils.geometry import WeightChangeConfig, weight_change_run
 from tension_utils.models import load_reward_model, load_tokenizer, save_reward_model
 from tension_utils.neurons import top_neurons
+from tension_utils.scores import load_view, own_scores
 from tension_utils.stages import ablate_run, evaluate_run, identify_run, load_items, training_data
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}<eos>\n{% endfor %}"

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tension_utils.activations import NeuronScores
 from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import (
     CLAIMS,
@@ -29,6 +28,7 @@ from tension_utils.analysis.findings import (
 )
 from tension_utils.artifacts import OWN_SCORES, TABLES, find_runs, write_table
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_runs
+from tension_utils.scores import NeuronScores
 from tension_utils.show.ledger import answer, finding_table, overview, result_of, sentence, subject_of, verdict_sentence
 
 PUBLISHED, CONTROLLED = WAYS

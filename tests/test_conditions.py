@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tension_utils.activations import NeuronScores, load_view, own_scores
 from tension_utils.analysis.keystone import keystone_table
 from tension_utils.conditions import (
     Condition,
@@ -20,6 +19,7 @@ from tension_utils.conditions import (
 )
 from tension_utils.config import FAMILIES, MIXED_ARMS, AblateConfig, Run
 from tension_utils.neurons import NeuronSet, activity_bins, equalized, top_neurons
+from tension_utils.scores import NeuronScores, load_view, own_scores
 
 SHAPE = (3, 40)
 ARMS = ("helpful", "harmless", *MIXED_ARMS)

@@ -8,13 +8,12 @@ import pandas as pd
 import pytest
 from test_measurement_stages import DEPTH, INTERPOLATE, runs  # noqa: F401
 
-from tension_utils.activations import NeuronScores, load_view, own_scores
 from tension_utils.artifacts import DETAIL_KINDS, OWN_SCORES, VIEWS, file_hash, is_archived, read_manifest, read_table
 from tension_utils.config import EngineConfig, IdentifyConfig, Run, list_pairs
 from tension_utils.depth import depth_run
-from tension_utils.engine.packing import SIDES
 from tension_utils.export import OWN_KINDS, _of_no_machine, export_run, export_runs
 from tension_utils.interpolation import interpolate_run
+from tension_utils.scores import SIDES, NeuronScores, load_view, own_scores
 from tension_utils.stages import identify_run
 
 pytestmark = pytest.mark.xdist_group("measurement-stages")

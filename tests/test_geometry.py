@@ -9,17 +9,9 @@ from tiny_models import CONFIGS, ITEMS, MAX_LENGTH, make_model, make_tokenizer
 from tension_utils import geometry
 from tension_utils.architectures import architecture_of
 from tension_utils.config import EngineConfig
+from tension_utils.cosines import GRADIENTS, cosine_table, objective_cosines
 from tension_utils.engine.packing import prepare_items
-from tension_utils.geometry import (
-    GRADIENTS,
-    GradientConfig,
-    cosine_table,
-    dot_products,
-    dot_table,
-    mean_loss_gradients,
-    objective_cosines,
-    parameter_places,
-)
+from tension_utils.geometry import GradientConfig, dot_products, dot_table, mean_loss_gradients, parameter_places
 
 PAIRS = [item for item in ITEMS if len(item.responses) == 2]
 SIZES = {  # parameters per part with width 32, 48 neurons, 4 heads, 340 tokens, 128 positions

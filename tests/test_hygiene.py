@@ -1,6 +1,7 @@
 """The repository's own rules: lint, spelling, sizes, import order, and nothing of one machine in the files."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -15,9 +16,9 @@ from downloads import source_files
 ROOT = Path(__file__).parents[1]
 # A part, which is a file or a folder of the package, may import only parts that stand before it.
 PARTS = (
-    *("config", "locks", "artifacts", "sources", "pair_layouts", "data", "neurons", "architectures", "checkpoints"),
-    *("masking", "models", "engine", "benchmarks", "evaluation", "activations", "ablation", "training", "adoption"),
-    *("statistics", "conditions", "stages", "interpolation", "depth", "geometry", "export"),
+    *("config", "locks", "artifacts", "sources", "pair_layouts", "data", "scores", "neurons", "architectures"),
+    *("checkpoints", "masking", "models", "engine", "benchmarks", "evaluation", "activations", "ablation", "training"),
+    *("adoption", "statistics", "conditions", "cosines", "stages", "interpolation", "depth", "geometry", "export"),
     # nothing up to here imports anything below
     *("toy", "analysis", "planted", "show", "command", "__main__"),
 )
@@ -172,6 +173,30 @@ assert before == after and not torch.cuda.is_initialized()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# Chapters that read tables and stored scores; the others train, load or take apart a model.
+READING_CHAPTERS = ("02b_tension", "05_overlap", "07_errata", "08_explorer", "09_ledger", "10_runs", "a1_heads") + (
+    *("a2_removal_details", "b1_calibration", "b2_length_style_template", "b3_transferability"),
+)
+
+
+def notebook_imports(name: str) -> str:
+    """Return the import statements of a notebook's cells, solutions included."""
+    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    return "\n".join(ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)))
+
+
+def test_chapters_that_read_stored_results_import_no_model_library() -> None:
+    code = "import sys\n"
+    for name in READING_CHAPTERS:
+        imports = notebook_imports(name)
+        assert "tension_utils" in imports
+        code += f"{imports}\nassert not {{'torch', 'transformers'}} & {{*sys.modules}}, {name!r}\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + "python -X importtime tells which import loads them"
 
 
 def test_nothing_is_left_to_do() -> None:

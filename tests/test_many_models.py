@@ -14,9 +14,9 @@ from conftest import MICRO, ROOT
 from nbclient import NotebookClient
 
 from run_notebook import declared_parameters, missing_figures, own_kernel
-from tension_utils.activations import NeuronScores
 from tension_utils.artifacts import TABLES, atomic_path, file_hash, find_runs, read_manifest
 from tension_utils.config import OBJECTIVES, Run
+from tension_utils.scores import NeuronScores
 
 pytestmark = pytest.mark.xdist_group("chain")
 BASES = ("a-135m", "a-360m", "a-1.7b", "b-small", "b-medium", "b-large")

@@ -26,16 +26,15 @@ from tension_utils.config import (
     list_pairs,
     list_runs,
 )
+from tension_utils.cosines import cosine_table, objective_cosines
 from tension_utils.data import render_prompt, render_response, training_pairs
 from tension_utils.depth import DepthConfig, depth_run
 from tension_utils.engine.packing import prepare_items
 from tension_utils.geometry import (
     GradientConfig,
     WeightChangeConfig,
-    cosine_table,
     gradient_run,
     mean_loss_gradients,
-    objective_cosines,
     weight_change_run,
 )
 from tension_utils.interpolation import InterpolateConfig, interpolate_run

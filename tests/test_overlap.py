@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import hypergeom
 
-from tension_utils.activations import NeuronScores
 from tension_utils.analysis.overlap import (
     REGION_COLUMNS,
     combined_overlap_table,
@@ -25,6 +24,7 @@ from tension_utils.analysis.overlap import (
 )
 from tension_utils.config import OBJECTIVES, Run, list_runs
 from tension_utils.neurons import NeuronSet
+from tension_utils.scores import NeuronScores
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 SHAPE = (3, 6)

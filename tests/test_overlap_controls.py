@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tension_utils.activations import NeuronScores
 from tension_utils.analysis.overlap import (
     BOTH_DIFFER,
     LEVELS,
@@ -29,6 +28,7 @@ from tension_utils.analysis.overlap import (
 )
 from tension_utils.config import OBJECTIVES, Run, list_runs
 from tension_utils.neurons import NeuronSet, jaccard
+from tension_utils.scores import NeuronScores
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 SHAPE, FRACTION = (1, 8), 0.25  # two of eight neurons

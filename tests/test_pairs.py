@@ -16,13 +16,12 @@ from tension_utils.data import (
     BadPairError,
     Item,
     Turn,
-    parse_pair,
     read_split,
     render_prompt,
     render_response,
     training_pairs,
 )
-from tension_utils.pair_layouts import parse_dialogue
+from tension_utils.pair_layouts import parse_dialogue, read_pair
 from tension_utils.sources import is_local
 
 PROMPT = "\n\nHuman: Hi\n\nAssistant:"
@@ -234,9 +233,9 @@ def test_dialogue_and_template_are_inverse(said: list[str], response: str) -> No
 
 def test_last_answer_is_the_response_and_names_inside_a_line_are_text() -> None:
     text = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Say Human: and Assistant:\n\nAssistant: Human: ok"
-    item = parse_pair({"chosen": text, "rejected": text + "!"}, "here")
+    item = read_pair({"chosen": text, "rejected": text + "!"})
     assert [turn.role for turn in item.prompt] == ["human", "assistant", "human"]
-    assert item == Item("here", item.prompt, ("Human: ok",), ("Human: ok!",))
+    assert (item.chosen, item.rejected) == ("Human: ok", "Human: ok!")
     assert item.prompt[-1].content == "Say Human: and Assistant:"
 
 

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from tension_utils.activations import NeuronScores
 from tension_utils.analysis import parting
 from tension_utils.analysis.accuracy import depth_accuracy
 from tension_utils.analysis.parting import opposing_share
 from tension_utils.artifacts import file_hash
 from tension_utils.config import MATCHED_ARM, OBJECTIVES, Run, SinglePair, list_runs
+from tension_utils.cosines import GRADIENTS
 from tension_utils.depth import DepthConfig, depth_run
-from tension_utils.geometry import GRADIENTS, GradientConfig, WeightChangeConfig, gradient_run, weight_change_run
+from tension_utils.geometry import GradientConfig, WeightChangeConfig, gradient_run, weight_change_run
 from tension_utils.neurons import NeuronSet, activity_bins
+from tension_utils.scores import NeuronScores
 from tension_utils.statistics import Bootstrap, prediction_test
 
 SHAPE, FRACTION, N_DRAWS = (2, 30), 0.2, 5

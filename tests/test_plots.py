@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from tension_utils import config
 from tension_utils.show import figures_accuracy, figures_neurons
-from tension_utils.show.style import LINE_STYLES, OBJECTIVE_COLORS, PERCENT, objective_color
+from tension_utils.show.style import LINE_STYLES, OBJECTIVE_COLORS, PERCENT, new_axes, objective_color
 
 OBJECTIVES = list(config.OBJECTIVES)
 
@@ -93,9 +93,15 @@ def test_matrix_cells_hold_their_numbers():
     assert [label.get_text() for label in ax.get_yticklabels()] == OBJECTIVES
 
 
+def ablation_curves(table: pd.DataFrame, **options: object) -> Axes:
+    ax = new_axes()
+    figures_neurons.ablation_curves(table, ax, **options)
+    return ax
+
+
 def test_ablation_curves_are_ordered_colored_and_banded():
     table = curves()
-    ax = figures_neurons.ablation_curves(table, sets=["rms", "attribution"])
+    ax = ablation_curves(table, sets=["rms", "attribution"])
     lines = {(to_hex(line.get_color()).upper(), line.get_label()): line for line in ax.lines}
     line = lines[OBJECTIVE_COLORS["harmless"], "attribution"]
     assert line.get_xdata() == pytest.approx([10, 20, 30])
@@ -107,55 +113,14 @@ def test_ablation_curves_are_ordered_colored_and_banded():
     heights = ax.collections[0].get_paths()[0].get_extents()
     assert heights.y1 - heights.y0 > 4
     assert "percentage points" in ax.get_ylabel()
-    assert figures_neurons.ablation_curves(table, unit="margin (intact std)").lines[0].get_ydata().min() > -2
+    assert ablation_curves(table, unit="margin (intact std)").lines[0].get_ydata().min() > -2
 
 
 def test_every_set_stands_beside_its_own_random_sets():
     table = curves().assign(control=lambda t: np.where(t.set == "rms", -0.1, -0.2))
-    ax = figures_neurons.ablation_curves(table[table.objective == "helpful"], sets=["rms", "attribution"])
+    ax = ablation_curves(table[table.objective == "helpful"], sets=["rms", "attribution"])
     controls = {line.get_marker(): line.get_ydata() for line in ax.lines if line.get_label() == "random sets"}
     assert {marker: set(values) for marker, values in controls.items()} == {"o": {-10.0}, "s": {-20.0}}
-
-
-def effects() -> pd.DataFrame:
-    """Effects of three sets, of which the helpful model lacks the last, on two tests."""
-    table = pd.DataFrame(
-        [
-            {"objective": o, "test": test, "set": name, "effect": 0.01 * (i + 2 * j - 4 * k)}
-            for i, o in enumerate((OBJECTIVES[0], OBJECTIVES[2]))
-            for j, test in enumerate(OBJECTIVES[:2])
-            for k, name in enumerate(("rms", "mean_abs", "shared, equal size"))
-            if not (i == 0 and k == 2)
-        ]
-    )
-    return table.assign(ci_low=table.effect - 0.02, ci_high=table.effect + 0.01)
-
-
-def test_effect_forest_has_a_panel_per_objective_and_a_marker_per_test():
-    helpful, mixed = figures_neurons.effect_forest(effects(), sets=["rms", "mean_abs", "shared, equal size"])
-    assert [ax.get_title() for ax in (helpful, mixed)] == ["helpful", "helpful-harmless"]
-    first, second, _ = mixed.lines  # tests, zero
-    assert (first.get_xdata(), second.get_xdata()) == (pytest.approx([1, -3, -7]), pytest.approx([3, -1, -5]))
-    assert [to_hex(line.get_color()).upper() for line in (first, second)] == list(OBJECTIVE_COLORS.values())[:2]
-    assert first.get_marker() != second.get_marker() and (first.get_ydata() < second.get_ydata()).all()
-    segments = np.array(mixed.collections[0].get_segments())
-    assert segments[0][:, 0] == pytest.approx([-1, 2])
-    assert len(helpful.lines[0].get_xdata()) == 2
-    assert helpful.get_ylim()[0] > helpful.get_ylim()[1], "the first set is on top"
-    assert [label.get_text() for label in helpful.get_yticklabels()][0] == "rms"
-    renamed = effects().rename(columns={"effect": "each", "ci_low": "low", "ci_high": "high"})
-    (_, ax) = figures_neurons.effect_forest(renamed, "each", ("low", "high"), "margin (intact std)")
-    assert ax.lines[0].get_xdata().min() > -1
-    assert "margin" in ax.figure.get_supxlabel()
-
-
-@pytest.mark.parametrize("column", ["objective", "test", "set", "effect", "ci_low", "ci_high"])
-def test_effect_forest_refuses_wrong_tables(column: str):
-    with pytest.raises(ValueError, match=f"missing {column}"):
-        figures_neurons.effect_forest(effects().drop(columns=column))
-    double = pd.concat([effects().assign(metric="accuracy"), effects().assign(metric="margin")])
-    with pytest.raises(ValueError, match="select one value of: .*metric"):
-        figures_neurons.effect_forest(double)
 
 
 def scatter_points() -> pd.DataFrame:
@@ -247,7 +212,7 @@ def test_forest_draws_intervals_and_chance_per_row():
     ("draw", "table"),
     [
         (figures_accuracy.tension_matrix, matrix),
-        (figures_neurons.ablation_curves, curves),
+        (ablation_curves, curves),
         (figures_neurons.depth_profile, layers),
         (figures_accuracy.training_curves, log),
         (figures_accuracy.accuracy_forest, forest),
@@ -263,9 +228,7 @@ def test_wrong_tables_are_refused_and_right_ones_labeled(draw, table):
     double = pd.concat([table().assign(kind="zero"), table().assign(kind="mean")])
     with pytest.raises(ValueError, match="select one value of: .*kind"):
         draw(double)
-    given_ax = plt.subplots()[1]
-    ax = draw(table(), given_ax)
-    assert ax is given_ax
+    ax = draw(table())
     assert ax.get_xlabel()
     assert ax.get_ylabel() or draw is figures_accuracy.accuracy_forest
     assert to_hex(ax.figure.get_facecolor()) == "#ffffff"
@@ -282,8 +245,6 @@ def test_unknown_objectives_have_no_color():
         lambda: figures_accuracy.tension_matrix(matrix()),
         lambda: figures_neurons.ablation_panels(curves())[0],
         lambda: figures_neurons.ablation_panels(curves(), unit="opposing-test accuracy (percentage points)")[0],
-        lambda: figures_neurons.effect_forest(effects())[0],
-        lambda: figures_neurons.effect_forest(effects().query("objective == 'helpful-harmless'"))[0],
         lambda: figures_neurons.regression_scatter(scatter_points(), SLOPES),
         lambda: figures_accuracy.accuracy_forest(forest()),
     ],

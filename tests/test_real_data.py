@@ -13,7 +13,8 @@ import pytest
 
 from tension_utils.benchmarks.load import load_hh_test
 from tension_utils.config import DataConfig
-from tension_utils.data import Split, parse_pair, read_split, render_prompt, render_response, training_pairs
+from tension_utils.data import Split, read_split, render_prompt, render_response, training_pairs
+from tension_utils.pair_layouts import read_pair
 
 ROOT = Path(__file__).parents[1]
 OWN = ROOT / "tests" / "data" / "hh-rlhf"
@@ -92,7 +93,7 @@ def test_first_unusable_row_is_named_with_its_line(source: Path, splits: dict[tu
     n_usable = 0
     for row in rows:
         try:
-            parse_pair(row, "here")
+            read_pair(row)
         except ValueError:
             break
         n_usable += 1

@@ -12,9 +12,9 @@ import pytest
 
 from run_notebook import check_parameters, declared_parameters
 from tension_utils import stages
-from tension_utils.activations import load_view
 from tension_utils.artifacts import read_manifest, read_table
 from tension_utils.config import DataConfig, EngineConfig, EvaluateConfig, IdentifyConfig, Run, TrainConfig, list_runs
+from tension_utils.scores import load_view
 from tension_utils.stages import evaluate_run, identify_run
 from tension_utils.training import train_run
 

@@ -10,7 +10,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tension_utils.activations import NeuronScores
 from tension_utils.analysis.overlap import (
     GATE,
     depth_table,
@@ -28,6 +27,7 @@ from tension_utils.analysis.overlap import (
 )
 from tension_utils.config import OBJECTIVES, Run, list_runs
 from tension_utils.neurons import NeuronSet
+from tension_utils.scores import NeuronScores
 
 SHAPE = (2, 6)
 probabilities = hnp.arrays(np.float32, SHAPE, elements=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]))

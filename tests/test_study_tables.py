@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tension_utils.activations import NeuronScores
 from tension_utils.analysis.accuracy import (
     conflict_table,
     hh_tests,
@@ -18,6 +17,7 @@ from tension_utils.analysis.findings import WAYS, primary_of
 from tension_utils.analysis.removal import effect_table
 from tension_utils.artifacts import TABLES, write_table
 from tension_utils.config import OBJECTIVES, Run, list_runs
+from tension_utils.scores import NeuronScores
 
 HELPFUL, HARMLESS, MIXED = OBJECTIVES
 # Credits of two seeds on four helpful and two harmless items; the last item of each test is a conflicting pair.

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tension_utils.artifacts import require_own
-from tension_utils.data import parse_pair
+from tension_utils.pair_layouts import read_pair
 from tension_utils.toy import sentences
 from tension_utils.toy.model import PARTS, ensure_toy_world, pack_blocks, train_tokenizer
 from tension_utils.toy.world import (
@@ -118,8 +118,7 @@ def test_no_single_word_tells_the_chosen_response_and_words_in_pairs_do(subset: 
 
 def test_every_row_is_a_usable_pair_and_some_have_several_turns() -> None:
     rows = write_pairs(np.random.default_rng(0), "helpful-base", 300, ToyConfig())
-    items = [parse_pair(row, str(number)) for number, row in enumerate(rows)]
-    assert {len(item.prompt) for item in items} == {1, 3}
+    assert {len(read_pair(row).prompt) for row in rows} == {1, 3}
 
 
 def test_benchmark_covers_groups_and_directions_and_has_lists() -> None:

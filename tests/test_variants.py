@@ -15,12 +15,12 @@ from tiny_models import seal
 
 from tension_utils import stages, training
 from tension_utils import stages as variants
-from tension_utils.activations import NeuronScores
 from tension_utils.analysis.accuracy import mask_effects, mask_rows, mixing_costs
 from tension_utils.artifacts import OWN_SCORES, find_runs, read_manifest, read_table
 from tension_utils.config import MATCHED_ARM, DataConfig, EngineConfig, EvaluateConfig, Run, TrainConfig, on_fewer
 from tension_utils.masking import NEURON_MASK_FILE, NeuronMask
 from tension_utils.neurons import NeuronSet
+from tension_utils.scores import NeuronScores
 from tension_utils.stages import (
     MaskConfig,
     evaluate_like,

@@ -43,7 +43,6 @@ ACCURACIES = ("refuse_accuracy", "respond_accuracy", "balanced_accuracy")
 def mixed_against_single(
     evaluation: pd.DataFrame,
     by: Sequence[str] = ("group", "benchmark", "subset"),
-    value: str = "credit",
     bootstrap: Bootstrap | None = None,
     arm: str = MIXED,
 ) -> pd.DataFrame:
@@ -52,7 +51,6 @@ def mixed_against_single(
     Args:
         evaluation: rows of evaluation.parquet of the arm and both objectives, on the same items and seeds.
         by: columns that name the comparisons.
-        value: column compared.
         bootstrap: how many draws, and their source.
         arm: of `config.MIXED_ARMS`.
 
@@ -67,11 +65,11 @@ def mixed_against_single(
     Source: paper, claim C1; the pairing, intervals and tests are ours.
     """
     by, bootstrap, tables = list(by), bootstrap or Bootstrap(), []
-    require_columns(evaluation, ["objective", "chance", value, *by])
+    require_columns(evaluation, ["objective", "chance", "credit", *by])
     for single in SINGLE_OBJECTIVES:
-        table = paired_bootstrap(evaluation, "objective", (arm, single), by, value, bootstrap)
+        table = paired_bootstrap(evaluation, "objective", (arm, single), by, bootstrap=bootstrap)
         for name, objective in (("mixed", arm), ("single", single)):
-            table.insert(len(by), name, _means(evaluation[evaluation.objective == objective], by, value))
+            table.insert(len(by), name, _means(evaluation[evaluation.objective == objective], by, "credit"))
         table.insert(len(by), "against", single)
         table.insert(table.columns.get_loc("n_items"), "chance_accuracy", _means(evaluation, by, "chance"))
         tables.append(table)
@@ -326,9 +324,19 @@ def seeds_text(n_seeds: int) -> str:
     return f"{n_seeds:.0f} seed" + ("" if n_seeds == 1 else "s")
 
 
-def points(row: pd.Series, value: str = "effect") -> str:
-    """Return a difference of shares in percentage points with its 95 % interval."""
-    return f"{100 * row[value]:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
+def points(row: pd.Series, value: str = "effect", bounds: str = "") -> str:
+    """Return a difference of shares in percentage points with its 95 % interval.
+
+    Args:
+        row: has ``value``, and its interval as the columns ci_low and ci_high.
+        value: name of the column.
+        bounds: what the names of the interval's columns begin with.
+
+    >>> points(pd.Series({"effect": -0.02, "ci_low": -0.05, "ci_high": 0.01}))
+    '-2.0 points [-5.0, +1.0]'
+    """
+    low, high = row[f"{bounds}ci_low"], row[f"{bounds}ci_high"]
+    return f"{100 * row[value]:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 SINGLE = "single"  # the single-objective reward model of a test, beside the mixed ones

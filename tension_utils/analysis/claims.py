@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tension_utils.activations import OWN_SCORES, NeuronScores
 from tension_utils.analysis.accuracy import BEHAVIORS, OPPOSING
 from tension_utils.analysis.findings import CLAIMS, INDEX, POINTS, SD, WAYS, Finding, Part, judge
 from tension_utils.analysis.frontier import frontier_gaps, frontier_rows
-from tension_utils.artifacts import read_table
+from tension_utils.artifacts import OWN_SCORES, read_table
 from tension_utils.conditions import (
     CONTROL,
     EQUAL_ACTIVITY,
@@ -40,6 +39,7 @@ from tension_utils.config import (
     sham_arm,
 )
 from tension_utils.neurons import NeuronSet, jaccard, top_neurons
+from tension_utils.scores import NeuronScores
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     MODEL_COLUMNS,

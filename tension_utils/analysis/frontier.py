@@ -152,7 +152,6 @@ def frontier_gaps(
     evaluation: pd.DataFrame,
     frontiers: pd.DataFrame,
     arms: Sequence[str] = MIXED_ARMS,
-    by: Sequence[str] = (),
     bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Return how far reward models lie beyond each frontier between the single ones, see `gap`.
@@ -165,23 +164,19 @@ def frontier_gaps(
         evaluation: rows of evaluation.parquet.
         frontiers: of `frontier_rows`.
         arms: of the reward models; those without rows are left out.
-        by: columns that name a comparison, such as ["base_model"].
 
     Returns:
-        frontier, objective (the arm), ``by``, helpful and harmless (accuracies of the arm), harmless_weight (of the
+        frontier, objective (the arm), helpful and harmless (accuracies of the arm), harmless_weight (of the
         frontier, where it favors the objectives as the arm does), gap (share), ci_low, ci_high, p_value (two-sided),
         n_items, n_clusters, n_seeds.
     """
-    by, bootstrap, records = list(by), bootstrap or Bootstrap(), []
-    own = hh_rows(evaluation)
-    for arm in [arm for arm in arms if (own.objective == arm).any()]:
-        for (frontier, *key), line in frontiers.groupby(["frontier", *by], sort=True):
-            rows = own[own.objective == arm]
-            for name, value in zip(by, key, strict=True):
-                rows = rows[rows[name] == value]
-            if len(rows):
-                row = _gap_row(rows, line, bootstrap)
-                records.append({"frontier": frontier, "objective": arm} | dict(zip(by, key, strict=True)) | row)
+    own, bootstrap = hh_rows(evaluation), bootstrap or Bootstrap()
+    records = [
+        {"frontier": frontier, "objective": arm} | _gap_row(own[own.objective == arm], line, bootstrap)
+        for arm in arms
+        if (own.objective == arm).any()
+        for frontier, line in frontiers.groupby("frontier", sort=True)
+    ]
     return pd.DataFrame(records)
 
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from tension_utils.activations import BASE_GENERIC, VIEWS
 from tension_utils.analysis.overlap import run_sets
+from tension_utils.artifacts import VIEWS
 from tension_utils.conditions import keystone_neurons, mixed_sets
 from tension_utils.config import SINGLE_OBJECTIVES, Run
+from tension_utils.scores import BASE_GENERIC
 from tension_utils.statistics import seed_interval
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES

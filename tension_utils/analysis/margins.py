@@ -432,19 +432,16 @@ def _mean_correlations(rows: pd.DataFrame, by: list[str], bootstrap: Bootstrap) 
 
 
 def style_bias_table(
-    evaluation: pd.DataFrame,
-    by: Sequence[str] = ("objective", "benchmark", "subset"),
-    pair: tuple[str, str] = ("easy", "hard"),
-    bootstrap: Bootstrap | None = None,
+    evaluation: pd.DataFrame, by: Sequence[str] = ("objective", "benchmark", "subset")
 ) -> pd.DataFrame:
     """Return how far reward models follow style: accuracy where style favors the chosen response, minus where not.
 
     Both kinds of pairs come from the same prompts, so a prompt is drawn with all of its pairs.
 
     Args:
-        evaluation: rows of evaluation.parquet; items of another style are left out.
+        evaluation: rows of evaluation.parquet; items of another style than easy (the chosen response is of the
+            richer style) and hard (the rejected one is) are left out.
         by: columns that name a condition.
-        pair: styles; easy: the chosen response has the richer style, hard: the rejected one has it.
 
     Returns:
         ``by``, accuracy_easy, accuracy_hard, style_bias, ci_low, ci_high, n_easy, n_hard (items), n_clusters, n_seeds.
@@ -455,7 +452,7 @@ def style_bias_table(
     Source: Liu et al. (2024), "RM-Bench"; paper, benchmark tables.
     """
     require_columns(evaluation, ["style", *by])
-    rows = evaluation[evaluation["style"].isin(pair)]
+    rows = evaluation[evaluation["style"].isin(["easy", "hard"])]
     if rows.empty:
-        raise ValueError(f"expected items with style {' or '.join(pair)}; got none; evaluate rm-bench")
-    return accuracy_gaps(rows, "style", pair, by, bootstrap).rename(columns={"gap": "style_bias"})
+        raise ValueError("expected items with style easy or hard; got none; evaluate rm-bench")
+    return accuracy_gaps(rows, "style", ("easy", "hard"), by).rename(columns={"gap": "style_bias"})

@@ -11,19 +11,11 @@ import pandas as pd
 from scipy.special import entr
 from scipy.stats import hypergeom
 
-from tension_utils.activations import (
-    HEAD_KINDS,
-    HEADS,
-    OWN_SCORES,
-    UNSIDED_KINDS,
-    NeuronScores,
-    load_view,
-    own_scores,
-)
 from tension_utils.analysis.accuracy import OPPOSING
-from tension_utils.artifacts import read_manifest
+from tension_utils.artifacts import OWN_SCORES, read_manifest
 from tension_utils.config import LABELS, OBJECTIVES, SINGLE_OBJECTIVES, Run, sham_arm
 from tension_utils.neurons import NeuronSet, jaccard, jaccard_chance, jaccard_chance_by_layer, top_neurons
+from tension_utils.scores import HEAD_KINDS, HEADS, UNSIDED_KINDS, NeuronScores, load_view, own_scores
 from tension_utils.statistics import MODEL_COLUMNS, jackknife_interval, seed_interval
 
 COMPARISON = ("jaccard", "jaccard_chance", "jaccard_chance_by_layer", "p_value", "n_shared", "n_neurons")
@@ -31,11 +23,11 @@ COMPARISON = ("jaccard", "jaccard_chance", "jaccard_chance_by_layer", "p_value",
 REGION_COLUMNS = tuple(f"in_{objective}" for objective in OBJECTIVES)  # membership in the three sets
 
 
-def shared_count_p_value(a: NeuronSet, b: NeuronSet, outside: NeuronSet | None = None) -> float:
+def shared_count_p_value(a: NeuronSet, b: NeuronSet) -> float:
     """Return the exact probability that independent sets with these layer counts share at least as many neurons.
 
-    The shared count is a sum of one hypergeometric variable per layer; its distribution is their convolution. Neurons
-    ``outside`` are left out of both sets and of what chance draws from. Source: ours; the study tests no overlap.
+    The shared count is a sum of one hypergeometric variable per layer; its distribution is their convolution.
+    Source: ours; the study tests no overlap.
 
     Returns:
         In (0, 1]. Where it is too small for a float, the smallest normal float, which is then an upper bound.
@@ -47,12 +39,10 @@ def shared_count_p_value(a: NeuronSet, b: NeuronSet, outside: NeuronSet | None =
     >>> round(shared_count_p_value(one, one), 4)  # one of the six pairs
     0.1667
     """
-    outside = NeuronSet(np.zeros(a.shape, bool)) if outside is None else outside
-    a, b, probability = a - outside, b - outside, np.ones(1)
-    n_shared, n_free = len(a & b), a.shape[1] - outside.counts_by_layer()
-    for free, of_a, of_b in zip(n_free, a.counts_by_layer(), b.counts_by_layer(), strict=True):
-        if free:
-            probability = np.convolve(probability, hypergeom.pmf(np.arange(min(of_a, of_b) + 1), free, of_a, of_b))
+    n_shared, n_per_layer, probability = len(a & b), a.shape[1], np.ones(1)
+    for of_a, of_b in zip(a.counts_by_layer(), b.counts_by_layer(), strict=True):
+        counts = np.arange(min(of_a, of_b) + 1)
+        probability = np.convolve(probability, hypergeom.pmf(counts, n_per_layer, of_a, of_b))
     if not probability[:n_shared].any():  # they cannot share fewer: certain, whatever the rounding
         return 1.0
     return float(np.clip(probability[n_shared:].sum(), np.finfo(float).tiny, 1.0))
@@ -106,15 +96,13 @@ def summarize_overlaps(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return summary.assign(n_neurons=summary.n_neurons.round().astype(int)).reset_index()
 
 
-def run_sets(
-    runs: Sequence[Run], kind: str, fraction: float, scope: str = "all", side: str = "both"
-) -> dict[Run, NeuronSet]:
+def run_sets(runs: Sequence[Run], kind: str, fraction: float, scope: str = "all") -> dict[Run, NeuronSet]:
     """Return each run's top neurons by one score kind on its own training pairs.
 
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    return {run: top_neurons(own_scores(run).get(kind, side, scope), fraction) for run in runs}
+    return {run: top_neurons(own_scores(run).get(kind, "both", scope), fraction) for run in runs}
 
 
 def comparison_table(rows: Sequence[dict], names: Sequence[str]) -> pd.DataFrame:
@@ -594,7 +582,7 @@ def head_sets(runs: Sequence[Run], fraction: float, kind: str = HEAD_KINDS[0]) -
     Args:
         runs: the reward models.
         fraction: of all heads.
-        kind: of `activations.HEAD_KINDS`; the first is as published: the mean over tokens of the L2 norm of the change.
+        kind: of `scores.HEAD_KINDS`; the first is as published: the mean over tokens of the L2 norm of the change.
 
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tension_utils.activations import load_view, own_scores
 from tension_utils.analysis.accuracy import OPPOSING
 from tension_utils.analysis.claims import TARGETED
 from tension_utils.analysis.overlap import single_runs
 from tension_utils.artifacts import OWN_SCORES
 from tension_utils.conditions import SHARED
 from tension_utils.config import ARMS, MIXED_ARMS, OBJECTIVES, SHAM_ARMS, SINGLE_OBJECTIVES, Run, SinglePair
-from tension_utils.geometry import cosine_table, objective_cosines
+from tension_utils.cosines import cosine_table, objective_cosines
 from tension_utils.neurons import N_ACTIVITY_BINS, NeuronSet, activity_bins, top_neurons
+from tension_utils.scores import load_view, own_scores
 from tension_utils.statistics import (
     ANALYSIS_SEED,
     TAILS,

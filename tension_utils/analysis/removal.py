@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.analysis.transfer import cluster_sums, measure_sets, right_sets
-from tension_utils.artifacts import read_manifest
 from tension_utils.conditions import CONTROL, EQUAL_SIZE, EVERYTHING, MIXED_SETS, ONLY, SHARED
-from tension_utils.config import FAMILIES, MIXED, OBJECTIVES, REMOVAL, SINGLE_OBJECTIVES, Run, check_choice
+from tension_utils.config import FAMILIES, MIXED, OBJECTIVES, REMOVAL, SINGLE_OBJECTIVES, check_choice
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     METRICS,
@@ -158,10 +157,7 @@ def kinds_table(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_scores(
-    ablation: pd.DataFrame,
-    evaluation: pd.DataFrame,
-    place: Sequence[str] = TEST,
-    bootstrap: Bootstrap | None = None,
+    ablation: pd.DataFrame, evaluation: pd.DataFrame, bootstrap: Bootstrap | None = None
 ) -> pd.DataFrame:
     r"""Return the study's scores, each set by itself; random sets are rows of their own and enter no other.
 
@@ -170,19 +166,18 @@ def published_scores(
     Args:
         ablation: rows of ablation.parquet.
         evaluation: rows of evaluation.parquet of the same reward models.
-        place: see `effect_table`.
 
     Returns:
-        objective, ``place``, set, matched_to, family, fraction, ablation_kind, intact_accuracy, and accuracy, drop and
+        objective, test, set, matched_to, family, fraction, ablation_kind, intact_accuracy, and accuracy, drop and
         normalized, each with _ci_low and _ci_high; is_undefined (an intact accuracy of 50 %: normalized is NaN),
         is_near_chance (its interval holds 50 %: normalized has no interval), n_draws, n_items, n_clusters, n_seeds.
 
     Source: METHOD section 1, "Ablation"; also where chance is not 50 %, as published. Intervals are ours.
     """
     changes = ablation_changes(compared_rows(ablation), evaluation)
-    rows, bootstrap = placed(changes, evaluation, place), bootstrap or Bootstrap()
+    rows, bootstrap = placed(changes, evaluation, TEST), bootstrap or Bootstrap()
     rows = rows.assign(intact_credit=rows.credit - rows.accuracy_change)
-    by, records = ["objective", *place, *SETTING], []
+    by, records = ["objective", *TEST, *SETTING], []
     for key, part in conditions(rows, by):
         sums, counts = crossed_sums(part, ["credit", "intact_credit"])
         means = sums.sum((0, 1)) / counts.sum((0, 1))
@@ -234,22 +229,6 @@ def total_ablation(ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequ
     return table[[c for c in table if c not in ("n_neurons", "n_draws", *SIZES)] + ["n_neurons", "n_draws", *SIZES]]
 
 
-def cost_table(runs: list[Run]) -> pd.DataFrame:
-    """Return per reward model how long one condition takes, beside one pass through the intact model.
-
-    Returns:
-        base_model, objective, seed, n_sets, seconds_per_set, seconds_intact (medians; NaN where all sets were found),
-        ratio.
-    """
-    rows = []
-    for run in runs:
-        facts = read_manifest(run.folder)["ablate"]
-        columns = ("n_sets", "seconds_per_set", "seconds_intact")
-        rows.append(run.label | {column: facts[column] for column in columns})
-    table = pd.DataFrame(rows).astype({"seconds_per_set": float, "seconds_intact": float})
-    return table.assign(ratio=table.seconds_per_set / table.seconds_intact)
-
-
 N_NEURONS = 100  # effects are given per this many neurons
 
 EFFECTS = [f"{metric}_effect" for metric in METRICS]  # item-level columns
@@ -257,14 +236,12 @@ EFFECTS = [f"{metric}_effect" for metric in METRICS]  # item-level columns
 PER_NEURON = [f"{metric}_per_neurons" for metric in METRICS]
 
 
-def _family_effects(
-    ablation: pd.DataFrame, evaluation: pd.DataFrame, place: Sequence[str], control: str
-) -> pd.DataFrame:
-    """Return the item effects of the shared and only sets, whole and per `N_NEURONS`."""
+def _family_effects(ablation: pd.DataFrame, evaluation: pd.DataFrame, control: str) -> pd.DataFrame:
+    """Return the item effects on the tests of the shared and only sets, whole and per `N_NEURONS`."""
     own = compared_rows(ablation[ablation.matched_to.isin(MIXED_SETS) & (ablation.n_neurons > 0)], control)
     require_columns(own, list(SETTING))
     rows, _ = item_effects(ablation_changes(own, evaluation), MATCH)
-    rows = placed(rows, evaluation, place)
+    rows = placed(rows, evaluation, TEST)
     for effect, name in zip(EFFECTS, PER_NEURON, strict=True):
         rows[name] = rows[effect] / rows.n_neurons * N_NEURONS
     return rows
@@ -287,7 +264,6 @@ def _by_metric(rows: pd.DataFrame, by: list[str], bootstrap: Bootstrap) -> pd.Da
 def per_neuron(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
-    place: Sequence[str] = TEST,
     bootstrap: Bootstrap | None = None,
     control: str = "",
 ) -> pd.DataFrame:
@@ -298,11 +274,10 @@ def per_neuron(
     Args:
         ablation: rows of ablation.parquet with the sets of `conditions.mixed_sets`.
         evaluation: rows of evaluation.parquet of the same reward models.
-        place: see `ablation_tables.effect_table`.
         control: which random sets; see `statistics.compared_rows`.
 
     Returns:
-        objective, ``place``, set, family (of `config.FAMILIES`), fraction, ablation_kind, metric, n_neurons (mean),
+        objective, test, set, family (of `config.FAMILIES`), fraction, ablation_kind, metric, n_neurons (mean),
         effect, ci_low, ci_high, per_neurons, per_neurons_ci_low, per_neurons_ci_high, n_draws, n_items, n_clusters,
         n_seeds.
 
@@ -311,15 +286,14 @@ def per_neuron(
 
     Source: METHOD section 2, fact 8.
     """
-    by = ["objective", *place, "set", "family", "fraction", "ablation_kind"]
-    table = _by_metric(_family_effects(ablation, evaluation, place, control), by, bootstrap)
+    by = ["objective", *TEST, "set", "family", "fraction", "ablation_kind"]
+    table = _by_metric(_family_effects(ablation, evaluation, control), by, bootstrap)
     return table.sort_values(by, key=_in_order, ignore_index=True, kind="stable")
 
 
 def per_neuron_differences(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
-    place: Sequence[str] = TEST,
     bootstrap: Bootstrap | None = None,
     control: str = "",
     family: str = EQUAL_SIZE,
@@ -329,7 +303,6 @@ def per_neuron_differences(
     Args:
         ablation: see `per_neuron`.
         evaluation: likewise.
-        place: likewise.
         control: likewise.
         family: of sets of one size: "equal-size", or "equal-activity".
 
@@ -338,8 +311,8 @@ def per_neuron_differences(
         where an empty set left no sets of equal size.
     """
     check_choice("family", family, FAMILIES[1:])
-    effects = _family_effects(ablation, evaluation, place, control)
-    by = ["objective", *place, "fraction", "ablation_kind"]
+    effects = _family_effects(ablation, evaluation, control)
+    by = ["objective", *TEST, "fraction", "ablation_kind"]
     parts = []
     for key, rows in conditions(effects[effects.family == family], by):
         for only in ONLY.values():
@@ -347,7 +320,7 @@ def per_neuron_differences(
                 part = pair_differences(rows, "set", (SHARED, only), [*EFFECTS, *PER_NEURON])
                 named = dict(zip(by, key, strict=True)) | {"set": f"{SHARED} - {only}"}
                 parts.append(part.assign(**named))
-    by = ["objective", *place, "set", "fraction", "ablation_kind"]
+    by = ["objective", *TEST, "set", "fraction", "ablation_kind"]
     if not parts:
         return pd.DataFrame(columns=[*by, "metric", "effect", "ci_low", "ci_high"])
     return _by_metric(pd.concat(parts, ignore_index=True), by, bootstrap)
@@ -360,7 +333,7 @@ def _in_order(column: pd.Series) -> pd.Series:
 
 
 def transferability_after_ablation(
-    ablation: pd.DataFrame, evaluation: pd.DataFrame, group: str = "group", bootstrap: Bootstrap | None = None
+    ablation: pd.DataFrame, evaluation: pd.DataFrame, bootstrap: Bootstrap | None = None
 ) -> pd.DataFrame:
     r"""Return how many successes of the intact single models the mixed one keeps when it lacks a neuron set.
 
@@ -372,10 +345,9 @@ def transferability_after_ablation(
     Args:
         ablation: rows of ablation.parquet; those of the mixed reward model are used.
         evaluation: rows of evaluation.parquet of all three objectives, at least on the ablated items.
-        group: column that splits the items; each value is a condition.
 
     Returns:
-        ``group``, set, family, fraction, ablation_kind, n_neurons, intact_transferability, transferability,
+        group, set, family, fraction, ablation_kind, n_neurons, intact_transferability, transferability,
         control_transferability (mean over random draws) with _low and _high (2.5 % and 97.5 % of the draws), change
         (from the intact one), change_ci_low, change_ci_high, effect (beyond the control), ci_low, ci_high, n_draws,
         n_items, n_clusters, n_seeds. Controls are NaN for the set "all". Means over seeds; a condition's items are
@@ -393,7 +365,7 @@ def transferability_after_ablation(
     ablated = mixed.assign(right=mixed.margin > 0).pivot(index=items, columns=columns, values="right")
     matched = [key[1 : len(SETTING)] for key in ablated.columns]  # what a set and its random draws have in common
     bootstrap, records = bootstrap or Bootstrap(), []
-    for name, rows in evaluation.groupby(group):
+    for name, rows in evaluation.groupby("group"):
         for setting, n_neurons in n_neurons_of.items():
             own = ablated.loc[:, [match == setting[1:] for match in matched]].dropna().astype(bool).sort_index(axis=1)
             is_there = pd.MultiIndex.from_frame(rows[items]).isin(own.index)
@@ -402,7 +374,7 @@ def transferability_after_ablation(
             right = right_sets(rows[is_there])
             intact, cells = _cells(right, own.loc[right.index])
             controls = [own for key, own in cells.items() if key[:-1] == (CONTROL, *setting[1:])]
-            record = {group: name} | dict(zip(SETTING, setting, strict=True)) | {"n_neurons": n_neurons}
+            record = {"group": name} | dict(zip(SETTING, setting, strict=True)) | {"n_neurons": n_neurons}
             record |= _transferability_row(intact, cells[*setting, 0], controls, bootstrap)
             records.append(record | dict(zip(SIZES, (len(right), *intact.shape), strict=True)))
     return pd.DataFrame(records).drop(columns="matched_to")
@@ -501,8 +473,6 @@ def regression_to_chance(
 def chance_slopes(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,
-    by: Sequence[str] = ("fraction", "ablation_kind"),
-    place: Sequence[str] = PLACE,
     bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     r"""Fit change = slope x distance through the origin, for targeted sets, for random draws, and their difference.
@@ -517,26 +487,25 @@ def chance_slopes(
     Args:
         ablation: rows of ablation.parquet; those of the set "all" are left out.
         evaluation: rows of evaluation.parquet of the same reward models.
-        by: columns that name a fit.
-        place: see `regression_to_chance`.
 
     Returns:
-        ``by``, sets ("targeted", "random" or "targeted - random"), slope, ci_low, ci_high, toward_chance (share of
-        the conditions off chance whose accuracy moves toward it, in [0, 1]; a difference in the third row),
-        n_conditions, n_draws, n_items, n_clusters, n_seeds. NaN slopes where every intact accuracy is at chance.
+        fraction, ablation_kind, sets ("targeted", "random" or "targeted - random"), slope, ci_low, ci_high,
+        toward_chance (share of the conditions off chance whose accuracy moves toward it, in [0, 1]; a difference in the
+        third row), n_conditions, n_draws, n_items, n_clusters, n_seeds. NaN slopes where every intact accuracy is at
+        chance.
 
     Raises:
         ValueError: there is no fit with both.
     """
-    rows, bootstrap = _moves(ablation, evaluation, place), bootstrap or Bootstrap()
+    rows, bootstrap, by = _moves(ablation, evaluation, PLACE), bootstrap or Bootstrap(), ["fraction", "ablation_kind"]
     tables = []
     for key, part in conditions(rows, by):
         if part.is_targeted.nunique() < 2:
             continue
         parts = {TARGETED: part[part.is_targeted], CONTROLS: part[~part.is_targeted]}
-        fits = {name: _fit(own, place) for name, own in parts.items()}
-        pulls = pd.concat([_pulls(parts[name], fits[name], place).assign(sets=name) for name in parts])
-        sums, counts, cells = crossed_parts(pulls, "pull", ["sets", "objective", *place])
+        fits = {name: _fit(own) for name, own in parts.items()}
+        pulls = pd.concat([_pulls(parts[name], fits[name]).assign(sets=name) for name in parts])
+        sums, counts, cells = crossed_parts(pulls, "pull", ["sets", "objective", *PLACE])
         is_targeted = np.array([cell[0] == TARGETED for cell in cells])
         weights = np.stack([is_targeted, ~is_targeted], axis=1).astype(float)  # (M, 2)
         _, draws = contrast_draws(sums, counts, np.column_stack([weights, weights @ [1, -1]]), bootstrap)
@@ -548,21 +517,21 @@ def chance_slopes(
     return table[[*by, *(column for column in table if column not in by)]]
 
 
-def _fit(rows: pd.DataFrame, place: Sequence[str]) -> pd.DataFrame:
+def _fit(rows: pd.DataFrame) -> pd.DataFrame:
     """Return each condition's x and y, the slope b, and the slope's derivative by x and by y."""
-    keys = ["objective", *place, *SETTING, "draw"]
+    keys = ["objective", *PLACE, *SETTING, "draw"]
     fit = rows.groupby(keys)[["distance", "change"]].mean().rename(columns={"distance": "x", "change": "y"})
     square = (fit.x**2).sum() or np.nan  # every intact accuracy at chance: no slope
     slope = (fit.x * fit.y).sum() / square
     return fit.assign(slope=slope, by_x=(fit.y - 2 * slope * fit.x) / square, by_y=fit.x / square)
 
 
-def _pulls(rows: pd.DataFrame, fit: pd.DataFrame, place: Sequence[str]) -> pd.DataFrame:
+def _pulls(rows: pd.DataFrame, fit: pd.DataFrame) -> pd.DataFrame:
     """Return per item and reward model what it adds to the slope's linear part, summed over sets and draws."""
-    keys = ["objective", *place, *SETTING, "draw"]
+    keys = ["objective", *PLACE, *SETTING, "draw"]
     rows = rows.join(fit[["by_x", "by_y"]], on=keys)
     pull = rows.by_x * rows.distance + rows.by_y * rows.change
-    items = list(dict.fromkeys(["objective", *MODEL_COLUMNS, *place, *ITEM_COLUMNS, "cluster"]))
+    items = list(dict.fromkeys(["objective", *MODEL_COLUMNS, *ITEM_COLUMNS, "cluster"]))
     return rows.assign(pull=pull.fillna(0)).groupby(items, as_index=False).pull.sum()
 
 

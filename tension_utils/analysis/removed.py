@@ -65,21 +65,20 @@ def _n_items(evidence: Evidence, objective: str, test: str, kind: str) -> int:
     return count_distinct(evidence.places.loc[rows.index[rows.group == test]], ITEM_COLUMNS)
 
 
-def changes_by_draw(evidence: Evidence, kind: str = MAIN_KIND) -> pd.DataFrame:
+def changes_by_draw(evidence: Evidence) -> pd.DataFrame:
     """Return the mean change in margin of every single-objective model without its top set, and without random ones.
 
     Args:
         evidence: the stored results.
-        kind: score kind of the sets.
 
     Returns:
         test ("own", "opposing"), objective, base_model, seed, draw (-1 for the targeted set), change in intact
         standard deviations, n_items; no rows where no such set was removed beside random ones.
     """
-    control, parts = best_control(evidence, kind), []
+    control, parts = best_control(evidence, MAIN_KIND), []
     for test, tests in REMOVED_FROM.values():
         for objective, group in tests.items() if control else ():
-            rows = evidence.removed[objective, kind, ""]
+            rows = evidence.removed[objective, MAIN_KIND, ""]
             rows = rows[(rows.group == group) & ((rows.draw == TARGETED) | (rows.control == control))]
             rows = rows.join(evidence.places[list(MODEL_COLUMNS)])
             groups = rows.groupby([*MODEL_COLUMNS, "draw"]).margin_change

@@ -14,8 +14,6 @@ GROUPS = ("helpful", "harmless", "other")
 
 DIRECTIONS = ("refuse", "respond", "none")
 
-STYLES = ("hard", "normal", "easy", "")
-
 
 class BenchmarkUnavailable(Exception):
     """A benchmark that cannot be reached: no such folder, no network, no public dataset; the message is the reason."""

@@ -13,10 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tension_utils.data import Item, TokenizedItem, resolve_template, special_tokens, tokenize_item
-
-SCOPES = ("all", "response", "last")
-
-SIDES = ("chosen", "rejected")
+from tension_utils.scores import SIDES
 
 STREAM_MULTIPLE = 64  # tokens; with few stream lengths a CPU compiles few matrix products, and memory stays flat
 

@@ -19,7 +19,7 @@ from scipy import stats
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from tension_utils.activations import BASE_GENERIC, KINDS, NeuronScores, neuron_scores, text_scores
+from tension_utils.activations import KINDS, neuron_scores, text_scores
 from tension_utils.analysis.claims import MAIN_FRACTION, MAIN_KIND, PUBLISHED_KIND, Evidence, ledger
 from tension_utils.artifacts import (
     MANIFEST,
@@ -63,6 +63,7 @@ from tension_utils.planted.world import (
     preference_items,
     true_neurons,
 )
+from tension_utils.scores import BASE_GENERIC, NeuronScores
 from tension_utils.statistics import seed_interval
 
 SITES = ("down_input", "gate")

@@ -31,23 +31,21 @@ from tension_utils.show.style import (
 )
 
 
-def tension_matrix(table: pd.DataFrame, ax: Axes | None = None, test: str = "test") -> Axes:
+def tension_matrix(table: pd.DataFrame) -> Axes:
     """Draw accuracy by training objective (rows) and test (columns).
 
     Args:
-        table: objective, the column ``test``, accuracy, ci_low, ci_high in [0, 1], n_items; one row per cell.
-        ax: where to draw; new Axes if None.
-        test: name of the test column.
+        table: objective, test, accuracy, ci_low, ci_high in [0, 1], n_items; one row per cell.
     """
-    require_rows(table, ["objective", test, "accuracy", "ci_low", "ci_high", "n_items"], ["objective", test])
-    objectives, tests = ordered_objectives(table.objective), list(dict.fromkeys(table[test]))
+    require_rows(table, ["objective", "test", "accuracy", "ci_low", "ci_high", "n_items"], ["objective", "test"])
+    objectives, tests = ordered_objectives(table.objective), list(dict.fromkeys(table.test))
     if set(tests) <= set(OBJECTIVE_COLORS):
-        tests = ordered_objectives(table[test])
-    ax = new_axes(ax, 2.9 + 1.55 * len(tests), 1.3 + 0.85 * len(objectives))
-    grid = table.pivot(index="objective", columns=test, values="accuracy").loc[objectives, tests]
+        tests = ordered_objectives(table.test)
+    ax = new_axes(2.9 + 1.55 * len(tests), 1.3 + 0.85 * len(objectives))
+    grid = table.pivot(index="objective", columns="test", values="accuracy").loc[objectives, tests]
     image = ax.imshow(grid.to_numpy(float), cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
     for row in table.itertuples():
-        x, y = tests.index(getattr(row, test)), objectives.index(row.objective)
+        x, y = tests.index(row.test), objectives.index(row.objective)
         color = "white" if abs(row.accuracy - 0.5) > 0.36 else "black"
         ax.text(x, y - 0.2, f"{100 * row.accuracy:.1f} %", ha="center", va="center", color=color, weight="bold")
         ax.text(
@@ -72,14 +70,13 @@ def tension_matrix(table: pd.DataFrame, ax: Axes | None = None, test: str = "tes
 
 
 def training_curves(
-    table: pd.DataFrame, ax: Axes | None = None, value: str = "validation_accuracy", label: str = "validation accuracy"
+    table: pd.DataFrame, value: str = "validation_accuracy", label: str = "validation accuracy"
 ) -> Axes:
     """Draw a training log: thin lines are models, one per seed and base model, the thick one their mean.
 
     Args:
         table: objective, seed, step and the column ``value``, and base_model where there are several; rows without a
             value are skipped.
-        ax: where to draw; new Axes if None.
         value: column drawn; names with "accuracy" get a percent axis and a chance line.
         label: of the y axis, with its unit.
     """
@@ -87,7 +84,7 @@ def training_curves(
     table = table.dropna(subset=[value])
     models = [*(["base_model"] if "base_model" in table else []), "seed"]
     require_rows(table, [value], ["objective", *models, "step"])
-    ax = new_axes(ax)
+    ax = new_axes()
     for objective in ordered_objectives(table.objective):
         part, color = table[table.objective == objective], objective_color(objective)
         for _, run in part.groupby(models):
@@ -105,22 +102,18 @@ def training_curves(
     return ax
 
 
-def accuracy_forest(
-    table: pd.DataFrame, ax: Axes | None = None, row: str = "subset", reference: tuple[str, str] | None = None
-) -> Axes:
-    """Draw accuracies with intervals, one line per row name, one marker per objective.
+def accuracy_forest(table: pd.DataFrame) -> Axes:
+    """Draw accuracies with intervals, one line per subset, one marker per objective.
 
     Args:
-        table: objective, the column ``row``, accuracy, ci_low, ci_high, chance_accuracy in [0, 1]. A row whose accuracy
+        table: objective, subset, accuracy, ci_low, ci_high, chance_accuracy in [0, 1]. A row whose accuracy
             is missing says why in a column ``not_run``, and the figure shows it; its objective may be missing too.
-        ax: where to draw; new Axes if None.
-        row: column that names the lines, drawn from top to bottom in the order of the table.
-        reference: a column of other accuracies, drawn as hollow markers, and its name in the legend.
+            Subsets are drawn from top to bottom in the order of the table.
     """
-    shares = ["accuracy", "ci_low", "ci_high", "chance_accuracy", *(reference or ())[:1]]
-    require_rows(table, ["objective", row, *shares], ["objective", row])
+    shares = ["accuracy", "ci_low", "ci_high", "chance_accuracy"]
+    require_rows(table, ["objective", "subset", *shares], ["objective", "subset"])
     require_range(table, shares)
-    ax, y, objectives = forest_axes(table, row, ax)
+    ax, y, objectives = forest_axes(table, "subset")
     for objective in objectives:
         is_part, color = (
             (table.objective == objective).to_numpy() & table.accuracy.notna().to_numpy(),
@@ -128,22 +121,15 @@ def accuracy_forest(
         )
         part = table[is_part]
         ax.hlines(y[is_part], part.ci_low, part.ci_high, color=color, linewidth=1.8)
-        style = {"marker": objective_marker(objective), "color": color, "linestyle": ""}
-        ax.plot(part.accuracy, y[is_part], **style)
-        if reference:
-            ax.plot(part[reference[0]], y[is_part], **style, markerfacecolor="none", markersize=10)
-    names = list(dict.fromkeys(table[row]))
-    chance = table.dropna(subset=["accuracy"]).drop_duplicates(row)
-    middle = chance[row].map(names.index).to_numpy(float)
+        ax.plot(part.accuracy, y[is_part], marker=objective_marker(objective), color=color, linestyle="")
+    names = list(dict.fromkeys(table.subset))
+    chance = table.dropna(subset=["accuracy"]).drop_duplicates("subset")
+    middle = chance.subset.map(names.index).to_numpy(float)
     ax.vlines(chance.chance_accuracy, middle - 0.45, middle + 0.45, color=CONTROL_COLOR, linestyle=":", zorder=1.4)
     ax.set(xlabel="accuracy, 95 % interval", xlim=(-0.02, 1.02))
-    note_not_run(ax, table, row, "accuracy", y)
+    note_not_run(ax, table, "subset", "accuracy", y)
     ax.xaxis.set_major_formatter(PERCENT)
-    handles = [*objective_handles(objectives), control_handle("chance")]
-    if reference:
-        hollow = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "color": "black", "linestyle": ""}
-        handles.append(Line2D([], [], label=reference[1], **hollow))
-    outside_legend(ax, handles)
+    outside_legend(ax, [*objective_handles(objectives), control_handle("chance")])
     return ax
 
 
@@ -160,22 +146,19 @@ MIN_DENSITY_VALUES = 5  # fewer margins are drawn one by one
 TAIL = 0.002  # share of margins at either end that the density axis may leave out
 
 
-def difference_forest(
-    table: pd.DataFrame, ax: Axes | None = None, row: str = "subset", prefix: str = "against "
-) -> Axes:
+def difference_forest(table: pd.DataFrame, row: str = "subset", prefix: str = "against ") -> Axes:
     """Draw mixed minus single accuracy with intervals; a filled marker stays significant after adjustment.
 
     Args:
         table: the column ``row``; objective, the single one compared against; difference, ci_low, ci_high in [-1, 1];
             p_adjusted. A row whose difference is missing says why in a column ``not_run``, and the figure shows it.
-        ax: where to draw; new Axes if None.
         row: column that names the lines, drawn from top to bottom in the order of the table.
         prefix: of the objectives in the legend.
     """
     require_rows(table, ["objective", row, "difference", "ci_low", "ci_high", "p_adjusted"], ["objective", row])
     require_range(table, ["difference", "ci_low", "ci_high"], -1, 1)
     require_range(table, ["p_adjusted"])
-    ax, y, objectives = forest_axes(table, row, ax)
+    ax, y, objectives = forest_axes(table, row)
     ax.axvline(0, color="black", linewidth=0.8, zorder=1.4)
     for objective in objectives:
         is_part = ((table.objective == objective) & table.difference.notna()).to_numpy()
@@ -197,7 +180,7 @@ def difference_forest(
     return ax
 
 
-def _draw_plane(ax: Axes, chance: tuple[float, float]) -> None:
+def _draw_plane(ax: Axes) -> None:
     """Draw what a point in the plane is compared with: the unit square, balanced accuracies, chance, the corners."""
     ax.plot([0, 1, 1, 0, 0], [0, 0, 1, 1, 0], color="#BBBBBB", linewidth=0.8)
     for level in BALANCED_LEVELS:
@@ -210,20 +193,16 @@ def _draw_plane(ax: Axes, chance: tuple[float, float]) -> None:
     for (x, y), words in CORNERS.items():
         side = {"ha": "right" if x else "left", "va": "bottom" if y else "top"}
         ax.text(x, 1.025 if y else -0.025, words, size=9.5, style="italic", color=CONTROL_COLOR, **side)
-    ax.plot(*chance, marker="X", markersize=9, color=CONTROL_COLOR, linestyle="")
+    ax.plot(0.5, 0.5, marker="X", markersize=9, color=CONTROL_COLOR, linestyle="")
 
 
-def refuse_respond_plane(
-    table: pd.DataFrame, ax: Axes | None = None, runs: pd.DataFrame | None = None, chance: tuple = (0.5, 0.5)
-) -> Axes:
+def refuse_respond_plane(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> Axes:
     """Draw accuracy where answering is right (across) and where refusing is right (up), with interval crosses.
 
     Args:
         table: objective, respond_accuracy and refuse_accuracy, each with _ci_low and _ci_high, in [0, 1]; one row per
             objective.
-        ax: where to draw; new Axes if None.
         runs: objective, respond_accuracy, refuse_accuracy of single reward models, drawn as small points.
-        chance: what random rewards score on (respond, refuse) items.
     """
     require_rows(table, ["objective", *PLANE_COLUMNS], ["objective"])
     for rows in [table] if runs is None else [table, runs]:
@@ -231,8 +210,8 @@ def refuse_respond_plane(
         require_range(rows, [column for column in PLANE_COLUMNS if column in rows])
         if rows[["respond_accuracy", "refuse_accuracy"]].isna().any(axis=None):
             raise ValueError("the figure needs items of both kinds; select rows that have respond and refuse")
-    ax, objectives = new_axes(ax, 6.8, 5.0), ordered_objectives(table.objective)
-    _draw_plane(ax, chance)
+    ax, objectives = new_axes(6.8, 5.0), ordered_objectives(table.objective)
+    _draw_plane(ax)
     for objective in ordered_objectives(runs.objective) if runs is not None else []:
         part, marker = runs[runs.objective == objective], objective_marker(objective)
         ax.scatter(
@@ -269,19 +248,18 @@ FURTHER_KINDS = {"sham labels": SHAM_ARMS, "mixing ratios": RATIO_ARMS, "trained
 FURTHER_MARKERS = dict(zip(FURTHER_KINDS, ("x", "d", "*"), strict=True))
 
 
-def frontier_plane(lines: pd.DataFrame, arms: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def frontier_plane(lines: pd.DataFrame, arms: pd.DataFrame) -> Axes:
     """Draw accuracy on helpful (across) and harmless tests (up): frontiers as lines, reward models as points.
 
     Args:
         lines: of `plane_table` by frontier and harmless_weight; a point per weight, with faint interval crosses.
         arms: of `plane_table` by objective, drawn with interval crosses; arms beyond the main four are small and grey.
-        ax: where to draw; new Axes if None.
     """
     require_rows(lines, ["frontier", "harmless_weight", *SINGLE_OBJECTIVES], ["frontier", "harmless_weight"])
     require_rows(arms, ["objective", *SINGLE_OBJECTIVES], ["objective"])
     require_range(lines, SINGLE_OBJECTIVES)
     require_range(arms, SINGLE_OBJECTIVES)
-    ax, (across, up), frontiers = new_axes(ax, 6.8, 5.4), SINGLE_OBJECTIVES, list(dict.fromkeys(lines.frontier))
+    ax, (across, up), frontiers = new_axes(6.8, 5.4), SINGLE_OBJECTIVES, list(dict.fromkeys(lines.frontier))
     for index, (_, line) in enumerate(lines.groupby("frontier", sort=False)):
         line = line.sort_values("harmless_weight")
         _crosses(ax, line, CONTROL_COLOR, alpha=0.15)
@@ -313,20 +291,19 @@ def _crosses(ax: Axes, rows: pd.DataFrame, color: str, alpha: float) -> None:
     ax.vlines(rows[across], rows[f"{up}_ci_low"], rows[f"{up}_ci_high"], color=color, alpha=alpha, linewidth=1.4)
 
 
-def reliability_diagram(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def reliability_diagram(table: pd.DataFrame) -> Axes:
     """Draw how often a ranking is right against how sure the model was of it; a larger marker holds more items.
 
     Args:
         table: objective, predicted in [0.5, 1], accuracy, ci_low, ci_high in [0, 1], n_pairs; one row per bin. Bins
             without items (accuracy missing) are left out.
-        ax: where to draw; new Axes if None.
     """
     require_rows(table, ["objective", "predicted", "accuracy", "ci_low", "ci_high", "n_pairs"])
     table = table.dropna(subset=["accuracy"]).sort_values("predicted")
     require_rows(table, ["accuracy"], ["objective", "predicted"])
     require_range(table, ["predicted"], 0.5, 1)
     require_range(table, ["accuracy", "ci_low", "ci_high"])
-    ax, objectives, most = new_axes(ax, 7.0, 4.6), ordered_objectives(table.objective), table.n_pairs.max()
+    ax, objectives, most = new_axes(7.0, 4.6), ordered_objectives(table.objective), table.n_pairs.max()
     ax.plot([0.5, 1], [0.5, 1], color=CONTROL_COLOR, linestyle=":")
     for objective in objectives:
         part, color = table[table.objective == objective], objective_color(objective)
@@ -349,18 +326,17 @@ def reliability_diagram(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def margin_densities(table: pd.DataFrame, facet: str = "test") -> list[Axes]:
-    """Draw the density of margins by objective, one panel per value of ``facet``; below zero the ranking is wrong.
+def margin_densities(table: pd.DataFrame) -> list[Axes]:
+    """Draw the density of margins by objective, one panel per test; below zero the ranking is wrong.
 
     Args:
-        table: objective, the column ``facet``, margin in standard deviations of its reward model; one row per item.
+        table: objective, test, margin in standard deviations of its reward model; one row per item.
             Fewer than five margins, or equal ones, are drawn as ticks. The outermost 0.2 % may lie outside the axis.
-        facet: column whose values get a panel each.
     """
-    require_rows(table, ["objective", facet, "margin"])
+    require_rows(table, ["objective", "test", "margin"])
     if not np.isfinite(table.margin.to_numpy(float)).all():
         raise ValueError("the figure needs finite margins; drop or mend the rows without one")
-    objectives, facets = ordered_objectives(table.objective), list(dict.fromkeys(table[facet]))
+    objectives, facets = ordered_objectives(table.objective), list(dict.fromkeys(table.test))
     n_columns = 2 if len(facets) == 4 else min(3, len(facets))
     low, high = min(table.margin.quantile(TAIL), 0.0), max(table.margin.quantile(1 - TAIL), 0.0)
     pad = 0.08 * (high - low) or 1.0
@@ -368,7 +344,7 @@ def margin_densities(table: pd.DataFrame, facet: str = "test") -> list[Axes]:
     figure, axes = plt.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
     figure.set_size_inches(0.9 + (2.7 if n_columns == 3 else 3.2) * max(n_columns, 1.4), 1.1 + 2.6 * n_rows)
     for index, (ax, name) in enumerate(zip(axes.flat, facets, strict=False)):
-        panel = table[table[facet] == name]
+        panel = table[table.test == name]
         ax.axvline(0, color="black", linewidth=0.8)
         for objective in objectives:
             _draw_density(ax, panel.margin[panel.objective == objective].to_numpy(float), grid, objective)

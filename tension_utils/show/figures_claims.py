@@ -35,15 +35,14 @@ def toward_claim(claim: str, value: float, unit: str) -> float:
     return CLAIMS[claim].sign * value / SMALLEST[unit]
 
 
-def verdict_forest(ledgers: Mapping[str, pd.DataFrame], paper: Mapping[str, float], ax: Axes | None = None) -> Axes:
+def verdict_forest(ledgers: Mapping[str, pd.DataFrame], paper: Mapping[str, float]) -> Axes:
     """Draw the primary effect under control of every claim, with interval and training runs, and the paper's numbers.
 
     Args:
         ledgers: where findings come from, in words -> table of `claims.ledger`; one line each, first on top.
         paper: of `paper_effects`.
-        ax: where to draw; new Axes if None.
     """
-    ax = new_axes(ax, 5.4, 1.2 + 0.66 * len(CLAIMS) + 0.2 * len(CLAIMS) * (len(ledgers) - 1))
+    ax = new_axes(5.4, 1.2 + 0.66 * len(CLAIMS) + 0.2 * len(CLAIMS) * (len(ledgers) - 1))
     rows = [
         (number + 0.36 * (place - (len(ledgers) - 1) / 2), claim, style, primary_of(ledger, claim))
         for number, claim in enumerate(CLAIMS)

@@ -37,20 +37,18 @@ CURVE_COLUMNS = (
 )
 
 
-def ablation_curves(
-    table: pd.DataFrame, ax: Axes | None = None, unit: str = UNIT, sets: Sequence[str] | None = None
-) -> Axes:
+def ablation_curves(table: pd.DataFrame, ax: Axes, unit: str = UNIT, sets: Sequence[str] | None = None) -> None:
     """Draw the change against the share of neurons removed, beside matched random sets.
 
     Args:
         table: objective, set, fraction in (0, 1], change, change_ci_low, change_ci_high, control, control_low,
             control_high, as `effects.ablation_effects` returns; one metric, kind and benchmark.
-        ax: where to draw; new Axes if None.
+        ax: where to draw.
         unit: of the change. Shares are drawn as percentage points if it says so, else as they are.
         sets: all names of sets, in the order of line styles; those of the table if None.
     """
     require_rows(table, CURVE_COLUMNS, CURVE_COLUMNS[:3])
-    ax, objectives, sets = new_axes(ax), ordered_objectives(table.objective), sets or list(dict.fromkeys(table.set))
+    objectives, sets = ordered_objectives(table.objective), sets or list(dict.fromkeys(table.set))
     scale = 100 if "percentage points" in unit else 1
     for objective in objectives:
         rows, color = table[table.objective == objective].sort_values("fraction"), objective_color(objective)
@@ -66,8 +64,6 @@ def ablation_curves(
             ax.fill_between(x, low, high, color=control_color, alpha=0.15, linewidth=0)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(xlabel="neurons removed (% of all)", ylabel=f"change in {unit}".replace(" (", "\n("))
-    outside_legend(ax, legend_handles(objectives, sets, "random sets"))
-    return ax
 
 
 def ablation_panels(table: pd.DataFrame, unit: str = UNIT, sets: Sequence[str] | None = None) -> list[Axes]:
@@ -85,7 +81,6 @@ def ablation_panels(table: pd.DataFrame, unit: str = UNIT, sets: Sequence[str] |
     )
     for ax, objective in zip(axes[0], objectives, strict=True):
         ablation_curves(table[table.objective == objective], ax, unit, sets)
-        ax.get_legend().remove()
         ax.set_title(objective, color=objective_color(objective))
         ax.label_outer()
     handles = [*method_handles(sets), control_handle("random sets")]
@@ -93,68 +88,17 @@ def ablation_panels(table: pd.DataFrame, unit: str = UNIT, sets: Sequence[str] |
     return list(axes[0])
 
 
-def effect_forest(
-    table: pd.DataFrame,
-    value: str = "effect",
-    bounds: tuple[str, str] = ("ci_low", "ci_high"),
-    unit: str = UNIT,
-    sets: Sequence[str] | None = None,
-) -> list[Axes]:
-    """Draw effects with intervals: a panel per trained objective, a line per set, a color and marker per test.
-
-    Args:
-        table: objective, test (both objectives), set, the columns ``value`` and ``bounds``; one metric, fraction and
-            ablation kind. A missing interval is not drawn.
-        value: column drawn, such as "per_neurons" of `mixed_ablation.per_neuron`.
-        bounds: its interval.
-        unit: of the value. Shares are drawn as percentage points if it says so, else as they are.
-        sets: all names of sets, from top to bottom; those of the table if None.
-    """
-    require_rows(table, ["objective", "test", "set", value, *bounds], ["objective", "test", "set"])
-    objectives, sets = ordered_objectives(table.objective), sets or list(dict.fromkeys(table.set))
-    tests = ordered_objectives(table.test)
-    scale = 100 if "percentage points" in unit else 1
-    height = 1.8 + 0.22 * len(sets) * (1 + len(tests))
-    figure, axes = plt.subplots(
-        1,
-        len(objectives),
-        figsize=(2.4 + 2.0 * max(len(objectives), 2), height),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
-    for ax, objective in zip(axes[0], objectives, strict=True):
-        for index, test in enumerate(tests):
-            part = table[(table.objective == objective) & (table.test == test)]
-            y = part.set.map(sets.index) + (index - (len(tests) - 1) / 2) * 0.7 / len(tests)
-            low, high = (scale * part[bound] for bound in bounds)
-            ax.hlines(y, low, high, color=objective_color(test), linewidth=1.8)
-            ax.plot(scale * part[value], y, color=objective_color(test), marker=objective_marker(test), linestyle="")
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_title(objective, color=objective_color(objective))
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.grid(visible=False, axis="y")
-    axes[0, 0].set_yticks(range(len(sets)), [textwrap.fill(name, 26) for name in sets])
-    axes[0, 0].set_ylim(len(sets) - 0.5, -0.5)
-    figure.supxlabel(f"effect beyond random sets, {unit}", size=11)
-    figure.legend(
-        handles=objective_handles(tests, prefix="test: "), loc="outside upper center", ncols=min(3, len(tests))
-    )
-    return list(axes[0])
-
-
-def regression_scatter(points: pd.DataFrame, slopes: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def regression_scatter(points: pd.DataFrame, slopes: pd.DataFrame) -> Axes:
     """Draw the change in accuracy against the intact accuracy's distance from chance, with lines through the origin.
 
     Args:
         points: objective, is_targeted, distance, change in [-1, 1], as `chance_regression.regression_to_chance`
             returns.
         slopes: sets ("targeted" and "random"), slope, as `chance_regression.chance_slopes` returns; one fit.
-        ax: where to draw; new Axes if None.
     """
     require_rows(points, ["objective", "is_targeted", "distance", "change"])
     require_rows(slopes, ["sets", "slope"], ["sets"])
-    ax, objectives = new_axes(ax, 7.6, 4.8), ordered_objectives(points.objective)
+    ax, objectives = new_axes(7.6, 4.8), ordered_objectives(points.objective)
     ends = 100 * np.array([min(points.distance.min(), 0), max(points.distance.max(), 0)])
     ax.axhline(0, color="black", linewidth=0.8)
     ax.axvline(0, color="black", linewidth=0.8)
@@ -178,25 +122,24 @@ def regression_scatter(points: pd.DataFrame, slopes: pd.DataFrame, ax: Axes | No
     return ax
 
 
-def depth_profile(table: pd.DataFrame, ax: Axes | None = None, units: str = "neurons") -> Axes:
+def depth_profile(table: pd.DataFrame, units: str = "neurons") -> Axes:
     """Draw which share of the selected neurons lies in each layer; dotted: the same number in every layer.
 
     Args:
-        table: objective, score_kind (drawn as line style), layer (0-based), share in [0, 1] that sums to 1 over layers.
-        ax: where to draw; new Axes if None.
+        table: objective, score_kind (a line style each), layer (0-based), share in [0, 1] that sums to 1 over layers.
         units: what lies in layers, for the axis.
     """
     require_rows(table, ["objective", "score_kind", "layer", "share"], ["objective", "score_kind", "layer"])
-    ax, methods, objectives = new_axes(ax), list(dict.fromkeys(table.score_kind)), ordered_objectives(table.objective)
+    ax, kinds, objectives = new_axes(), list(dict.fromkeys(table.score_kind)), ordered_objectives(table.objective)
     for objective in objectives:
         color = objective_color(objective)
         for name, part in table[table.objective == objective].sort_values("layer").groupby("score_kind", sort=False):
-            ax.plot(part.layer, part.share, color=color, **style_of(methods.index(name)), label=name)
+            ax.plot(part.layer, part.share, color=color, **style_of(kinds.index(name)), label=name)
     ax.axhline(1 / table.layer.nunique(), color=CONTROL_COLOR, linestyle=":", label="uniform")
     ax.set(xlabel="layer (0 = first)", ylabel=f"share of the selected {units}", ylim=(0, None))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PERCENT)
-    outside_legend(ax, legend_handles(objectives, methods, "uniform"))
+    outside_legend(ax, legend_handles(objectives, kinds, "uniform"))
     return ax
 
 
@@ -294,12 +237,11 @@ def _membership(ax: Axes, table: pd.DataFrame, objectives: Sequence[str]) -> Non
     ax.tick_params(length=0)
 
 
-def agreement_heatmap(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def agreement_heatmap(table: pd.DataFrame) -> Axes:
     """Draw the Jaccard overlap of every two ways to select neurons, in the lower half of a matrix.
 
     Args:
         table: first, second, jaccard in [0, 1]; one row per pair, in either order.
-        ax: where to draw; new Axes if None.
     """
     require_rows(table, ["first", "second", "jaccard"], ["first", "second"])
     require_range(table, ["jaccard"])
@@ -309,7 +251,7 @@ def agreement_heatmap(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         below, above = sorted((names.index(row.first), names.index(row.second)), reverse=True)
         values[below, above] = row.jaccard
     shown = values[1:, :-1]  # the diagonal is 1 by definition
-    ax = new_axes(ax, 3.4 + 0.55 * len(names), 1.9 + 0.42 * len(names))
+    ax = new_axes(3.4 + 0.55 * len(names), 1.9 + 0.42 * len(names))
     image = ax.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (y, x), value in np.ndenumerate(shown):
         if not np.isnan(value):

@@ -66,19 +66,18 @@ COSINES = {  # column -> words
 }
 
 
-def gradient_cosines(table: pd.DataFrame, means: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def gradient_cosines(table: pd.DataFrame, means: pd.DataFrame) -> Axes:
     """Draw the cosine of two gradients by layer, beside that of two halves of one objective: dots are seeds.
 
     Args:
         table: seed, layer (0-based) and the columns of `COSINES`, one row per seed and layer, as
-            `geometry.objective_cosines` returns.
+            `cosines.objective_cosines` returns.
         means: layer and the same columns, means over seeds with their bounds (``_ci_low``, ``_ci_high``), as
             `parting.seed_means` returns.
-        ax: where to draw; new Axes if None.
     """
     require_rows(table, ["seed", "layer", *COSINES], ["seed", "layer"])
     require_rows(means, ["layer", *COSINES], ["layer"])
-    ax, means = new_axes(ax, 8.2, 4.2), means.sort_values("layer")
+    ax, means = new_axes(8.2, 4.2), means.sort_values("layer")
     colors = (OTHER_COLORS[0], CONTROL_COLOR, objective_color("helpful"), objective_color("harmless"))
     for (column, words), color, style in zip(COSINES.items(), colors, LINE_STYLES, strict=False):
         ax.plot(means.layer, means[column], color=color, linestyle=style, label=words)
@@ -96,16 +95,15 @@ def gradient_cosines(table: pd.DataFrame, means: pd.DataFrame, ax: Axes | None =
 LINEAR = 1.0  # standard deviations around 0 that are drawn on a linear scale; beyond, the scale is logarithmic
 
 
-def attribution_scatter(points: pd.DataFrame, words: str, ax: Axes | None = None) -> Axes:
+def attribution_scatter(points: pd.DataFrame, words: str) -> Axes:
     """Draw every neuron's attribution on harmless text against that on helpful text, some of them marked.
 
     Args:
         points: helpful, harmless (standard deviations), is_marked, as `parting.attribution_points` returns.
         words: what is marked.
-        ax: where to draw; new Axes if None.
     """
     require_rows(points, ["helpful", "harmless", "is_marked"])
-    ax = new_axes(ax, 7.6, 4.8)
+    ax = new_axes(7.6, 4.8)
     is_opposing = points.helpful * points.harmless < 0
     groups: Sequence[tuple[pd.Series, dict]] = (
         (~points.is_marked, {"color": OTHER_COLORS[2], "s": 4, "alpha": 0.35, "label": "other neuron"}),

@@ -31,16 +31,15 @@ TRUTHS = {
 LEVEL = 0.05  # of false positives that a test at 5 % may have
 
 
-def plant_effects(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plant_effects(table: pd.DataFrame) -> Axes:
     """Draw the mean margin change that the removal of each set makes on each test.
 
     Args:
         table: of `planted.verify_plant`: set, test, margin_change.
-        ax: where to draw; new Axes if None.
     """
     require_rows(table, ["set", "test", "margin_change"], ["set", "test"])
     sets, tests = list(dict.fromkeys(table.set)), list(dict.fromkeys(table.test))
-    ax = new_axes(ax, 6.4, 1.4 + 0.45 * len(sets))
+    ax = new_axes(6.4, 1.4 + 0.45 * len(sets))
     for index, test in enumerate(tests):
         rows = table[table.test == test].set_index("set").loc[sets]
         y = [len(sets) - 1 - place + 0.14 * (1 - 2 * index) for place in range(len(sets))]
@@ -96,16 +95,15 @@ def finder_dots(table: pd.DataFrame) -> list[Axes]:
     return list(axes[0])
 
 
-def error_rate_forest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def error_rate_forest(table: pd.DataFrame) -> Axes:
     """Draw how often each test supports its claim: where the claim is true, and where it is false.
 
     Args:
         table: of `rates.error_rates`, with a column name that labels each row.
-        ax: where to draw; new Axes if None.
     """
     columns = [f"{truth}{end}" for truth in TRUTHS for end in ("", "_ci_low", "_ci_high")]
     require_rows(table, ["name", *columns], ["name"])
-    ax = new_axes(ax, 7.2, 1.7 + 0.34 * len(table))
+    ax = new_axes(7.2, 1.7 + 0.34 * len(table))
     places = {name: len(table) - 1 - place for place, name in enumerate(table.name)}
     for offset, (truth, (marker, color, label)) in zip((0.13, -0.13), TRUTHS.items(), strict=True):
         rows = table[table[truth].notna()]

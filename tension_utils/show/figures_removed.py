@@ -9,15 +9,14 @@ from tension_utils.analysis.findings import SD, SMALLEST
 from tension_utils.show.style import CONTROL_COLOR, new_axes, objective_color, require_rows
 
 
-def ablation_anatomy(changes: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def ablation_anatomy(changes: pd.DataFrame) -> Axes:
     """Draw what one model's margin does without its targeted set (a line) and without each random one (dots).
 
     Args:
         changes: objective, draw (-1 for the targeted set), change; one model and test of `removed.changes_by_draw`.
-        ax: where to draw; new Axes if None.
     """
     require_rows(changes, ["objective", "draw", "change"], ["draw"])
-    ax, color = new_axes(ax, 8.0, 2.6), objective_color(changes.objective.iloc[0])
+    ax, color = new_axes(8.0, 2.6), objective_color(changes.objective.iloc[0])
     random = changes[changes.draw != TARGETED].change
     (target,), mean = changes[changes.draw == TARGETED].change, random.mean()
     ax.scatter(random, [0.0] * len(random), color=CONTROL_COLOR, s=42, alpha=0.7, zorder=3)
@@ -57,9 +56,9 @@ def effects_on_more_items(table: pd.DataFrame) -> list[Axes]:
     return list(axes[0])
 
 
-def gated_neuron(ax: Axes | None = None) -> Axes:
+def gated_neuron() -> Axes:
     """Draw a gated MLP's neuron: two branches, their product, a column; what scores read and what removal zeroes."""
-    ax = new_axes(ax, 8.0, 2.6)
+    ax = new_axes(8.0, 2.6)
     boxes = {
         (0.08, 0.5): "h\n(residual)",
         (0.32, 0.8): "act(gate · h)\nread by the study",

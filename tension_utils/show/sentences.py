@@ -134,11 +134,9 @@ def conflict_answer(sides: pd.DataFrame) -> str:
 def calibration_answer(errors: pd.DataFrame) -> str:
     """Say whether models are surer than they are right; of `margins.calibration_errors` by objective and group."""
     parts = []
-    for row in errors.itertuples():
-        low, high = row.overconfidence_ci_low, row.overconfidence_ci_high
-        found = (
-            f"{answer_word(low, high)}, {100 * row.overconfidence:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-        )
+    for _, row in errors.iterrows():
+        word = answer_word(row.overconfidence_ci_low, row.overconfidence_ci_high)
+        found = f"{word}, {points(row, 'overconfidence', 'overconfidence_')}"
         sizes = f"n = {row.n_items:,}, {seeds_text(row.n_seeds)}"
         parts.append(f"{row.objective} on {row.group} tests: {found}, {sizes}")
     return f"Predicted minus actual accuracy. {'. '.join(parts)}."
@@ -157,10 +155,10 @@ def length_answer(lengths: pd.DataFrame) -> str:
 def transferability_answer(kept: pd.DataFrame) -> str:
     """Say whether the mixed model keeps more than chance, over all pairings; of `transfer.transferability_table`."""
     parts = []
-    for row in kept[kept.pairings == "all"].itertuples():
-        low, high = row.excess_transferability_ci_low, row.excess_transferability_ci_high
-        number = f"{100 * row.excess_transferability:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-        found = f"{answer_word(low, high)}, it keeps {percent(row.transferability)}, beyond chance {number}"
+    for _, row in kept[kept.pairings == "all"].iterrows():
+        word = answer_word(row.excess_transferability_ci_low, row.excess_transferability_ci_high)
+        beyond = points(row, "excess_transferability", "excess_transferability_")
+        found = f"{word}, it keeps {percent(row.transferability)}, beyond chance {beyond}"
         parts.append(f"{row.group} tests: {found} (n = {row.n_items:,}, {seeds_text(row.n_seeds)})")
     return f"{'. '.join(parts)}."
 

@@ -78,14 +78,14 @@ def use_style() -> None:
         set_matplotlib_formats("svg")
 
 
-def new_axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
-    """Return the given Axes, or new ones of a size in inches."""
-    return plt.subplots(figsize=(width, height))[1] if ax is None else ax
+def new_axes(width: float = 6.4, height: float = 4.0) -> Axes:
+    """Return new Axes of a size in inches."""
+    return plt.subplots(figsize=(width, height))[1]
 
 
 def empty_figure(reason: str) -> Axes:
     """Draw why there is nothing to draw, in the place of a figure that text refers to, and return the axes."""
-    ax = new_axes(None, height=1.2)
+    ax = new_axes(height=1.2)
     ax.set_axis_off()
     ax.text(0.5, 0.5, textwrap.fill(reason, 60), ha="center", va="center", transform=ax.transAxes)
     return ax
@@ -196,7 +196,7 @@ def outside_legend(ax: Axes, handles: Sequence | None = None) -> None:
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
 
 
-def forest_axes(table: pd.DataFrame, row: str, ax: Axes | None) -> tuple[Axes, np.ndarray, list[str]]:
+def forest_axes(table: pd.DataFrame, row: str) -> tuple[Axes, np.ndarray, list[str]]:
     """Lay out one line per name in the column ``row``, from top to bottom in the order of the table.
 
     Returns:
@@ -204,7 +204,7 @@ def forest_axes(table: pd.DataFrame, row: str, ax: Axes | None) -> tuple[Axes, n
     """
     names, objectives = list(dict.fromkeys(table[row])), ordered_objectives(table.objective.dropna())
     n, line_height = len(objectives), max(0.28, 0.11 * (1 + len(objectives)))  # inches
-    ax = new_axes(ax, 8.4, max(2.4, 1.3 + line_height * len(names)))
+    ax = new_axes(8.4, max(2.4, 1.3 + line_height * len(names)))
     offsets = {objective: (index - (n - 1) / 2) * 0.7 / n for index, objective in enumerate(objectives)}
     y = table[row].map(names.index).to_numpy(float) + table.objective.map(offsets).fillna(0).to_numpy(float)
     ax.set_yticks(range(len(names)), [textwrap.fill(str(name), 36) for name in names])
