@@ -144,7 +144,7 @@ def test_project_that_git_does_not_know_is_whole(
 
 
 @pytest.mark.xdist_group("chain")
-@pytest.mark.parametrize("chapter", ["02b_tension", "02c_planted"])
+@pytest.mark.parametrize("chapter", ["02b_tension", "02c_planted", "02d_planted_details"])
 def test_downloaded_chapter_runs_in_an_empty_folder(executed_book: Path, tmp_path: Path, chapter: str) -> None:
     archive = executed_book / "book" / "generated" / "downloads" / f"{chapter}.zip"
     with zipfile.ZipFile(archive) as found:

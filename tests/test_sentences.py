@@ -305,15 +305,68 @@ def test_overlaps_in_words(p_value: float, difference: float, word: str) -> None
 
 
 def test_a_plant_in_words() -> None:
-    kinds, plants = ("mean_abs", "rms_change"), ("loud", "quiet")
-    found = [("down_input", kind, plant, 0.25) for kind in kinds for plant in plants]
-    finders = pd.DataFrame(found, columns=["site", "score_kind", "plant", "precision"])
-    tests = [("C2", WAYS[1], 3, 0.75, 0.05), ("C2", WAYS[0], 3, 1.0, 0.8), ("C2", WAYS[1], 1, 0.5, 0.3)]
-    rates = pd.DataFrame(tests, columns=["claim", "way", "n_seeds", "power", "false_positives"])
-    answer = sentences.planted_answer(finders, rates.assign(is_primary=True))
-    assert "mean_abs finds 25 % of a loud plant and 25 % of a quiet one; rms_change" in answer
-    assert "supports C2 in 80 % of the worlds where it is false; " in answer
-    assert answer.endswith("does so in 5 %, and in 75 % where it is true.")
+    found = {"loud": (0.75, 0.9), "quiet": (0.5, 0.2), "trained": (0.25, 0.1)}  # of rms_change, of mean_abs
+    rows = [
+        {"site": site, "score_kind": kind, "plant": plant, "precision": value, "chance": 0.1}
+        | {"precision_ci_low": value - 0.1, "precision_ci_high": value + 0.1}
+        for plant, values in found.items()
+        for kind, value in zip(("rms_change", "mean_abs"), values, strict=True)
+        for site in ("down_input", "gate")
+    ]
+    assert sentences.planted_found(pd.DataFrame(rows)) == (
+        "yes where the plant is louder than typical: rms_change, which the study selects by, finds 75.0 % [65.0 %, "
+        "85.0 %] (the best score, mean_abs, 90.0 %); too few worlds to tell where it is quieter: 50.0 % [40.0 %, "
+        "60.0 %] (the best score, rms_change, 50.0 %); no where gradient descent chose the weights: 25.0 % [15.0 %, "
+        "35.0 %] (the best score, rms_change, 25.0 %). Yes: more than half of it. A random ranking finds 10.0 %."
+    )
+
+
+def planted_readings(false_positives: tuple[float, float]) -> pd.DataFrame:
+    """C2 and C5 read in both ways: errors of the two claims under control."""
+    names = ["claim", "way", "power", "false_positives", "false_refutations"]
+    rows = [("C2", WAYS[0], 0.9, 0.6, 0.0), ("C5", WAYS[0], 0.8, 0.5, 0.1)]
+    rows += [("C2", WAYS[1], 0.75, false_positives[0], 0.0), ("C5", WAYS[1], 0.1, false_positives[1], 0.2)]
+    return pd.DataFrame(rows, columns=names)
+
+
+def test_how_often_a_verdict_errs_in_words() -> None:
+    assert sentences.planted_erring(planted_readings((0.02, 0.05))) == (
+        "rarely: under control a claim that is false is called supported in at most 5.0 % of the worlds (C5), as "
+        "published in up to 60.0 % (C2). Care has its price: a true claim is supported in 10.0 % (C5) to 75.0 % (C2), "
+        "and refuted in up to 20.0 % (C5)."
+    )
+    assert sentences.planted_erring(planted_readings((0.06, 0.0))).startswith("too often: under control")
+
+
+def test_agreement_with_knock_outs_in_words() -> None:
+    rows = [("attribution", 0.8), ("mean_abs", 0.5), ("rms_change", 0.0)]
+    table = pd.DataFrame(rows, columns=["score_kind", "rank_correlation"]).assign(n_worlds=20)
+    for end, sign in (("low", -1), ("high", 1)):
+        table[f"rank_correlation_ci_{end}"] = table.rank_correlation + 0.05 * sign
+    assert sentences.planted_agreement(table) == (
+        "1 of 3 scores do. attribution: yes, rank correlation +0.80 [+0.75, +0.85]; rms_change: no, rank correlation "
+        "+0.00 [-0.05, +0.05] (20 worlds; yes: above one half)."
+    )
+
+
+def test_training_runs_of_a_verdict_in_words() -> None:
+    designs = {1: (0.2, 0.0), 2: (0.05, 0.04), 3: (0.0, 0.01)}
+    rows = pd.concat([planted_readings(errors).tail(2).assign(n_seeds=n) for n, errors in designs.items()])
+    text = sentences.planted_runs(rows)
+    assert text.startswith("2, to support false claims in at most 5 % of worlds (at worst 20.0 % with 1, 5.0 % with 2,")
+    assert text.endswith("; with 3 seeds in 10.0 % to 75.0 % of worlds.")
+    again = rows.assign(false_positives=rows.false_positives.where(rows.n_seeds < 3, 0.5))
+    assert sentences.planted_runs(again).startswith("more than these (at worst"), "a later error counts"
+
+
+@pytest.mark.parametrize(("n", "word"), [(19, "yes"), (10, "too few worlds to tell"), (1, "no")])
+def test_faint_effects_in_words(n: int, word: str) -> None:
+    low, high = wilson_interval(n, 20)
+    row = {"scenario": "faint", "claim": "C2", "n_supported": n, "n_worlds": 20, "supported": n / 20, "ci_low": low}
+    row |= {"ci_high": high, "n_seeds": 3, "n_items": 500, "n_draws": 12}
+    others = [row | {"claim": "C3"}, row | {"scenario": "planted"}]
+    text = sentences.planted_faint(pd.DataFrame([*others, row]))
+    assert text.startswith(f"more often than not: {word}, C2 is supported in {n} of 20 worlds, {5 * n}.0 % [")
 
 
 def test_what_can_be_explored_in_words() -> None:

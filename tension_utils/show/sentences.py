@@ -164,21 +164,114 @@ def transferability_answer(kept: pd.DataFrame) -> str:
     return f"{'. '.join(parts)}."
 
 
-def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:
-    """Say which scores find a plant, and how often a reading of C2 is right, in the stored study's tables."""
-    found = finders.set_index(["site", "score_kind", "plant"]).precision["down_input"]
-    primary = rates[rates.is_primary & (rates.claim == "C2") & (rates.n_seeds == rates.n_seeds.max())]
-    raw, ours = (primary[primary.way == way].iloc[0] for way in WAYS)
+TOO_FEW_WORLDS = "too few worlds to tell"
+
+SELECTED_BY = "rms_change"  # the study's score of what training changed
+
+PLANT_WORDS = {
+    "loud": "where the plant is louder than typical",
+    "quiet": "where it is quieter",
+    "trained": "where gradient descent chose the weights",
+}
+
+
+def more_than_half(low: float, high: float) -> str:
+    """Return whether an interval lies above one half.
+
+    >>> more_than_half(0.6, 0.9), more_than_half(0.1, 0.4), more_than_half(0.4, 0.6)
+    ('yes', 'no', 'too few worlds to tell')
+    """
+    return "yes" if low > 0.5 else "no" if high < 0.5 else TOO_FEW_WORLDS
+
+
+def planted_found(finders: pd.DataFrame) -> str:
+    """Say whether the score that the study selects by finds more than half of a plant, and which score finds most.
+
+    Args:
+        finders: the table "finders" of a planted study.
+    """
+    of_site, parts = finders[finders.site == "down_input"], []
+    subject = f"{SELECTED_BY}, which the study selects by, finds "
+    for plant, words in PLANT_WORDS.items():
+        rows = of_site[of_site["plant"] == plant].set_index("score_kind")
+        low, high = rows.loc[SELECTED_BY, ["precision_ci_low", "precision_ci_high"]]
+        best = rows.precision.idxmax()
+        parts.append(
+            f"{more_than_half(low, high)} {words}: {'' if parts else subject}{percent(rows.precision[SELECTED_BY])} "
+            f"[{percent(low)}, {percent(high)}] (the best score, {best}, {percent(rows.precision[best])})"
+        )
+    return f"{'; '.join(parts)}. Yes: more than half of it. A random ranking finds {percent(of_site.chance.mean())}."
+
+
+def planted_erring(readings: pd.DataFrame) -> str:
+    """Say how often a verdict under control errs, and how often the study's reading does.
+
+    Args:
+        readings: of `rates.largest_designs` and `rates.error_rates`, one row per claim and way.
+    """
+    raw, ours = (readings[readings.way == way].set_index("claim") for way in WAYS)
+    false, refuted, power = ours.false_positives, ours.false_refutations, ours.power
+    word = "rarely" if false.max() <= LEVEL else "too often"
+    return (
+        f"{word}: under control a claim that is false is called supported in at most {percent(false.max())} of the "
+        f"worlds ({false.idxmax()}), as published in up to {percent(raw.false_positives.max())} "
+        f"({raw.false_positives.idxmax()}). Care has its price: a true claim is supported in {percent(power.min())} "
+        f"({power.idxmin()}) to {percent(power.max())} ({power.idxmax()}), and refuted in up to "
+        f"{percent(refuted.max())} ({refuted.idxmax()})."
+    )
+
+
+def planted_agreement(agreement: pd.DataFrame) -> str:
+    """Say which scores rank neurons as single knock-outs do where gradient descent chose the weights.
+
+    Args:
+        agreement: score_kind, rank_correlation, its _ci_low and _ci_high, n_worlds.
+    """
+    rows = agreement.set_index("score_kind")
+    rows["word"] = [
+        more_than_half(row.rank_correlation_ci_low, row.rank_correlation_ci_high) for row in rows.itertuples()
+    ]
+    best = rows.rank_correlation.idxmax()
     parts = [
-        f"{kind} finds {100 * found[kind, 'loud']:.0f} % of a loud plant and {100 * found[kind, 'quiet']:.0f} % of a "
-        "quiet one"
-        for kind in ("mean_abs", "rms_change")
+        f"{kind}: {row.word}, rank correlation {row.rank_correlation:+.2f} "
+        f"[{row.rank_correlation_ci_low:+.2f}, {row.rank_correlation_ci_high:+.2f}]"
+        for kind, row in rows.loc[list(dict.fromkeys((best, SELECTED_BY)))].iterrows()
     ]
-    parts += [f"a raw drop supports C2 in {100 * raw.false_positives:.0f} % of the worlds where it is false"]
-    parts += [
-        f"the ledger does so in {100 * ours.false_positives:.0f} %, and in {100 * ours.power:.0f} % where it is true"
-    ]
-    return "; ".join(parts) + "."
+    n_yes = (rows.word == "yes").sum()
+    return (
+        f"{n_yes} of {len(rows)} scores do. {'; '.join(parts)} ({rows.n_worlds.iloc[0]} worlds; yes: above one half)."
+    )
+
+
+def planted_runs(readings: pd.DataFrame) -> str:
+    """Say from how many training runs on no false claim is supported more often than a test at 5 % may.
+
+    Args:
+        readings: of `rates.largest_designs` and `rates.error_rates` under control, by claim and number of runs.
+    """
+    worst = readings.groupby("n_seeds").false_positives.max()
+    safe = [n for n in worst.index if (worst[worst.index >= n] <= LEVEL).all()]
+    power = readings.groupby("n_seeds").power
+    reached = (
+        f"with {seeds_text(n)} {percent(of.min())} to {percent(of.max())}" for n, of in power if n in worst.index
+    )
+    start = f"{safe[0]}, to be wrong in no more than {percent(LEVEL)} of false worlds" if safe else "more than these"
+    errors = ", ".join(f"{percent(worst[n])} with {n}" for n in worst.index)
+    return f"{start} (at worst {errors}). True claims are supported, by claim, {'; '.join(reached)}."
+
+
+def planted_faint(kinds: pd.DataFrame) -> str:
+    """Say whether C2 is supported in more than half of the faint worlds.
+
+    Args:
+        kinds: of `rates.largest_designs` and `rates.kind_rates`, of one number of training runs.
+    """
+    row = kinds[(kinds.scenario == "faint") & (kinds.claim == "C2")].iloc[0]
+    return (
+        f"more often than not: {more_than_half(row.ci_low, row.ci_high)}, C2 is supported in {row.n_supported} of "
+        f"{row.n_worlds} worlds, {percent(row.supported)} [{percent(row.ci_low)}, {percent(row.ci_high)}] "
+        f"({seeds_text(row.n_seeds)}, {row.n_items} items, {row.n_draws} random sets)."
+    )
 
 
 AGREED = 0.5  # above this Jaccard index two sets share more neurons than the union has others
