@@ -422,29 +422,84 @@ def sign(effect: float, low: float, high: float, n_same: int = 3, **other: objec
     ("row", "word"),
     [
         (sign(0.1, 0.02, 0.18), "yes"),
-        (sign(0.1, 0.02, 0.18, n_same=2), "too few to tell"),
-        (sign(0.1, -0.02, 0.22), "too few to tell"),
+        (sign(0.1, 0.02, 0.18, n_same=2), "too few seeds to tell"),
+        (sign(0.1, -0.02, 0.22), "too few seeds to tell"),
         (sign(0.01, -0.02, 0.04), "no"),
         (sign(-0.1, -0.18, -0.02), "no"),
         (sign(0.02, 0.01, 0.03), "yes"),
-        (sign(0.02, 0.01, 0.03, n_same=2), "too few to tell"),
+        (sign(0.02, 0.01, 0.03, n_same=2), "too few seeds to tell"),
     ],
 )
 def test_shared_neurons_oppose_or_not(row: dict, word: str) -> None:
     assert sentences.opposition(pd.Series(row)) == word
 
 
-def test_where_objectives_part_in_words() -> None:
+def test_opposing_neurons_in_words() -> None:
     others = [sign(0.4, 0.3, 0.5, objective="helpful-harmless"), sign(0.4, 0.3, 0.5, set="helpful only")]
     signs = pd.DataFrame([*others, sign(0.1, 0.02, 0.18)])
-    gradients = pd.DataFrame({"part": ["whole model", "norm"], "cosine": [-0.25, 0.9], "n_seeds": 3})
-    gradients = gradients.assign(cosine_ci_low=-0.5, cosine_ci_high=0.0)
-    depths = pd.DataFrame({"objective": ["helpful", "harmless"], "parting_depth": [3.0, np.nan], "last_depth": 4.0})
-    assert sentences.part_answer(signs, gradients, depths) == (
+    assert sentences.opposing_neurons_answer(signs) == (
         "yes: of the 1,234 shared neurons 60.0 % add to the margin of the helpful-harmless-matched model with opposite "
         "signs on the two texts, of random ones, as deep and as active, 50.0 % [45.0 %, 55.0 %]: +10.0 points [+2.0, "
-        "+18.0], p = 0.004 (20 random sets; 3 of 3 seeds on that side); cosine of the two gradients -0.25 [-0.50, "
-        "+0.00]; the curves of the helpful model part at depth 3 of 4"
+        "+18.0], p = 0.004 (20 random sets; 3 of 3 seeds on that side)"
     )
-    none = sentences.part_answer(signs[signs.set != "shared"], pd.DataFrame(), depths.assign(parting_depth=np.nan))
-    assert none.startswith("shared neurons: not run: needs a mixed model with neuron scores") and ";" not in none
+    none = sentences.opposing_neurons_answer(signs[signs.set != "shared"])
+    assert none == "not run: needs a mixed model with neuron scores, and neurons in both top sets"
+
+
+@pytest.mark.parametrize(
+    ("depth", "low", "high", "word"),
+    [
+        (3.0, 0.1, 0.3, "yes, from depth 3 on"),
+        (np.nan, -0.1, 0.3, "too few items or seeds to tell"),
+        (np.nan, -0.02, 0.02, "no"),
+        (4.0, 0.01, 0.02, "no"),
+    ],
+)
+def test_depths_at_which_tests_part_in_words(depth: float, low: float, high: float, word: str) -> None:
+    row = {"base_model": "toy", "objective": "harmless", "parting_depth": depth, "last_depth": 4.0}
+    row |= {"difference": (low + high) / 2, "ci_low": low, "ci_high": high, "n_items": 1200, "n_seeds": 3}
+    others = [row | {"objective": "helpful-harmless"}, row | {"base_model": "another"}]
+    text = sentences.depth_answer(pd.DataFrame([row, *others]))
+    assert text.startswith(
+        f"the harmless model: {word}, at depth 4, the last, the helpful test minus the harmless one is "
+    )
+    assert text.endswith(" (n = 1,200, 3 seeds)") and text.count("model") == 1
+    assert sentences.depth_answer(pd.DataFrame(others[:1])).startswith("not run: needs a single-objective model")
+
+
+def cosines(low: float, high: float, n_seeds: int = 3, **other: object) -> pd.DataFrame:
+    """One mean cosine with its bounds."""
+    row = {"base_model": "toy", "cosine": -0.25, "cosine_ci_low": low, "cosine_ci_high": high, "n_seeds": n_seeds}
+    return pd.DataFrame([row | other])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(-0.4, -0.1, "yes"), (-0.4, 0.1, "too few seeds to tell"), (-0.04, 0.3, "no"), (0.1, 0.3, "no")],
+)
+def test_opposing_gradients_in_words(low: float, high: float, word: str) -> None:
+    rows = pd.concat([cosines(-1, -0.9, part="norm"), cosines(low, high, part="whole model")])
+    assert sentences.gradient_answer(rows) == (
+        f"{word}: the cosine of their gradients is -0.25 [{low:+.2f}, {high:+.2f}] (3 seeds)"
+    )
+
+
+def test_gradients_of_one_seed_or_none_in_words() -> None:
+    one = sentences.gradient_answer(cosines(np.nan, np.nan, 1, part="whole model"))
+    assert one == "too few seeds to tell: the cosine of their gradients is -0.25 (1 seed)"
+    assert sentences.gradient_answer(pd.DataFrame()).startswith("not run: needs a mixed model")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.1, 0.3, "yes"), (-0.1, 0.1, "too few seeds to tell"), (-0.1, 0.04, "no"), (0.02, 0.04, "no")],
+)
+def test_weight_changes_in_words(low: float, high: float, word: str) -> None:
+    level = {"random_cosine": 0.002}
+    both = cosines(low, high, pair="helpful / harmless", **level)
+    found = f"{word}: the cosine of their weight changes is -0.25 [{low:+.2f}, {high:+.2f}] (3 seeds)"
+    assert sentences.weight_answer(both) == f"{found}; blind directions stay below 0.002"
+    sham = cosines(0, 0, pair="helpful / harmless-coin", **level)
+    beside = sentences.weight_answer(pd.concat([both, sham, sham.assign(cosine=0.5, pair="harmless / helpful-coin")]))
+    assert beside == f"{found}, with models of sham labels -0.25 to +0.50; blind directions stay below 0.002"
+    assert sentences.weight_answer(sham).startswith("not run: needs both single-objective models")

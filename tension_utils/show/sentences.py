@@ -9,7 +9,7 @@ from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points,
 from tension_utils.analysis.findings import INDEX, LEVEL, POINTS, SMALLEST, WAYS, primary_of
 from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
-from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, REMOVAL, SINGLE_OBJECTIVES
+from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, REMOVAL, SHAM_ARMS, SINGLE_OBJECTIVES
 from tension_utils.show.ledger import ARMS, result_of, sentence
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
@@ -252,12 +252,10 @@ def planted_runs(readings: pd.DataFrame) -> str:
     worst = readings.groupby("n_seeds").false_positives.max()
     safe = [n for n in worst.index if (worst[worst.index >= n] <= LEVEL).all()]
     power = readings.groupby("n_seeds").power
-    reached = (
-        f"with {seeds_text(n)} {percent(of.min())} to {percent(of.max())}" for n, of in power if n in worst.index
-    )
-    start = f"{safe[0]}, to be wrong in no more than {percent(LEVEL)} of false worlds" if safe else "more than these"
-    errors = ", ".join(f"{percent(worst[n])} with {n}" for n in worst.index)
-    return f"{start} (at worst {errors}). True claims are supported, by claim, {'; '.join(reached)}."
+    reached = (f"with {seeds_text(n)} in {percent(of.min())} to {percent(of.max())} of worlds" for n, of in power)
+    start = f"{safe[0]}, to support false claims in at most {100 * LEVEL:g} % of worlds" if safe else "more than these"
+    errors = ", ".join(f"{percent(error)} with {n}" for n, error in worst.items())
+    return f"{start} (at worst {errors}). True ones are supported, depending on the claim, {'; '.join(reached)}."
 
 
 def planted_faint(kinds: pd.DataFrame) -> str:
@@ -462,7 +460,7 @@ SMALLEST_SHARE = 0.05  # a difference of shares below five points is none worth 
 
 
 def opposition(row: pd.Series) -> str:
-    """Say whether a set's neurons pull in opposite directions more often than random ones: yes, no, or too few to tell.
+    """Say whether a set's neurons pull in opposite directions more often than random ones do.
 
     Yes: the interval of the effect lies above 0, and every seed's effect does. No: it lies below `SMALLEST_SHARE`, and
     not above 0.
@@ -472,37 +470,97 @@ def opposition(row: pd.Series) -> str:
     """
     if row.ci_low > 0 and row.n_same == row.n_seeds:
         return "yes"
-    return "no" if row.ci_low <= 0 and row.ci_high < SMALLEST_SHARE else "too few to tell"
+    return "no" if row.ci_low <= 0 and row.ci_high < SMALLEST_SHARE else TOO_FEW
 
 
-def part_answer(signs: pd.DataFrame, gradients: pd.DataFrame, depths: pd.DataFrame) -> str:
-    """Say whether shared neurons oppose each other in the mixed model, how its gradients point, and where curves part.
+def opposing_neurons_answer(signs: pd.DataFrame) -> str:
+    """Say whether shared neurons oppose each other in the mixed model that decides, more than random ones do.
 
     Args:
         signs: of `sign_table`.
-        gradients: of `gradient_table`; without rows where there are no gradients.
-        depths: of `depth_table`.
     """
     row = signs[(signs.objective == mixed_arm(signs.objective)) & (signs.set == SHARED)]
-    parts = ["shared neurons: not run: needs a mixed model with neuron scores, and neurons in both top sets"]
-    if len(row):
-        row = row.iloc[0]
-        chance = f"{percent(row.random_share)} [{percent(row.random_share_low)}, {percent(row.random_share_high)}]"
-        parts = [
-            f"{opposition(row)}: of the {row.n_neurons:,.0f} shared neurons {percent(row.share)} add to the margin of "
-            f"the {row.objective} model with opposite signs on the two texts, of random ones, as deep and as active, "
-            f"{chance}: {points(row)}, p = {row.p_value:.3f} ({row.n_draws} random sets; {row.n_same} of "
-            f"{seeds_text(row.n_seeds)} on that side)"
-        ]
-    for whole in gradients[gradients.part == WHOLE].head(1).itertuples() if len(gradients) else ():
-        bounds = "(one seed)" if whole.n_seeds == 1 else f"[{whole.cosine_ci_low:+.2f}, {whole.cosine_ci_high:+.2f}]"
-        parts.append(f"cosine of the two gradients {whole.cosine:+.2f} {bounds}")
-    curves = depths.dropna(subset="parting_depth")
-    parts += [
-        f"the curves of the {r.objective} model part at depth {r.parting_depth:.0f} of {r.last_depth:.0f}"
-        for r in curves[curves.objective.isin(SINGLE_OBJECTIVES)].itertuples()
-    ]
-    return "; ".join(parts)
+    if row.empty:
+        return "not run: needs a mixed model with neuron scores, and neurons in both top sets"
+    row = row.iloc[0]
+    chance = f"{percent(row.random_share)} [{percent(row.random_share_low)}, {percent(row.random_share_high)}]"
+    return (
+        f"{opposition(row)}: of the {row.n_neurons:,.0f} shared neurons {percent(row.share)} add to the margin of the "
+        f"{row.objective} model with opposite signs on the two texts, of random ones, as deep and as active, {chance}: "
+        f"{points(row)}, p = {row.p_value:.3f} ({row.n_draws} random sets; {row.n_same} of "
+        f"{seeds_text(row.n_seeds)} on that side)"
+    )
+
+
+def depth_answer(depths: pd.DataFrame) -> str:
+    """Say of both single-objective models whether, and from which depth on, their accuracies on both tests part.
+
+    Yes: they lie apart from some depth on. No: they differ by less than the smallest effect of interest at the last.
+
+    Args:
+        depths: of `depth_table`, the first base model decides.
+    """
+    first = depths[depths.base_model == depths.base_model.iloc[0]]
+    smallest, parts = SMALLEST[POINTS] / 100, []
+    for row in first[first.objective.isin(SINGLE_OBJECTIVES)].itertuples():
+        is_near = -smallest < row.ci_low and row.ci_high < smallest
+        word = UNCLEAR if np.isnan(row.parting_depth) else f"yes, from depth {row.parting_depth:.0f} on"
+        gap = f"{100 * row.difference:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
+        parts.append(
+            f"the {row.objective} model: {'no' if is_near else word}, at depth {row.last_depth:.0f}, the last, the "
+            f"helpful test minus the harmless one is {gap} (n = {row.n_items:,}, {seeds_text(row.n_seeds)})"
+        )
+    return "; ".join(parts) or "not run: needs a single-objective model"
+
+
+def gradient_answer(gradients: pd.DataFrame) -> str:
+    """Say whether the gradients of both losses point apart in the mixed model.
+
+    Yes: the interval of their cosine over seeds lies below 0. No: above minus the smallest index of interest.
+
+    Args:
+        gradients: of `gradient_table`, the first base model decides; without rows where there are no gradients.
+    """
+    if gradients.empty:
+        return "not run: needs a mixed model whose gradients were taken"
+    row = gradients[gradients.part == WHOLE].iloc[0]
+    is_apart, is_not = row.cosine_ci_high < 0, row.cosine_ci_low > -SMALLEST[INDEX]
+    return f"{_of_seeds(is_apart, is_not)}: the cosine of their gradients is {_cosine(row)}"
+
+
+def weight_answer(weights: pd.DataFrame) -> str:
+    """Say whether both single-objective trainings changed the weights alike, and how sham labels change them.
+
+    Yes: the interval of the cosine over seeds lies above what blind directions reach. No: below the smallest index of
+    interest.
+
+    Args:
+        weights: of `weight_table`, the first base model decides.
+    """
+    first = weights[weights.base_model == weights.base_model.iloc[0]].set_index("pair")
+    both = " / ".join(SINGLE_OBJECTIVES)
+    if both not in first.index:
+        return "not run: needs both single-objective models"
+    row = first.loc[both]
+    is_not = row.cosine_ci_high < SMALLEST[INDEX]
+    word = _of_seeds(not is_not and row.cosine_ci_low > row.random_cosine, is_not)
+    shams = first[first.index.str.contains("|".join(SHAM_ARMS))].cosine
+    beside = f", with models of sham labels {shams.min():+.2f} to {shams.max():+.2f}" if len(shams) else ""
+    return (
+        f"{word}: the cosine of their weight changes is {_cosine(row)}{beside}; blind directions stay below "
+        f"{row.random_cosine:.3f}"
+    )
+
+
+def _of_seeds(is_so: bool, is_not: bool) -> str:
+    """Return an answer whose interval is over seeds; bounds that are missing leave it open."""
+    return "yes" if is_so else "no" if is_not else TOO_FEW
+
+
+def _cosine(row: pd.Series) -> str:
+    """Return a mean cosine with its interval over seeds."""
+    bounds = f" [{row.cosine_ci_low:+.2f}, {row.cosine_ci_high:+.2f}]" if row.n_seeds > 1 else ""
+    return f"{row.cosine:+.2f}{bounds} ({seeds_text(row.n_seeds)})"
 
 
 def explorer_answer(effects: pd.DataFrame | None) -> str:
