@@ -438,9 +438,9 @@ def test_opposing_neurons_in_words() -> None:
     others = [sign(0.4, 0.3, 0.5, objective="helpful-harmless"), sign(0.4, 0.3, 0.5, set="helpful only")]
     signs = pd.DataFrame([*others, sign(0.1, 0.02, 0.18)])
     assert sentences.opposing_neurons_answer(signs) == (
-        "yes: of the 1,234 shared neurons 60.0 % add to the margin of the helpful-harmless-matched model with opposite "
+        "yes: 60.0 % of the 1,234 shared neurons add to the margin of the helpful-harmless-matched model with opposite "
         "signs on the two texts, of random ones, as deep and as active, 50.0 % [45.0 %, 55.0 %]: +10.0 points [+2.0, "
-        "+18.0], p = 0.004 (20 random sets; 3 of 3 seeds on that side)"
+        "+18.0], p = 0.004 (3 of 3 seeds on that side)"
     )
     none = sentences.opposing_neurons_answer(signs[signs.set != "shared"])
     assert none == "not run: needs a mixed model with neuron scores, and neurons in both top sets"
@@ -449,7 +449,7 @@ def test_opposing_neurons_in_words() -> None:
 @pytest.mark.parametrize(
     ("depth", "low", "high", "word"),
     [
-        (3.0, 0.1, 0.3, "yes, from depth 3 on"),
+        (3.0, 0.1, 0.3, "yes, from depth 3 of 4 on"),
         (np.nan, -0.1, 0.3, "too few items or seeds to tell"),
         (np.nan, -0.02, 0.02, "no"),
         (4.0, 0.01, 0.02, "no"),

@@ -78,7 +78,7 @@ def gradient_cosines(table: pd.DataFrame, means: pd.DataFrame, ax: Axes | None =
     """
     require_rows(table, ["seed", "layer", *COSINES], ["seed", "layer"])
     require_rows(means, ["layer", *COSINES], ["layer"])
-    ax, means = new_axes(ax, 8.2, 3.6), means.sort_values("layer")
+    ax, means = new_axes(ax, 8.2, 3.3), means.sort_values("layer")
     colors = (OTHER_COLORS[0], CONTROL_COLOR, objective_color("helpful"), objective_color("harmless"))
     for (column, words), color, style in zip(COSINES.items(), colors, LINE_STYLES, strict=False):
         ax.plot(means.layer, means[column], color=color, linestyle=style, label=words)
@@ -103,7 +103,7 @@ def weight_cosines(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     columns = ["pair", "cosine", "cosine_ci_low", "cosine_ci_high", "random_cosine"]
     require_rows(table, columns, ["pair"])
-    ax, y = new_axes(ax, 7.6, 1.3 + 0.34 * len(table)), np.arange(len(table))[::-1]
+    ax, y = new_axes(ax, 7.6, 1.2 + 0.3 * len(table)), np.arange(len(table))[::-1]
     ax.hlines(y, table.cosine_ci_low, table.cosine_ci_high, color="black", linewidth=1.8)
     ax.plot(table.cosine, y, "o", color="black", label="mean over seeds")
     level = float(table.random_cosine.max())
@@ -128,7 +128,7 @@ def attribution_scatter(points: pd.DataFrame, words: str, ax: Axes | None = None
         ax: where to draw; new Axes if None.
     """
     require_rows(points, ["helpful", "harmless", "is_marked"])
-    ax = new_axes(ax, 7.6, 4.2)
+    ax = new_axes(ax, 7.6, 3.7)
     is_opposing = points.helpful * points.harmless < 0
     groups: Sequence[tuple[pd.Series, dict]] = (
         (~points.is_marked, {"color": OTHER_COLORS[2], "s": 4, "alpha": 0.35, "label": "other neuron"}),

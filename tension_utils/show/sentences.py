@@ -485,10 +485,9 @@ def opposing_neurons_answer(signs: pd.DataFrame) -> str:
     row = row.iloc[0]
     chance = f"{percent(row.random_share)} [{percent(row.random_share_low)}, {percent(row.random_share_high)}]"
     return (
-        f"{opposition(row)}: of the {row.n_neurons:,.0f} shared neurons {percent(row.share)} add to the margin of the "
+        f"{opposition(row)}: {percent(row.share)} of the {row.n_neurons:,.0f} shared neurons add to the margin of the "
         f"{row.objective} model with opposite signs on the two texts, of random ones, as deep and as active, {chance}: "
-        f"{points(row)}, p = {row.p_value:.3f} ({row.n_draws} random sets; {row.n_same} of "
-        f"{seeds_text(row.n_seeds)} on that side)"
+        f"{points(row)}, p = {row.p_value:.3f} ({row.n_same} of {seeds_text(row.n_seeds)} on that side)"
     )
 
 
@@ -504,12 +503,11 @@ def depth_answer(depths: pd.DataFrame) -> str:
     smallest, parts = SMALLEST[POINTS] / 100, []
     for row in first[first.objective.isin(SINGLE_OBJECTIVES)].itertuples():
         is_near = -smallest < row.ci_low and row.ci_high < smallest
-        word = UNCLEAR if np.isnan(row.parting_depth) else f"yes, from depth {row.parting_depth:.0f} on"
+        start = f"yes, from depth {row.parting_depth:.0f} of {row.last_depth:.0f} on"
+        word = "no" if is_near else UNCLEAR if np.isnan(row.parting_depth) else start
         gap = f"{100 * row.difference:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
-        parts.append(
-            f"the {row.objective} model: {'no' if is_near else word}, at depth {row.last_depth:.0f}, the last, the "
-            f"helpful test minus the harmless one is {gap} (n = {row.n_items:,}, {seeds_text(row.n_seeds)})"
-        )
+        sizes = f"(n = {row.n_items:,}, {seeds_text(row.n_seeds)})"
+        parts.append(f"those of the {row.objective} model: {word}, at the last helpful minus harmless {gap} {sizes}")
     return "; ".join(parts) or "not run: needs a single-objective model"
 
 
