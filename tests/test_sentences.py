@@ -460,9 +460,7 @@ def test_depths_at_which_tests_part_in_words(depth: float, low: float, high: flo
     row |= {"difference": (low + high) / 2, "ci_low": low, "ci_high": high, "n_items": 1200, "n_seeds": 3}
     others = [row | {"objective": "helpful-harmless"}, row | {"base_model": "another"}]
     text = sentences.depth_answer(pd.DataFrame([row, *others]))
-    assert text.startswith(
-        f"the harmless model: {word}, at depth 4, the last, the helpful test minus the harmless one is "
-    )
+    assert text.startswith(f"in the harmless model {word}: at the end, helpful minus harmless test ")
     assert text.endswith(" (n = 1,200, 3 seeds)") and text.count("model") == 1
     assert sentences.depth_answer(pd.DataFrame(others[:1])).startswith("not run: needs a single-objective model")
 

@@ -507,7 +507,7 @@ def depth_answer(depths: pd.DataFrame) -> str:
         word = "no" if is_near else UNCLEAR if np.isnan(row.parting_depth) else start
         gap = f"{100 * row.difference:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
         sizes = f"(n = {row.n_items:,}, {seeds_text(row.n_seeds)})"
-        parts.append(f"those of the {row.objective} model: {word}, at the last helpful minus harmless {gap} {sizes}")
+        parts.append(f"in the {row.objective} model {word}: at the end, helpful minus harmless test {gap} {sizes}")
     return "; ".join(parts) or "not run: needs a single-objective model"
 
 
