@@ -156,7 +156,8 @@ def test_project_that_git_does_not_know_is_whole(
 
 @pytest.mark.xdist_group("chain")
 @pytest.mark.parametrize(
-    ("archive", "chapter"), [("02b_tension", "02b_tension"), ("02c_planted", "02c_planted"), ("study", "02b_tension")]
+    ("archive", "chapter"),
+    [*((name, name) for name in ("02b_tension", "02c_planted", "02d_planted_details")), ("study", "02b_tension")],
 )
 def test_downloaded_chapter_runs_in_an_empty_folder(
     executed_book: Path, tmp_path: Path, archive: str, chapter: str

@@ -40,6 +40,11 @@ def cosines() -> tuple[pd.DataFrame, pd.DataFrame]:
     return table, means
 
 
+def weights() -> pd.DataFrame:
+    table = pd.DataFrame({"pair": ["helpful / harmless", "helpful / helpful-coin"], "cosine": [-0.2, 0.1]})
+    return table.assign(cosine_ci_low=[-0.3, np.nan], cosine_ci_high=[-0.1, np.nan], random_cosine=0.01)
+
+
 def points() -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -79,6 +84,15 @@ def test_missing_cosines_leave_a_gap():
     assert np.isnan(line.get_ydata()).tolist() == [False, True, False]
 
 
+def test_weight_cosines_have_a_row_per_pair_the_first_on_top():
+    ax = figures_parting.weight_cosines(weights())
+    assert [label.get_text() for label in ax.get_yticklabels()] == weights().pair.tolist()
+    assert ax.lines[0].get_xdata().tolist() == [-0.2, 0.1] and ax.lines[0].get_ydata().tolist() == [1, 0]
+    assert [line.get_xdata()[0] for line in ax.lines[1:]] == [-0.01, 0.01]
+    (first, *_) = ax.collections[0].get_segments()
+    assert first.tolist() == [[-0.3, 1.0], [-0.1, 1.0]]
+
+
 def test_attribution_scatter_tells_marked_opposing_and_other_neurons():
     ax = figures_parting.attribution_scatter(points(), "shared")
     found = {each.get_label(): each.get_offsets().data.tolist() for each in ax.collections}
@@ -97,6 +111,7 @@ def test_attribution_scatter_tells_marked_opposing_and_other_neurons():
         (lambda: figures_parting.depth_curves(pd.concat([curves(), curves()])), "one row per objective, subset, depth"),
         (lambda: figures_parting.depth_curves(curves().assign(accuracy=80.0)), "as shares and not percentages; got 80"),
         (lambda: figures_parting.gradient_cosines(*[each.drop(columns="cosine") for each in cosines()]), "cosine"),
+        (lambda: figures_parting.weight_cosines(pd.concat([weights(), weights()])), "one row per pair"),
         (lambda: figures_parting.attribution_scatter(points()[:0], "shared"), "at least one row"),
     ],
 )

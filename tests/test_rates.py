@@ -19,7 +19,9 @@ from tension_utils.planted.rates import (
     claim_rates,
     design_rates,
     error_rates,
+    kind_counts,
     kind_rates,
+    largest_designs,
     rated_ledger,
     with_rates,
 )
@@ -162,3 +164,22 @@ def test_a_design_that_few_worlds_have_by_what_they_lack_is_left_out() -> None:
     counted = claim_rates(worlds(HAND) + few)
     assert set(counted.n_seeds) == {3}
     assert set(claim_rates(worlds(HAND) + few + few).n_seeds) == {2, 3}
+
+
+def test_largest_designs_are_those_with_most_items_of_the_runs_asked_for() -> None:
+    rates = rates_of([(1, 80, 12), (3, 24, 8), (3, 80, 12), (2, 80, 12)])
+    found = largest_designs(rates, [3, 1])
+    assert found[DESIGN].to_numpy().tolist() == [[1, 80, 12], [3, 80, 12]]
+    for other in ({"is_primary": False}, {"neuron_set": "equal-size"}, {"quantity": "sharing", "control": ""}):
+        assert largest_designs(rates.assign(**other), [3]).empty, other
+    assert len(largest_designs(rates.assign(quantity="sharing"), [3])) == 1
+
+
+def test_worlds_are_counted_by_kind_and_truth() -> None:
+    other = [each | {"findings": [each["findings"][0] | {"n_seeds": 2}]} for each in worlds(HAND)]
+    counted = kind_counts(kind_rates(claim_rates(worlds(HAND) + other)))
+    assert counted.to_dict("records") == [
+        {"scenario": "direct", "is_true": False, "C2": "1 of 10"},
+        {"scenario": "even", "is_true": True, "C2": "10 of 10"},
+        {"scenario": "planted", "is_true": True, "C2": "8 of 10"},
+    ]

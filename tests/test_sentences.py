@@ -310,15 +310,68 @@ def test_overlaps_in_words(p_value: float, difference: float, word: str) -> None
 
 
 def test_a_plant_in_words() -> None:
-    kinds, plants = ("mean_abs", "rms_change"), ("loud", "quiet")
-    found = [("down_input", kind, plant, 0.25) for kind in kinds for plant in plants]
-    finders = pd.DataFrame(found, columns=["site", "score_kind", "plant", "precision"])
-    tests = [("C2", WAYS[1], 3, 0.75, 0.05), ("C2", WAYS[0], 3, 1.0, 0.8), ("C2", WAYS[1], 1, 0.5, 0.3)]
-    rates = pd.DataFrame(tests, columns=["claim", "way", "n_seeds", "power", "false_positives"])
-    answer = sentences.planted_answer(finders, rates.assign(is_primary=True))
-    assert "mean_abs finds 25 % of a loud plant and 25 % of a quiet one; rms_change" in answer
-    assert "supports C2 in 80 % of the worlds where it is false; " in answer
-    assert answer.endswith("does so in 5 %, and in 75 % where it is true.")
+    found = {"loud": (0.75, 0.9), "quiet": (0.5, 0.2), "trained": (0.25, 0.1)}  # of rms_change, of mean_abs
+    rows = [
+        {"site": site, "score_kind": kind, "plant": plant, "precision": value, "chance": 0.1}
+        | {"precision_ci_low": value - 0.1, "precision_ci_high": value + 0.1}
+        for plant, values in found.items()
+        for kind, value in zip(("rms_change", "mean_abs"), values, strict=True)
+        for site in ("down_input", "gate")
+    ]
+    assert sentences.planted_found(pd.DataFrame(rows)) == (
+        "yes where the plant is louder than typical: rms_change, which the study selects by, finds 75.0 % [65.0 %, "
+        "85.0 %] (the best score, mean_abs, 90.0 %); too few worlds to tell where it is quieter: 50.0 % [40.0 %, "
+        "60.0 %] (the best score, rms_change, 50.0 %); no where gradient descent chose the weights: 25.0 % [15.0 %, "
+        "35.0 %] (the best score, rms_change, 25.0 %). Yes: more than half of it. A random ranking finds 10.0 %."
+    )
+
+
+def planted_readings(false_positives: tuple[float, float]) -> pd.DataFrame:
+    """C2 and C5 read in both ways: errors of the two claims under control."""
+    names = ["claim", "way", "power", "false_positives", "false_refutations"]
+    rows = [("C2", WAYS[0], 0.9, 0.6, 0.0), ("C5", WAYS[0], 0.8, 0.5, 0.1)]
+    rows += [("C2", WAYS[1], 0.75, false_positives[0], 0.0), ("C5", WAYS[1], 0.1, false_positives[1], 0.2)]
+    return pd.DataFrame(rows, columns=names)
+
+
+def test_how_often_a_verdict_errs_in_words() -> None:
+    assert sentences.planted_erring(planted_readings((0.02, 0.05))) == (
+        "rarely: under control a claim that is false is called supported in at most 5.0 % of the worlds (C5), as "
+        "published in up to 60.0 % (C2). Care has its price: a true claim is supported in 10.0 % (C5) to 75.0 % (C2), "
+        "and refuted in up to 20.0 % (C5)."
+    )
+    assert sentences.planted_erring(planted_readings((0.06, 0.0))).startswith("too often: under control")
+
+
+def test_agreement_with_knock_outs_in_words() -> None:
+    rows = [("attribution", 0.8), ("mean_abs", 0.5), ("rms_change", 0.0)]
+    table = pd.DataFrame(rows, columns=["score_kind", "rank_correlation"]).assign(n_worlds=20)
+    for end, sign in (("low", -1), ("high", 1)):
+        table[f"rank_correlation_ci_{end}"] = table.rank_correlation + 0.05 * sign
+    assert sentences.planted_agreement(table) == (
+        "1 of 3 scores do. attribution: yes, rank correlation +0.80 [+0.75, +0.85]; rms_change: no, rank correlation "
+        "+0.00 [-0.05, +0.05] (20 worlds; yes: above one half)."
+    )
+
+
+def test_training_runs_of_a_verdict_in_words() -> None:
+    designs = {1: (0.2, 0.0), 2: (0.05, 0.04), 3: (0.0, 0.01)}
+    rows = pd.concat([planted_readings(errors).tail(2).assign(n_seeds=n) for n, errors in designs.items()])
+    text = sentences.planted_runs(rows)
+    assert text.startswith("2, to support false claims in at most 5 % of worlds (at worst 20.0 % with 1, 5.0 % with 2,")
+    assert text.endswith("; with 3 seeds in 10.0 % to 75.0 % of worlds.")
+    again = rows.assign(false_positives=rows.false_positives.where(rows.n_seeds < 3, 0.5))
+    assert sentences.planted_runs(again).startswith("more than these (at worst"), "a later error counts"
+
+
+@pytest.mark.parametrize(("n", "word"), [(19, "yes"), (10, "too few worlds to tell"), (1, "no")])
+def test_faint_effects_in_words(n: int, word: str) -> None:
+    low, high = wilson_interval(n, 20)
+    row = {"scenario": "faint", "claim": "C2", "n_supported": n, "n_worlds": 20, "supported": n / 20, "ci_low": low}
+    row |= {"ci_high": high, "n_seeds": 3, "n_items": 500, "n_draws": 12}
+    others = [row | {"claim": "C3"}, row | {"scenario": "planted"}]
+    text = sentences.planted_faint(pd.DataFrame([*others, row]))
+    assert text.startswith(f"more often than not: {word}, C2 is supported in {n} of 20 worlds, {5 * n}.0 % [")
 
 
 def test_what_can_be_explored_in_words() -> None:
@@ -374,32 +427,85 @@ def sign(effect: float, low: float, high: float, n_same: int = 3, **other: objec
     ("row", "word"),
     [
         (sign(0.1, 0.02, 0.18), "yes"),
-        (sign(0.1, 0.02, 0.18, n_same=2), "too few to tell"),
-        (sign(0.1, -0.02, 0.22), "too few to tell"),
+        (sign(0.1, 0.02, 0.18, n_same=2), "too few seeds to tell"),
+        (sign(0.1, -0.02, 0.22), "too few seeds to tell"),
         (sign(0.01, -0.02, 0.04), "no"),
         (sign(-0.1, -0.18, -0.02), "no"),
         (sign(0.02, 0.01, 0.03), "yes"),
-        (sign(0.02, 0.01, 0.03, n_same=2), "too few to tell"),
+        (sign(0.02, 0.01, 0.03, n_same=2), "too few seeds to tell"),
     ],
 )
 def test_shared_neurons_oppose_or_not(row: dict, word: str) -> None:
     assert sentences.opposition(pd.Series(row)) == word
 
 
-def test_where_objectives_part_in_words() -> None:
+def test_opposing_neurons_in_words() -> None:
     others = [sign(0.4, 0.3, 0.5, objective="helpful-harmless"), sign(0.4, 0.3, 0.5, set="helpful only")]
     signs = pd.DataFrame([*others, sign(0.1, 0.02, 0.18)])
-    gradients = pd.DataFrame({"part": ["whole model", "norm"], "cosine": [-0.25, 0.9], "n_seeds": 3})
-    gradients = gradients.assign(cosine_ci_low=-0.5, cosine_ci_high=0.0)
-    depths = pd.DataFrame({"objective": ["helpful", "harmless"], "parting_depth": [3.0, np.nan], "last_depth": 4.0})
-    assert sentences.part_answer(signs, gradients, depths) == (
-        "yes: of the 1,234 shared neurons 60.0 % add to the margin of the helpful-harmless-matched model with opposite "
+    assert sentences.opposing_neurons_answer(signs) == (
+        "yes: 60.0 % of the 1,234 shared neurons add to the margin of the helpful-harmless-matched model with opposite "
         "signs on the two texts, of random ones, as deep and as active, 50.0 % [45.0 %, 55.0 %]: +10.0 points [+2.0, "
-        "+18.0], p = 0.004 (20 random sets; 3 of 3 seeds on that side); cosine of the two gradients -0.25 [-0.50, "
-        "+0.00]; the curves of the helpful model part at depth 3 of 4"
+        "+18.0], p = 0.004 (3 of 3 seeds on that side)"
     )
-    none = sentences.part_answer(signs[signs.set != "shared"], pd.DataFrame(), depths.assign(parting_depth=np.nan))
-    assert none.startswith("shared neurons: not run: needs a mixed model with neuron scores") and ";" not in none
+    none = sentences.opposing_neurons_answer(signs[signs.set != "shared"])
+    assert none == "not run: needs a mixed model with neuron scores, and neurons in both top sets"
+
+
+@pytest.mark.parametrize(
+    ("depth", "low", "high", "word"),
+    [
+        (3.0, 0.1, 0.3, "yes, from depth 3 of 4 on"),
+        (np.nan, -0.1, 0.3, "too few items or seeds to tell"),
+        (np.nan, -0.02, 0.02, "no"),
+        (4.0, 0.01, 0.02, "no"),
+    ],
+)
+def test_depths_at_which_tests_part_in_words(depth: float, low: float, high: float, word: str) -> None:
+    row = {"base_model": "toy", "objective": "harmless", "parting_depth": depth, "last_depth": 4.0}
+    row |= {"difference": (low + high) / 2, "ci_low": low, "ci_high": high, "n_items": 1200, "n_seeds": 3}
+    others = [row | {"objective": "helpful-harmless"}, row | {"base_model": "another"}]
+    text = sentences.depth_answer(pd.DataFrame([row, *others]))
+    assert text.startswith(f"in the harmless model {word}: at the end, helpful minus harmless test ")
+    assert text.endswith(" (n = 1,200, 3 seeds)") and text.count("model") == 1
+    assert sentences.depth_answer(pd.DataFrame(others[:1])).startswith("not run: needs a single-objective model")
+
+
+def cosines(low: float, high: float, n_seeds: int = 3, **other: object) -> pd.DataFrame:
+    """One mean cosine with its bounds."""
+    row = {"base_model": "toy", "cosine": -0.25, "cosine_ci_low": low, "cosine_ci_high": high, "n_seeds": n_seeds}
+    return pd.DataFrame([row | other])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(-0.4, -0.1, "yes"), (-0.4, 0.1, "too few seeds to tell"), (-0.04, 0.3, "no"), (0.1, 0.3, "no")],
+)
+def test_opposing_gradients_in_words(low: float, high: float, word: str) -> None:
+    rows = pd.concat([cosines(-1, -0.9, part="norm"), cosines(low, high, part="whole model")])
+    assert sentences.gradient_answer(rows) == (
+        f"{word}: the cosine of their gradients is -0.25 [{low:+.2f}, {high:+.2f}] (3 seeds)"
+    )
+
+
+def test_gradients_of_one_seed_or_none_in_words() -> None:
+    one = sentences.gradient_answer(cosines(np.nan, np.nan, 1, part="whole model"))
+    assert one == "too few seeds to tell: the cosine of their gradients is -0.25 (1 seed)"
+    assert sentences.gradient_answer(pd.DataFrame()).startswith("not run: needs a mixed model")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.1, 0.3, "yes"), (-0.1, 0.1, "too few seeds to tell"), (-0.1, 0.04, "no"), (0.02, 0.04, "no")],
+)
+def test_weight_changes_in_words(low: float, high: float, word: str) -> None:
+    level = {"random_cosine": 0.002}
+    both = cosines(low, high, pair="helpful / harmless", **level)
+    found = f"{word}: the cosine of their weight changes is -0.25 [{low:+.2f}, {high:+.2f}] (3 seeds)"
+    assert sentences.weight_answer(both) == f"{found}; blind directions stay below 0.002"
+    sham = cosines(0, 0, pair="helpful / harmless-coin", **level)
+    beside = sentences.weight_answer(pd.concat([both, sham, sham.assign(cosine=0.5, pair="harmless / helpful-coin")]))
+    assert beside == f"{found}, with models of sham labels -0.25 to +0.50; blind directions stay below 0.002"
+    assert sentences.weight_answer(sham).startswith("not run: needs both single-objective models")
 
 
 def outlook(low: float, high: float) -> pd.DataFrame:

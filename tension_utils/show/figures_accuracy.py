@@ -408,19 +408,16 @@ def conflict_margins(conflicts: pd.DataFrame, sides: pd.DataFrame) -> list[Axes]
     return list(axes[0])
 
 
-def cost_curve(
-    table: pd.DataFrame, points: pd.DataFrame, line: pd.DataFrame | None = None, ax: Axes | None = None
-) -> Axes:
+def cost_curve(table: pd.DataFrame, points: pd.DataFrame, line: pd.DataFrame | None = None) -> Axes:
     """Draw what mixing costs against training pairs: a dot with its interval per size, and the line through them.
 
     Args:
         table: n_pairs, cost, ci_low, ci_high, shares in [-1, 1].
         points: n_pairs and cost of every training run.
         line: n_pairs, cost, low and high of the fitted line and its band; its part beyond the largest size is dashed.
-        ax: where to draw; new Axes if None.
     """
     require_rows(table, ["n_pairs", "cost", "ci_low", "ci_high"], ["n_pairs"])
-    ax, largest = new_axes(ax), table.n_pairs.max()
+    ax, largest = new_axes(), table.n_pairs.max()
     if line is not None:
         ax.fill_between(line.n_pairs, line.low, line.high, color=CONTROL_COLOR, alpha=0.15, linewidth=0, label="95 %")
         for part, style, name in (
@@ -442,15 +439,14 @@ def cost_curve(
     return ax
 
 
-def mixture_lines(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def mixture_lines(table: pd.DataFrame) -> Axes:
     """Draw accuracy on both tests against the share of helpful pairs among as many.
 
     Args:
         table: helpful_share, and helpful, harmless and mean in [0, 1], each with <name>_ci_low and <name>_ci_high.
-        ax: where to draw; new Axes if None.
     """
     require_rows(table, ["helpful_share", "helpful", "harmless", "mean"], ["helpful_share"])
-    ax = new_axes(ax)
+    ax = new_axes()
     names = {test: f"{test} test" for test in SINGLE_OBJECTIVES} | {"mean": "mean of both"}
     for name, label in names.items():
         color = CONTROL_COLOR if name == "mean" else objective_color(name)

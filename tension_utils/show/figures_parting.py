@@ -1,4 +1,4 @@
-"""Figures of where two objectives part: accuracy by depth, gradients by layer, attribution on two texts."""
+"""Figures of where two objectives part: accuracy by depth, gradients by layer, weight changes, attribution on texts."""
 
 from collections.abc import Sequence
 
@@ -77,7 +77,7 @@ def gradient_cosines(table: pd.DataFrame, means: pd.DataFrame) -> Axes:
     """
     require_rows(table, ["seed", "layer", *COSINES], ["seed", "layer"])
     require_rows(means, ["layer", *COSINES], ["layer"])
-    ax, means = new_axes(8.2, 4.2), means.sort_values("layer")
+    ax, means = new_axes(8.2, 3.3), means.sort_values("layer")
     colors = (OTHER_COLORS[0], CONTROL_COLOR, objective_color("helpful"), objective_color("harmless"))
     for (column, words), color, style in zip(COSINES.items(), colors, LINE_STYLES, strict=False):
         ax.plot(means.layer, means[column], color=color, linestyle=style, label=words)
@@ -92,6 +92,29 @@ def gradient_cosines(table: pd.DataFrame, means: pd.DataFrame) -> Axes:
     return ax
 
 
+def weight_cosines(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the cosine of the weight changes of two models, a row per pair, beside what blind directions reach.
+
+    Args:
+        table: pair, cosine with its bounds (NaN for one seed) and random_cosine, as `parting.weight_table` returns, of
+            one base model.
+        ax: where to draw; new Axes if None.
+    """
+    columns = ["pair", "cosine", "cosine_ci_low", "cosine_ci_high", "random_cosine"]
+    require_rows(table, columns, ["pair"])
+    ax, y = new_axes(ax, 7.6, 1.2 + 0.3 * len(table)), np.arange(len(table))[::-1]
+    ax.hlines(y, table.cosine_ci_low, table.cosine_ci_high, color="black", linewidth=1.8)
+    ax.plot(table.cosine, y, "o", color="black", label="mean over seeds")
+    level = float(table.random_cosine.max())
+    for place, label in ((-level, None), (level, "blind directions")):
+        ax.axvline(place, color=CONTROL_COLOR, linestyle=":", linewidth=2, label=label)
+    ax.set_yticks(y, table.pair)
+    ax.set(ylim=(-0.6, len(table) - 0.4), xlabel="cosine of weight changes")
+    ax.grid(visible=False, axis="y")
+    ax.figure.legend(loc="outside lower center", ncols=2)
+    return ax
+
+
 LINEAR = 1.0  # standard deviations around 0 that are drawn on a linear scale; beyond, the scale is logarithmic
 
 
@@ -103,7 +126,7 @@ def attribution_scatter(points: pd.DataFrame, words: str) -> Axes:
         words: what is marked.
     """
     require_rows(points, ["helpful", "harmless", "is_marked"])
-    ax = new_axes(7.6, 4.8)
+    ax = new_axes(7.6, 3.7)
     is_opposing = points.helpful * points.harmless < 0
     groups: Sequence[tuple[pd.Series, dict]] = (
         (~points.is_marked, {"color": OTHER_COLORS[2], "s": 4, "alpha": 0.35, "label": "other neuron"}),

@@ -10,7 +10,7 @@ from tension_utils.analysis.findings import INDEX, LEVEL, POINTS, SMALLEST, WAYS
 from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
 from tension_utils.analysis.scaling import best_mixture
-from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, REMOVAL, SINGLE_OBJECTIVES
+from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, REMOVAL, SHAM_ARMS, SINGLE_OBJECTIVES
 from tension_utils.show.ledger import ARMS, result_of, sentence
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
@@ -218,21 +218,112 @@ def mixture_answer(table: pd.DataFrame) -> str:
     )
 
 
-def planted_answer(finders: pd.DataFrame, rates: pd.DataFrame) -> str:
-    """Say which scores find a plant, and how often a reading of C2 is right, in the stored study's tables."""
-    found = finders.set_index(["site", "score_kind", "plant"]).precision["down_input"]
-    primary = rates[rates.is_primary & (rates.claim == "C2") & (rates.n_seeds == rates.n_seeds.max())]
-    raw, ours = (primary[primary.way == way].iloc[0] for way in WAYS)
+TOO_FEW_WORLDS = "too few worlds to tell"
+
+SELECTED_BY = "rms_change"  # the study's score of what training changed
+
+PLANT_WORDS = {
+    "loud": "where the plant is louder than typical",
+    "quiet": "where it is quieter",
+    "trained": "where gradient descent chose the weights",
+}
+
+
+def more_than_half(low: float, high: float) -> str:
+    """Return whether an interval lies above one half.
+
+    >>> more_than_half(0.6, 0.9), more_than_half(0.1, 0.4), more_than_half(0.4, 0.6)
+    ('yes', 'no', 'too few worlds to tell')
+    """
+    return "yes" if low > 0.5 else "no" if high < 0.5 else TOO_FEW_WORLDS
+
+
+def planted_found(finders: pd.DataFrame) -> str:
+    """Say whether the score that the study selects by finds more than half of a plant, and which score finds most.
+
+    Args:
+        finders: the table "finders" of a planted study.
+    """
+    of_site, parts = finders[finders.site == "down_input"], []
+    subject = f"{SELECTED_BY}, which the study selects by, finds "
+    for plant, words in PLANT_WORDS.items():
+        rows = of_site[of_site["plant"] == plant].set_index("score_kind")
+        low, high = rows.loc[SELECTED_BY, ["precision_ci_low", "precision_ci_high"]]
+        best = rows.precision.idxmax()
+        parts.append(
+            f"{more_than_half(low, high)} {words}: {'' if parts else subject}{percent(rows.precision[SELECTED_BY])} "
+            f"[{percent(low)}, {percent(high)}] (the best score, {best}, {percent(rows.precision[best])})"
+        )
+    return f"{'; '.join(parts)}. Yes: more than half of it. A random ranking finds {percent(of_site.chance.mean())}."
+
+
+def planted_erring(readings: pd.DataFrame) -> str:
+    """Say how often a verdict under control errs, and how often the study's reading does.
+
+    Args:
+        readings: of `rates.largest_designs` and `rates.error_rates`, one row per claim and way.
+    """
+    raw, ours = (readings[readings.way == way].set_index("claim") for way in WAYS)
+    false, refuted, power = ours.false_positives, ours.false_refutations, ours.power
+    word = "rarely" if false.max() <= LEVEL else "too often"
+    return (
+        f"{word}: under control a claim that is false is called supported in at most {percent(false.max())} of the "
+        f"worlds ({false.idxmax()}), as published in up to {percent(raw.false_positives.max())} "
+        f"({raw.false_positives.idxmax()}). Care has its price: a true claim is supported in {percent(power.min())} "
+        f"({power.idxmin()}) to {percent(power.max())} ({power.idxmax()}), and refuted in up to "
+        f"{percent(refuted.max())} ({refuted.idxmax()})."
+    )
+
+
+def planted_agreement(agreement: pd.DataFrame) -> str:
+    """Say which scores rank neurons as single knock-outs do where gradient descent chose the weights.
+
+    Args:
+        agreement: score_kind, rank_correlation, its _ci_low and _ci_high, n_worlds.
+    """
+    rows = agreement.set_index("score_kind")
+    rows["word"] = [
+        more_than_half(row.rank_correlation_ci_low, row.rank_correlation_ci_high) for row in rows.itertuples()
+    ]
+    best = rows.rank_correlation.idxmax()
     parts = [
-        f"{kind} finds {100 * found[kind, 'loud']:.0f} % of a loud plant and {100 * found[kind, 'quiet']:.0f} % of a "
-        "quiet one"
-        for kind in ("mean_abs", "rms_change")
+        f"{kind}: {row.word}, rank correlation {row.rank_correlation:+.2f} "
+        f"[{row.rank_correlation_ci_low:+.2f}, {row.rank_correlation_ci_high:+.2f}]"
+        for kind, row in rows.loc[list(dict.fromkeys((best, SELECTED_BY)))].iterrows()
     ]
-    parts += [f"a raw drop supports C2 in {100 * raw.false_positives:.0f} % of the worlds where it is false"]
-    parts += [
-        f"the ledger does so in {100 * ours.false_positives:.0f} %, and in {100 * ours.power:.0f} % where it is true"
-    ]
-    return "; ".join(parts) + "."
+    n_yes = (rows.word == "yes").sum()
+    return (
+        f"{n_yes} of {len(rows)} scores do. {'; '.join(parts)} ({rows.n_worlds.iloc[0]} worlds; yes: above one half)."
+    )
+
+
+def planted_runs(readings: pd.DataFrame) -> str:
+    """Say from how many training runs on no false claim is supported more often than a test at 5 % may.
+
+    Args:
+        readings: of `rates.largest_designs` and `rates.error_rates` under control, by claim and number of runs.
+    """
+    worst = readings.groupby("n_seeds").false_positives.max()
+    safe = [n for n in worst.index if (worst[worst.index >= n] <= LEVEL).all()]
+    power = readings.groupby("n_seeds").power
+    reached = (f"with {seeds_text(n)} in {percent(of.min())} to {percent(of.max())} of worlds" for n, of in power)
+    start = f"{safe[0]}, to support false claims in at most {100 * LEVEL:g} % of worlds" if safe else "more than these"
+    errors = ", ".join(f"{percent(error)} with {n}" for n, error in worst.items())
+    return f"{start} (at worst {errors}). True ones are supported, depending on the claim, {'; '.join(reached)}."
+
+
+def planted_faint(kinds: pd.DataFrame) -> str:
+    """Say whether C2 is supported in more than half of the faint worlds.
+
+    Args:
+        kinds: of `rates.largest_designs` and `rates.kind_rates`, of one number of training runs.
+    """
+    row = kinds[(kinds.scenario == "faint") & (kinds.claim == "C2")].iloc[0]
+    return (
+        f"more often than not: {more_than_half(row.ci_low, row.ci_high)}, C2 is supported in {row.n_supported} of "
+        f"{row.n_worlds} worlds, {percent(row.supported)} [{percent(row.ci_low)}, {percent(row.ci_high)}] "
+        f"({seeds_text(row.n_seeds)}, {row.n_items} items, {row.n_draws} random sets)."
+    )
 
 
 AGREED = 0.5  # above this Jaccard index two sets share more neurons than the union has others
@@ -425,7 +516,7 @@ SMALLEST_SHARE = 0.05  # a difference of shares below five points is none worth 
 
 
 def opposition(row: pd.Series) -> str:
-    """Say whether a set's neurons pull in opposite directions more often than random ones: yes, no, or too few to tell.
+    """Say whether a set's neurons pull in opposite directions more often than random ones do.
 
     Yes: the interval of the effect lies above 0, and every seed's effect does. No: it lies below `SMALLEST_SHARE`, and
     not above 0.
@@ -435,37 +526,95 @@ def opposition(row: pd.Series) -> str:
     """
     if row.ci_low > 0 and row.n_same == row.n_seeds:
         return "yes"
-    return "no" if row.ci_low <= 0 and row.ci_high < SMALLEST_SHARE else "too few to tell"
+    return "no" if row.ci_low <= 0 and row.ci_high < SMALLEST_SHARE else TOO_FEW
 
 
-def part_answer(signs: pd.DataFrame, gradients: pd.DataFrame, depths: pd.DataFrame) -> str:
-    """Say whether shared neurons oppose each other in the mixed model, how its gradients point, and where curves part.
+def opposing_neurons_answer(signs: pd.DataFrame) -> str:
+    """Say whether shared neurons oppose each other in the mixed model that decides, more than random ones do.
 
     Args:
         signs: of `sign_table`.
-        gradients: of `gradient_table`; without rows where there are no gradients.
-        depths: of `depth_table`.
     """
     row = signs[(signs.objective == mixed_arm(signs.objective)) & (signs.set == SHARED)]
-    parts = ["shared neurons: not run: needs a mixed model with neuron scores, and neurons in both top sets"]
-    if len(row):
-        row = row.iloc[0]
-        chance = f"{percent(row.random_share)} [{percent(row.random_share_low)}, {percent(row.random_share_high)}]"
-        parts = [
-            f"{opposition(row)}: of the {row.n_neurons:,.0f} shared neurons {percent(row.share)} add to the margin of "
-            f"the {row.objective} model with opposite signs on the two texts, of random ones, as deep and as active, "
-            f"{chance}: {points(row)}, p = {row.p_value:.3f} ({row.n_draws} random sets; {row.n_same} of "
-            f"{seeds_text(row.n_seeds)} on that side)"
-        ]
-    for whole in gradients[gradients.part == WHOLE].head(1).itertuples() if len(gradients) else ():
-        bounds = "(one seed)" if whole.n_seeds == 1 else f"[{whole.cosine_ci_low:+.2f}, {whole.cosine_ci_high:+.2f}]"
-        parts.append(f"cosine of the two gradients {whole.cosine:+.2f} {bounds}")
-    curves = depths.dropna(subset="parting_depth")
-    parts += [
-        f"the curves of the {r.objective} model part at depth {r.parting_depth:.0f} of {r.last_depth:.0f}"
-        for r in curves[curves.objective.isin(SINGLE_OBJECTIVES)].itertuples()
-    ]
-    return "; ".join(parts)
+    if row.empty:
+        return "not run: needs a mixed model with neuron scores, and neurons in both top sets"
+    row = row.iloc[0]
+    chance = f"{percent(row.random_share)} [{percent(row.random_share_low)}, {percent(row.random_share_high)}]"
+    return (
+        f"{opposition(row)}: {percent(row.share)} of the {row.n_neurons:,.0f} shared neurons add to the margin of the "
+        f"{row.objective} model with opposite signs on the two texts, of random ones, as deep and as active, {chance}: "
+        f"{points(row)}, p = {row.p_value:.3f} ({row.n_same} of {seeds_text(row.n_seeds)} on that side)"
+    )
+
+
+def depth_answer(depths: pd.DataFrame) -> str:
+    """Say of both single-objective models whether, and from which depth on, their accuracies on both tests part.
+
+    Yes: they lie apart from some depth on. No: they differ by less than the smallest effect of interest at the last.
+
+    Args:
+        depths: of `depth_table`, the first base model decides.
+    """
+    first = depths[depths.base_model == depths.base_model.iloc[0]]
+    smallest, parts = SMALLEST[POINTS] / 100, []
+    for row in first[first.objective.isin(SINGLE_OBJECTIVES)].itertuples():
+        is_near = -smallest < row.ci_low and row.ci_high < smallest
+        start = f"yes, from depth {row.parting_depth:.0f} of {row.last_depth:.0f} on"
+        word = "no" if is_near else UNCLEAR if np.isnan(row.parting_depth) else start
+        gap = f"{100 * row.difference:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
+        sizes = f"(n = {row.n_items:,}, {seeds_text(row.n_seeds)})"
+        parts.append(f"in the {row.objective} model {word}: at the end, helpful minus harmless test {gap} {sizes}")
+    return "; ".join(parts) or "not run: needs a single-objective model"
+
+
+def gradient_answer(gradients: pd.DataFrame) -> str:
+    """Say whether the gradients of both losses point apart in the mixed model.
+
+    Yes: the interval of their cosine over seeds lies below 0. No: above minus the smallest index of interest.
+
+    Args:
+        gradients: of `gradient_table`, the first base model decides; without rows where there are no gradients.
+    """
+    if gradients.empty:
+        return "not run: needs a mixed model whose gradients were taken"
+    row = gradients[gradients.part == WHOLE].iloc[0]
+    is_apart, is_not = row.cosine_ci_high < 0, row.cosine_ci_low > -SMALLEST[INDEX]
+    return f"{_of_seeds(is_apart, is_not)}: the cosine of their gradients is {_cosine(row)}"
+
+
+def weight_answer(weights: pd.DataFrame) -> str:
+    """Say whether both single-objective trainings changed the weights alike, and how sham labels change them.
+
+    Yes: the interval of the cosine over seeds lies above what blind directions reach. No: below the smallest index of
+    interest.
+
+    Args:
+        weights: of `weight_table`, the first base model decides.
+    """
+    first = weights[weights.base_model == weights.base_model.iloc[0]].set_index("pair")
+    both = " / ".join(SINGLE_OBJECTIVES)
+    if both not in first.index:
+        return "not run: needs both single-objective models"
+    row = first.loc[both]
+    is_not = row.cosine_ci_high < SMALLEST[INDEX]
+    word = _of_seeds(not is_not and row.cosine_ci_low > row.random_cosine, is_not)
+    shams = first[first.index.str.contains("|".join(SHAM_ARMS))].cosine
+    beside = f", with models of sham labels {shams.min():+.2f} to {shams.max():+.2f}" if len(shams) else ""
+    return (
+        f"{word}: the cosine of their weight changes is {_cosine(row)}{beside}; blind directions stay below "
+        f"{row.random_cosine:.3f}"
+    )
+
+
+def _of_seeds(is_so: bool, is_not: bool) -> str:
+    """Return an answer whose interval is over seeds; bounds that are missing leave it open."""
+    return "yes" if is_so else "no" if is_not else TOO_FEW
+
+
+def _cosine(row: pd.Series) -> str:
+    """Return a mean cosine with its interval over seeds."""
+    bounds = f" [{row.cosine_ci_low:+.2f}, {row.cosine_ci_high:+.2f}]" if row.n_seeds > 1 else ""
+    return f"{row.cosine:+.2f}{bounds} ({seeds_text(row.n_seeds)})"
 
 
 def explorer_answer(effects: pd.DataFrame | None) -> str:

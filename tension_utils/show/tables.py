@@ -89,8 +89,8 @@ UNITS = {"accuracy": POINTS, "margin": DEVIATIONS}  # of a change, by what the r
 # A name that ends in "_" stands for all columns that begin so, one that begins with "_" for all that end so.
 NAMES = {
     SHARE: "accuracy accuracy_ _accuracy chance rate _rate share share_ _share _third fraction paper single mixed "
-    "helpful harmless helpful-harmless easy normal hard precision recall recall_ power false_positives toward_chance "
-    "held over_refusal ece ece_ transferability _transferability",
+    "helpful harmless helpful-harmless easy normal hard precision precision_ recall recall_ power false_positives "
+    "false_refutations toward_chance held over_refusal ece ece_ transferability _transferability",
     POINTS: "_points change helpful_change harmless_change control effect difference cost gap accuracy_change "
     "accuracy_effect above_chance per_neurons length_bias style_bias overconfidence excess_transferability gain "
     "fewer_own_pairs other_pairs",
