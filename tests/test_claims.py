@@ -488,7 +488,7 @@ def test_a_claim_in_words_says_once_what_its_verdict_rests_on() -> None:
     assert title == f"{CLAIMS['C2'].outcomes['undecided']}."
     assert text.splitlines() == [
         "-0.10 SD [-0.30, +0.10], p = 0.001; n = 500, 3 seeds.",
-        "Would be decided, if the estimate stays, by about 2,000 items; more training runs alone would not.",
+        "Would be decided, if the estimate stays, at about 2,000 items; more training runs alone would not.",
         "Further readings, which decide nothing: 2 undecided.",
     ]
     rated = table.assign(power=0.9, false_positives=0.2, design="3 seeds", sound_seeds=4)

@@ -1,5 +1,6 @@
 """What would decide an undecided claim: by hand, and foretold on part of a study and found on the whole."""
 
+import re
 from math import nan
 
 import numpy as np
@@ -65,6 +66,12 @@ def test_holms_correction_stays_as_strict_as_it_is() -> None:
     assert needed(strict).n_items == int(100 * (z * 3 / 4) ** 2) + 1 > needed(row).n_items
 
 
+def test_a_finding_at_the_border_is_told_no_number() -> None:
+    # The foretold interval, 1.96 2 = 3.92 to either side of -4, leaves out zero; the drawn one did not.
+    one = undecided(-4.0, Spread(4.0, 0.0, 0.0, 3))
+    assert needed(one) == Needed(is_close=True) and needed_words(one).startswith("It lies at the border")
+
+
 def test_what_is_not_known_is_not_said() -> None:
     assert needed(undecided(-4.0, None)) == Needed()
     of_one = needed(undecided(-4.0, Spread(9.0, nan, 0.0, 0), n_seeds=1))
@@ -113,7 +120,5 @@ def test_the_spread_at_hand_is_that_of_the_interval_at_hand() -> None:
     ],
 )
 def test_words(spread: Spread | None, words: str) -> None:
-    import re
-
     found = needed_words(undecided(-4.0, spread, n_seeds=1 if spread and spread.freedom == 0 else 4))
-    assert re.fullmatch(f"Would be decided, if the estimate stays, by {words}." if words else "", found), found
+    assert re.fullmatch(f"Would be decided, if the estimate stays, at {words}." if words else "", found), found

@@ -22,11 +22,13 @@ class Needed(NamedTuple):
         n_items: with the training runs that there are.
         n_seeds: with the items that there are.
         both: items and training runs where neither alone decides, of which the product is the smallest.
+        is_close: whether a few more of either would do, too few to count.
     """
 
     n_items: int = 0
     n_seeds: int = 0
     both: tuple[int, int] = (0, 0)
+    is_close: bool = False
 
 
 def needed(finding: Finding | pd.Series) -> Needed:
@@ -46,6 +48,8 @@ def needed(finding: Finding | pd.Series) -> Needed:
     if not spread:
         return Needed()
     n, s = finding.n_items, finding.n_seeds
+    if _is_decided(finding, n, s):  # foretold intervals are symmetric, drawn ones nearly so
+        return Needed(is_close=True)
     n_items = _first(n + 1, MOST_ITEMS, lambda n_more: _is_decided(finding, n_more, s)) if spread.items else 0
     if isnan(spread.seeds):
         return Needed(n_items)

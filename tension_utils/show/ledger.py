@@ -158,13 +158,15 @@ def needed_words(row: Finding | pd.Series) -> str:
         return f"With {row.sound_seeds} training runs the test errs rarely enough." if row.sound_seeds else ""
     if getattr(row, "verdict", "undecided") != "undecided" or not row.spread:
         return ""
-    n_items, n_seeds, both = needed(row)
+    n_items, n_seeds, both, is_close = needed(row)
+    if is_close:
+        return "It lies at the border: a few more items or training runs would decide it, if the estimate stays."
     items, runs = f"about {_two_digits(n_items):,} items", f"{n_seeds} training runs"
     if isnan(row.spread.seeds):
         unknown = "what others would give is not known"
         words = f"{items}, for this one training run; {unknown}" if n_items else f"more training runs alone; {unknown}"
     elif n_items and n_seeds:
-        words = f"{items}, or by {runs}"
+        words = f"{items}, or at {runs}"
     elif n_items:
         words = f"{items}; more training runs alone would not"
     elif n_seeds:
@@ -173,7 +175,7 @@ def needed_words(row: Finding | pd.Series) -> str:
         words = f"about {_two_digits(both[0]):,} items in each of {both[1]} training runs; neither alone would"
     else:
         words = "no number of items and training runs that anybody would collect"
-    return f"Would be decided, if the estimate stays, by {words}."
+    return f"Would be decided, if the estimate stays, at {words}."
 
 
 def _two_digits(n: int) -> int:
