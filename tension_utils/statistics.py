@@ -201,16 +201,90 @@ def contrast_draws(
     Returns:
         estimates (Q,) and draws (R, Q), float64.
     """
+    estimates = sums.sum((0, 1)) / counts.sum((0, 1)) @ weights
+    cells, ones, prior = _contrast_cells(sums, counts, weights, is_shared)
+    return estimates, estimates + crossed_bootstrap(cells, ones, bootstrap, prior)
+
+
+def _contrast_cells(
+    sums: np.ndarray, counts: np.ndarray, weights: np.ndarray, is_shared: bool
+) -> tuple[np.ndarray, np.ndarray, SeedPrior]:
+    """Return the u of `contrast_draws` (C, S, Q), their weights, with which each resample weighs 1, and their prior."""
     totals = counts.sum((0, 1))  # (M,)
     means = sums.sum((0, 1)) / totals
     n_clusters = (counts.sum(1) > 0).sum(0)  # (M,)
     scale = np.sqrt(n_clusters / np.maximum(n_clusters - 1, 1)) / totals
     deviations = (sums - means * counts) * scale  # (C, S, M)
-    cells, estimates = deviations @ weights, means @ weights  # (C, S, Q)
-    weight = 1 / (cells.shape[0] * cells.shape[1])  # every resample weighs 1: draws are sums of cells
+    cells = deviations @ weights  # (C, S, Q)
+    weight = 1 / (cells.shape[0] * cells.shape[1])
     ratios = seed_ratio(deviations, np.full_like(deviations, weight)) if is_shared else ()
     prior = seed_prior([np.full(cells.shape[2], ratio) for ratio in ratios], cells.shape[1])
-    return estimates, estimates + crossed_bootstrap(cells, np.full_like(cells, weight), bootstrap, prior)
+    return cells, np.full_like(cells, weight), prior
+
+
+class Spread(NamedTuple):
+    """The variance of an estimate by its sources, as its interval takes them.
+
+    Args:
+        items: of which items were drawn, the same for all training runs.
+        seeds: of which training runs were made; NaN for one run.
+        rest: of items and training runs together.
+        freedom: degrees of freedom of what is known about the training runs.
+    """
+
+    items: float
+    seeds: float
+    rest: float
+    freedom: int
+
+    def half_width(self, n_times: float, n_seeds: int, more_seeds: int, level: float = LEVEL) -> float:
+        r"""Return half the width of the interval that another number of items and training runs would give.
+
+        .. math:: h^2 = z^2 \left( \frac{V_{items}}{f} + \frac{V_{rest}}{f g} \right) + t^2 \frac{V_{seeds}}{g}
+
+        with f times the items and g times the training runs, z of the normal distribution and t of Student's.
+
+        Args:
+            n_times: f.
+            n_seeds: training runs behind the estimate.
+            more_seeds: training runs of the interval asked for; as many as n_seeds if there is one alone.
+            level: of the interval.
+
+        >>> round(Spread(items=4.0, seeds=0.0, rest=0.0, freedom=2).half_width(4, 3, 3), 2)
+        1.96
+        """
+        g, tail = more_seeds / n_seeds, (1 + level) / 2
+        variance = stats.norm.ppf(tail) ** 2 * (self.items / n_times + self.rest / (n_times * g))
+        if more_seeds > 1:
+            freedom = self.freedom * (more_seeds - 1) / (n_seeds - 1)
+            variance += stats.t.ppf(tail, freedom) ** 2 * self.seeds / g
+        return float(np.sqrt(variance))
+
+
+def contrast_spread(sums: np.ndarray, counts: np.ndarray, weights: np.ndarray, is_shared: bool = False) -> Spread:
+    r"""Return where the variance of a weighted sum of means comes from, by a two-way analysis of variance.
+
+    .. math:: V_{items} + V_{rest} = \sum_c u_{c \cdot}^2, \quad
+        V_{rest} = \frac{S}{S - 1} \sum_{cs} \left( u_{cs} - \frac{u_{c \cdot}}{S} - \frac{u_{\cdot s}}{C} \right)^2
+
+    with u of `contrast_draws`; what seeds add is that of `crossed_bootstrap`.
+
+    Args:
+        sums (C, S, M): see `crossed_bootstrap`.
+        counts (C, S, M): likewise; no part is empty.
+        weights (M,): of each part.
+        is_shared: as in `contrast_draws`.
+    """
+    cells, ones, prior = _contrast_cells(sums, counts, weights[:, None], is_shared)
+    n_clusters, n_seeds, _ = sums.shape
+    u = cells[..., 0]  # (C, S)
+    of_cluster, of_seed = u.sum(1, keepdims=True), u.sum(0, keepdims=True)
+    of_items = float((of_cluster**2).sum())
+    if n_seeds == 1:
+        return Spread(of_items, float("nan"), 0.0, 0)
+    rest = n_seeds / (n_seeds - 1) * float(((u - of_cluster / n_seeds - of_seed / n_clusters) ** 2).sum())
+    seeds = float(((_seed_stretch(seed_ratio(cells, ones), n_seeds, prior) * cells.sum(0)) ** 2).sum())
+    return Spread(max(of_items - rest, 0.0), seeds, min(rest, of_items), prior.freedom + n_seeds - 1)
 
 
 MODEL_COLUMNS = ("base_model", "seed")  # with the objective fixed, these name one training run

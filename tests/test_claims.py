@@ -29,7 +29,18 @@ from tension_utils.analysis.findings import (
 from tension_utils.artifacts import OWN_SCORES, TABLES, find_runs, write_table
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_runs
 from tension_utils.scores import NeuronScores
-from tension_utils.show.ledger import answer, finding_table, overview, result_of, sentence, subject_of, verdict_sentence
+from tension_utils.show.ledger import (
+    answer,
+    claim_words,
+    finding_table,
+    result_of,
+    sentence,
+    smallest_words,
+    subject_of,
+    verdict_sentence,
+    verdict_table,
+)
+from tension_utils.statistics import Spread
 
 PUBLISHED, CONTROLLED = WAYS
 N = 20  # items per test
@@ -456,12 +467,37 @@ def test_every_reading_has_words_and_pages_have_all_of_them(tmp_path: Path) -> N
     for table in (full, empty):
         assert all(subject_of(row) and "{" not in subject_of(row) for row in table.itertuples())
         assert len(finding_table(table)) == len(table)
-    found = overview({"A": full, "B": empty}).set_index("claim")
-    assert list(found) == [f"{source}, {way}" for source in "AB" for way in WAYS] and len(found) == len(CLAIMS)
-    assert found["A, under control"]["C2. Scores find neurons"] == "supported"
+    found = verdict_table({"A": full, "B": empty}).set_index("claim")
+    assert list(found) == ["primary endpoint", "smallest effect", "A", "B"] and len(found) == len(CLAIMS)
+    row = found.loc["C3. Neurons oppose"]
+    assert row["smallest effect"] == "0.10 SD" and row["primary endpoint"].endswith("claimed above zero")
+    assert found.A["C4. Neurons are shared"] == "undecided; as published no verdict" and set(found.B) == {"not run"}
+    assert smallest_words().startswith("3.0 points (fewer than") and smallest_words().count("(") == len(SMALLEST)
     text = answer({"A": full, "B": empty}, "generated/verdicts.svg", "five effects")
     assert text.count("<claim-") == 2 * len(CLAIMS) and ":alt: five effects" in text
     assert CLAIMS["C2"].outcomes["supported"] in text and f"{CLAIMS['C2'].title}: not run yet" in text
+
+
+def test_a_claim_in_words_says_once_what_its_verdict_rests_on() -> None:
+    open_one = finding(value=-0.1, low=-0.3, high=0.1, spread=Spread(0.01, 0.0, 0.0, 4))
+    secondary = [replace(open_one, is_primary=False, value=value, ci_low=value) for value in (-0.1, -0.2)]
+    table = judge(
+        [open_one, *secondary, replace(open_one, way=PUBLISHED), replace(secondary[0], value=nan, reason="x")]
+    )
+    title, text = claim_words(table, "C2")
+    assert title == f"{CLAIMS['C2'].outcomes['undecided']}."
+    assert text.splitlines() == [
+        "-0.10 SD [-0.30, +0.10], p = 0.001; n = 500, 3 seeds.",
+        "Would be decided, if the estimate stays, at about 2,000 items; more training runs alone would not.",
+        "Further readings, which decide nothing: 2 undecided.",
+    ]
+    rated = table.assign(power=0.9, false_positives=0.2, design="3 seeds", sound_seeds=4)
+    rated.loc[0, ["verdict", "reason"]] = ["no verdict", "its test errs in 20 % of false worlds"]
+    title, text = claim_words(rated, "C2")
+    assert title == "No verdict: its test errs in 20 % of false worlds."
+    assert "in which its test supports the claim: 90 % of true and 20 % of false (3 seeds)." in text
+    assert "With 4 training runs the test errs rarely enough." in text and "Would be decided" not in text
+    assert claim_words(ledger(Evidence()), "C2") == ("Not run.", "No such neuron set was removed.")
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

@@ -56,7 +56,7 @@ def read(page: str) -> Reader:
 def shown(monkeypatch):
     """Collect what is displayed, as (HTML, plain) pairs."""
     pages = []
-    monkeypatch.setattr(display, "display", lambda data, raw: pages.append((data["text/html"], data["text/plain"])))
+    monkeypatch.setattr(display, "display", lambda out: pages.append((out._repr_html_(), repr(out))))
     return pages
 
 

@@ -143,8 +143,9 @@ def test_what_text_refers_to_is_there_whatever_a_run_lacks(
     page = poor_pages[chapter]
     text = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
     figures = {cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in page.cells}
+    figures |= set(re.findall(r"^:name: (fig-[\w-]+)$", text, re.MULTILINE))
     assert set(re.findall(r"{numref}`(?:[^`<]*<)?([\w-]+)", text)) <= figures
-    glued = set(re.findall(r"{glue:\w+}`(\w+)`", text))
+    glued = set(re.findall(r"{glue:\w*}[` ](\w+)", text))
     names = {
         output.get("metadata", {}).get("scrapbook", {}).get("name")
         for c in page.cells

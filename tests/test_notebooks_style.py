@@ -165,6 +165,14 @@ def test_figures_have_caption_name_description_and_are_cited(path: Path) -> None
 
 
 @every_notebook
+def test_figures_in_another_place_have_them_too(path: Path) -> None:
+    for body in re.findall(r"^```\{glue:figure\} \w+\n(.*?)^```$", markdown(path), flags=re.MULTILINE | re.DOTALL):
+        (name,), (alt,) = re.findall(r"^:name: (fig-[\w-]+)$", body, re.M), re.findall(r"^:alt: (.+)$", body, re.M)
+        assert len(alt) >= 40 and body.strip().endswith("."), f"{name}: expected a description, and a caption"
+        assert f"{{numref}}`{name}`" in markdown(path), f"{name} is not cited"
+
+
+@every_notebook
 def test_every_picture_is_a_figure(path: Path) -> None:
     for cell in code_cells(path):
         if "plt.show()" in cell.source:

@@ -23,6 +23,7 @@ from tension_utils.planted.rates import (
     kind_rates,
     largest_designs,
     rated_ledger,
+    sound_seeds,
     with_rates,
 )
 from tension_utils.show.ledger import finding_table
@@ -121,9 +122,20 @@ def test_every_page_takes_its_verdicts_from_one_place(monkeypatch: pytest.Monkey
     (tmp_path / "manifest.json").write_text("{}")
     monkeypatch.setattr("tension_utils.planted.rates.ledger", lambda evidence: judge([FINDING]))
     (row,) = rated_ledger(Evidence(), tmp_path).itertuples()
+    assert row.sound_seeds == 0, "no design of more training runs is stored"
     assert row.verdict == "no verdict" and row.reason == "its test errs in 20 % of false worlds"
     with pytest.raises(FileNotFoundError, match="expected the stored study in"):
         rated_ledger(Evidence(), tmp_path / "none")
+
+
+def test_from_how_many_training_runs_a_test_errs_rarely_enough() -> None:
+    worse = HAND | {"direct": ["supported"] * 2 + ["undecided"] * 8}
+    found = worlds(worse) + worlds(worse, n_seeds=4) + worlds(HAND, n_seeds=5) + worlds(HAND, n_seeds=6)
+    rates = error_rates(claim_rates(found))
+    assert with_rates(judge([FINDING]), rates).sound_seeds.tolist() == [5]
+    assert sound_seeds(rates, pd.Series(asdict(FINDING) | {"n_seeds": 6})) == 0
+    refuting = HAND | {"planted": ["refuted"] * 4 + ["supported"] * 6}
+    assert sound_seeds(error_rates(claim_rates(worlds(refuting, n_seeds=5))), pd.Series(asdict(FINDING))) == 0
 
 
 def test_a_refutation_is_not_heard_where_true_claims_are_refuted_too_often() -> None:

@@ -403,11 +403,36 @@ def test_pairs_on_which_models_part_in_words() -> None:
 def test_dial_answer_says_yes_no_or_too_few(low: float, high: float, start: str) -> None:
     row = {"frontier": "interpolation", "objective": "helpful-harmless", "gap": (low + high) / 2, "ci_low": low}
     gaps = pd.DataFrame([row | {"ci_high": high, "n_items": 1000, "n_seeds": 3}])
-    options = pd.DataFrame({"option": ["a", "b"], "better_on": ["both", ""]})
-    text = sentences.dial_answer(gaps, options, "matched")
-    assert text.startswith(start) and text.endswith("options better than matched on both tests, of 2: a")
-    assert "n = 1,000, 3 seeds" in text
-    assert sentences.dial_answer(gaps, options[1:], "matched").endswith("of 1: none")
+    text = sentences.dial_answer(gaps)
+    assert text.startswith(start) and "n = 1,000, 3 seeds" in text
+
+
+def test_options_that_beat_the_mixed_model_come_with_their_price_the_cheapest_first() -> None:
+    names = {"option": ["ensemble 0.5", "union", "a"], "better_on": ["both", "both", "helpful"]}
+    changes = {"helpful_change": [0.02, 0.03, 0.1], "harmless_change": [0.01, 0.04, 0.0]}
+    options = pd.DataFrame(names | changes | {"n_trainings": [2, 1, 1], "n_passes": [2, 1, 1]})
+    assert sentences.options_answer(options, "matched") == (
+        "2 of 3 options are better than matched on both tests: "
+        "union (helpful +3.0, harmless +4.0 points; trainings: 1, passes per judgment: 1); "
+        "ensemble 0.5 (helpful +2.0, harmless +1.0 points; trainings: 2, passes per judgment: 2)"
+    )
+    assert sentences.options_answer(options[2:], "matched").startswith("nothing: none of 1 options")
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "ensemble", "start"),
+    [
+        ((-0.09, -0.01), (-0.09, -0.01), "Train one model per objective and interpolate"),
+        ((-0.02, 0.05), (-0.09, -0.01), "Train one model per objective and add their margins"),
+        ((-0.02, 0.05), (-0.02, 0.01), "Train one model on both objectives: what takes two"),
+        ((-0.02, 0.05), (-0.04, 0.01), "Train one model on both objectives, the cheapest way"),
+        (None, (-0.02, 0.01), "Train one model on both objectives: what takes two"),
+    ],
+)
+def test_advice_follows_from_the_gaps(interpolation: tuple | None, ensemble: tuple, start: str) -> None:
+    found = {"interpolation": interpolation, "ensemble": ensemble}
+    rows = [{"frontier": name, "ci_low": own[0], "ci_high": own[1]} for name, own in found.items() if own]
+    assert sentences.dial_advice(pd.DataFrame(rows)).startswith(start)
 
 
 def sign(effect: float, low: float, high: float, n_same: int = 3, **other: object) -> dict:

@@ -34,7 +34,7 @@ SANDBOX_NOTE = (
 CHAPTER_LINK = re.compile(r"\]\((\w+\.ipynb)")
 CHAPTER_ARCHIVE = re.compile(r"generated/downloads/\w+\.zip")
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
-LABEL = re.compile(r":label: ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
+LABEL = re.compile(r":(?:label|name): ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
 REFERENCE_TO = re.compile(r"(\{(?:numref|eq|ref)\}`(?:[^`<]*<)?)([\w-]+)")
 # Icons come from the theme's font, and only the search page searches.
 UNUSED = re.compile(r"_static/scripts/fontawesome\.js")
@@ -163,9 +163,11 @@ def labels_in(text: str) -> set[str]:
 def with_own_labels(text: str, names: set[str]) -> str:
     r"""Return a notebook's JSON text with some labels renamed where they are defined and where they are referred to.
 
-    >>> text = '"name": "fig-own", ":label: effect", "(place)=", "{numref}`F. %s <fig-own>`, {eq}`other`"'
-    >>> print(with_own_labels(text, labels_in(text)))
-    "name": "study-fig-own", ":label: study-effect", "(study-place)=", "{numref}`F. %s <study-fig-own>`, {eq}`other`"
+    >>> text = '"name": "fig-own", ":label: effect", ":name: fig-top", "(place)=", "{numref}`F. %s <fig-own>`, {eq}`b`"'
+    >>> print(with_own_labels(text, labels_in(text)).split(' "(')[0])
+    "name": "study-fig-own", ":label: study-effect", ":name: study-fig-top",
+    >>> print(with_own_labels(text, labels_in(text)).split('-top", ')[1])
+    "(study-place)=", "{numref}`F. %s <study-fig-own>`, {eq}`b`"
     """
 
     def renamed(found: re.Match) -> str:

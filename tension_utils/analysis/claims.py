@@ -45,8 +45,10 @@ from tension_utils.statistics import (
     MODEL_COLUMNS,
     TAILS,
     Bootstrap,
+    Spread,
     ablation_changes,
     contrast_draws,
+    contrast_spread,
     count_distinct,
     crossed_parts,
     pair_differences,
@@ -205,7 +207,8 @@ def estimated(
     sizes = {"n_items": count_distinct(rows, ITEM_COLUMNS), "n_seeds": counts.shape[1]}
     pooled = dict(zip(("value", "ci_low", "ci_high"), bounds[0], strict=True))
     by_seed = tuple((_of_seeds(sums, counts) @ own.mean(1)).tolist())
-    return Finding(**what, **pooled, **sizes, **found, parts=tuple(parts), by_seed=by_seed)
+    spread = contrast_spread(sums, counts, own.mean(1), is_shared=True)
+    return Finding(**what, **pooled, **sizes, **found, parts=tuple(parts), by_seed=by_seed, spread=spread)
 
 
 def _of_seeds(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -428,6 +431,8 @@ def _sharing(evidence: Evidence, kind: str, labels: str, **names: Any) -> Findin
     of_model = pd.Series(beyond, index=[name for name, _ in complete]).groupby(level=0)
     parts = tuple(Part(name, own.mean(), *seed_interval(own)) for name, own in of_model) if len(of_model) > 1 else ()
     sizes |= {"parts": parts, "by_seed": tuple(beyond.tolist())}
+    if len(beyond) > 1:
+        sizes["spread"] = Spread(0.0, float(beyond.var(ddof=1)) / len(beyond), 0.0, len(beyond) - 1)
     return Finding(**what, value=beyond.mean(), ci_low=low, ci_high=high, p_value=p_value, **sizes)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tension_utils.statistics import holm
+from tension_utils.statistics import Spread, holm
 
 WAYS = ("as published", "under control")
 
@@ -153,6 +153,7 @@ class Finding:
         n_draws: random sets per targeted set.
         parts: what was pooled.
         by_seed: value of every training run, in `unit`; empty as published.
+        spread: where the variance of the value comes from; None as published, and where only an interval is known.
         reason: why it was not run, or gives no verdict; else empty.
     """
 
@@ -177,6 +178,7 @@ class Finding:
     n_draws: int = 0
     parts: tuple[Part, ...] = ()
     by_seed: tuple[float, ...] = ()
+    spread: Spread | None = None
     reason: str = ""
 
 

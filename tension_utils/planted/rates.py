@@ -191,6 +191,19 @@ def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:
     return found.iloc[-1] if len(found) else None
 
 
+def sound_seeds(rates: pd.DataFrame, finding: pd.Series) -> int:
+    """Return with how many training runs a finding's own test errs rarely enough to be heard; 0 if no design has it.
+
+    Args:
+        rates: of `error_rates`.
+        finding: as in `design_rates`.
+    """
+    is_it = (rates[ENDPOINT] == pd.Series({name: getattr(finding, name) for name in ENDPOINT})).all(axis=1)
+    is_sound = (rates.false_positives <= MOST_ERRORS) & ~(rates.false_refutations > MOST_ERRORS)
+    more = rates.n_seeds[is_it & is_sound & (rates.n_seeds > finding.n_seeds)]
+    return int(more.min()) if len(more) else 0
+
+
 def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     """Return a ledger with the error rates of its designs; a test that errs too often gives no verdict.
 
@@ -202,13 +215,14 @@ def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
         rates: of `error_rates`.
 
     Returns:
-        The ledger with the columns of `RATES` and design (in words); the reason says why there is no verdict.
+        The ledger with the columns of `RATES`, design (in words) and sound_seeds; the reason says why there is no
+        verdict.
     """
     rows = []
     for _, row in ledger.iterrows():
         found = design_rates(rates, row) if row.verdict != "not run" else None
         new = {name: np.nan if found is None else found[name] for name in RATES}
-        new["design"] = "" if found is None else design_words(found)
+        new |= {"design": "" if found is None else design_words(found), "sound_seeds": sound_seeds(rates, row)}
         if row.way == WAYS[1] and (reason := _objection(row.verdict, new)):
             new |= {"verdict": "no verdict", "reason": reason}
         rows.append(row.to_dict() | new)

@@ -259,7 +259,7 @@ def frontier_plane(lines: pd.DataFrame, arms: pd.DataFrame) -> Axes:
     require_rows(arms, ["objective", *SINGLE_OBJECTIVES], ["objective"])
     require_range(lines, SINGLE_OBJECTIVES)
     require_range(arms, SINGLE_OBJECTIVES)
-    ax, (across, up), frontiers = new_axes(6.8, 5.4), SINGLE_OBJECTIVES, list(dict.fromkeys(lines.frontier))
+    ax, (across, up), frontiers = new_axes(6.8, 4.2), SINGLE_OBJECTIVES, list(dict.fromkeys(lines.frontier))
     for index, (_, line) in enumerate(lines.groupby("frontier", sort=False)):
         line = line.sort_values("harmless_weight")
         _crosses(ax, line, CONTROL_COLOR, alpha=0.15)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.analysis.accuracy import seeds_text
+from tension_utils.analysis.deciding import needed
 from tension_utils.analysis.findings import (
     CLAIMS,
     INDEX,
@@ -102,29 +103,89 @@ def sentence(finding: Finding | pd.Series) -> str:
     return f"{subject_of(finding)}: {result_of(finding)}"
 
 
-def overview(ledgers: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the verdict on every claim, a column per source and way.
+def verdict_table(ledgers: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the primary endpoint of every claim and what follows from it, a column of verdicts per source.
 
     Args:
         ledgers: where findings come from, in words -> table of `claims.ledger`, possibly with rates.
     """
-    rows = [
-        {"claim": f"{key}. {claim.title}"}
-        | {f"{words}, {way}": primary_of(ledger, key, way).verdict for words, ledger in ledgers.items() for way in WAYS}
-        for key, claim in CLAIMS.items()
-    ]
+    rows = []
+    for key, claim in CLAIMS.items():
+        side = "below zero" if claim.sign < 0 else "above zero"
+        row = {"claim": f"{key}. {claim.title}", "primary endpoint": f"{claim.endpoint}; claimed {side}"}
+        row["smallest effect"] = _smallest(claim.unit)
+        for words, ledger in ledgers.items():
+            published, own = (primary_of(ledger, key, way).verdict for way in WAYS)
+            row[words] = own if own == published else f"{own}; as published {published}"
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def endpoint_table() -> pd.DataFrame:
-    """Return the primary endpoints: what is measured, the claimed sign, the smallest effect of interest, and why."""
-    rows = [
-        {"claim": key, "primary endpoint": claim.endpoint, "claimed": "below zero" if claim.sign < 0 else "above zero"}
-        | {"smallest effect": number_words(SMALLEST[claim.unit], nan, nan, claim.unit).lstrip("+")}
-        | {"because": REASONS[claim.unit]}
-        for key, claim in CLAIMS.items()
-    ]
-    return pd.DataFrame(rows)
+def smallest_words() -> str:
+    """Return the smallest effects of interest with their reasons."""
+    return "; ".join(f"{_smallest(unit)} ({reason})" for unit, reason in REASONS.items())
+
+
+def _smallest(unit: str) -> str:
+    return number_words(SMALLEST[unit], nan, nan, unit).lstrip("+")
+
+
+def claim_words(ledger: pd.DataFrame, claim: str) -> tuple[str, str]:
+    """Return the verdict on a claim under control in one sentence, and what it rests on in a few.
+
+    These are its number, how often its test is right, what would decide it, and the verdicts of further readings.
+
+    Args:
+        ledger: of `rates.rated_ledger`.
+        claim: key of `CLAIMS`.
+    """
+    row = primary_of(ledger, claim)
+    further = ledger[(ledger.claim == claim) & ~ledger.is_primary & (ledger.verdict != "not run")]
+    counted = ", ".join(f"{n} {verdict}" for verdict, n in further.verdict.value_counts().items())
+    last = f"Further readings, which decide nothing: {counted}." if counted else ""
+    if row.verdict == "not run":
+        return "Not run.", " ".join(filter(None, [f"{_capitalized(row.reason)}.", last]))
+    rates = rates_words(row) if "design" in row else ""
+    worlds = f"Planted worlds in which its test supports the claim: {rates}." if rates else ""
+    said = [f"{_capitalized(result_of(row))}.", worlds, needed_words(row), last]
+    title = CLAIMS[claim].outcomes.get(row.verdict, f"No verdict: {row.reason}")
+    return f"{title}.", "\n".join(filter(None, said))
+
+
+def needed_words(row: Finding | pd.Series) -> str:
+    """Return what would decide a finding that is undecided, or let its test be heard; see `deciding.needed`."""
+    if getattr(row, "verdict", "undecided") == "no verdict":
+        return f"With {row.sound_seeds} training runs the test errs rarely enough." if row.sound_seeds else ""
+    if getattr(row, "verdict", "undecided") != "undecided" or not row.spread:
+        return ""
+    n_items, n_seeds, both, is_close = needed(row)
+    if is_close:
+        return "It lies at the border: a few more items or training runs would decide it, if the estimate stays."
+    items, runs = f"about {_two_digits(n_items):,} items", f"{n_seeds} training runs"
+    if isnan(row.spread.seeds):
+        unknown = "what others would give is not known"
+        words = f"{items}, for this one training run; {unknown}" if n_items else f"more training runs alone; {unknown}"
+    elif n_items and n_seeds:
+        words = f"{items}, or at {runs}"
+    elif n_items:
+        words = f"{items}; more training runs alone would not"
+    elif n_seeds:
+        words = f"{runs}; more items alone would not"
+    elif both[0]:
+        words = f"about {_two_digits(both[0]):,} items in each of {both[1]} training runs; neither alone would"
+    else:
+        words = "no number of items and training runs that anybody would collect"
+    return f"Would be decided, if the estimate stays, at {words}."
+
+
+def _two_digits(n: int) -> int:
+    """Round a number up to two digits.
+
+    >>> _two_digits(2161), _two_digits(7)
+    (2200, 7)
+    """
+    step = 10 ** max(len(str(n)) - 2, 0)
+    return -(-n // step) * step
 
 
 def finding_table(findings: pd.DataFrame) -> pd.DataFrame:

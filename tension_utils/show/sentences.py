@@ -485,13 +485,14 @@ def overlap_answer(claim: pd.DataFrame, permutation: pd.DataFrame, levels: pd.Da
     return f"{'; '.join(parts)}. Jaccard index: {'; '.join(f'{name} {value:.2f}' for name, value in means.items())}."
 
 
-def dial_answer(gaps: pd.DataFrame, options: pd.DataFrame, reference: str) -> str:
-    """Say whether joint training loses against the two single models, and what beats it.
+BETWEEN = {"interpolation": "interpolated weights", "ensemble": "the ensemble"}  # frontiers in words
+
+
+def dial_answer(gaps: pd.DataFrame) -> str:
+    """Say whether joint training loses against the two single models.
 
     Args:
-        gaps: one row of `frontier_gaps`.
-        options: of `option_table`.
-        reference: what its options are compared with.
+        gaps: of `frontier_gaps`, of which the first row decides.
     """
     row, smallest = gaps.iloc[0], SMALLEST[POINTS] / 100
     if row.ci_high < 0:
@@ -502,13 +503,53 @@ def dial_answer(gaps: pd.DataFrame, options: pd.DataFrame, reference: str) -> st
         verdict = f"no, the data disagree and joint training adds nothing: within {SMALLEST[POINTS]:.0f} points of"
     else:
         verdict = f"{UNCLEAR} whether joint training costs anything beyond"
-    what = {"interpolation": "interpolated weights", "ensemble": "the ensemble"}[row.frontier]
-    better = options[options.better_on == "both"].option
-    listed = ", ".join(better) if len(better) else "none"
     return (
-        f"{verdict} {what} of the two single models ({row.objective}: {points(row, 'gap')} at the same balance, "
-        f"n = {row.n_items:,}, {seeds_text(row.n_seeds)}); options better than {reference} on both tests, of "
-        f"{len(options)}: {listed}"
+        f"{verdict} {BETWEEN[row.frontier]} of the two single models ({row.objective}: {points(row, 'gap')} at the "
+        f"same balance, n = {row.n_items:,}, {seeds_text(row.n_seeds)})"
+    )
+
+
+def options_answer(options: pd.DataFrame, reference: str) -> str:
+    """Say what beats the mixed model on both tests, and at what cost.
+
+    Args:
+        options: of `option_table`.
+        reference: what its options are compared with.
+    """
+    better = options[options.better_on == "both"].sort_values(["n_trainings", "n_passes"], kind="stable")
+    if better.empty:
+        return f"nothing: none of {len(options)} options is better than {reference} on both tests"
+    parts = [
+        f"{row.option} (helpful {100 * row.helpful_change:+.1f}, harmless {100 * row.harmless_change:+.1f} points; "
+        f"trainings: {row.n_trainings}, passes per judgment: {row.n_passes})"
+        for row in better.itertuples()
+    ]
+    return f"{len(better)} of {len(options)} options are better than {reference} on both tests: {'; '.join(parts)}"
+
+
+def dial_advice(gaps: pd.DataFrame) -> str:
+    """Return advice for somebody who trains a reward model on both objectives.
+
+    Args:
+        gaps: of `frontier_gaps`, of one mixed model: the frontiers that it was compared with.
+    """
+    rows, smallest = gaps.set_index("frontier"), SMALLEST[POINTS] / 100
+    balance = "Set the balance by the mixing ratio, after what a wrong answer costs on either side."
+    if "interpolation" in rows.index and rows.ci_high["interpolation"] < 0:
+        return (
+            "Train one model per objective and interpolate their weights: two trainings, one pass per judgment, and "
+            "the balance can still be changed after training."
+        )
+    if "ensemble" in rows.index and rows.ci_high["ensemble"] < 0:
+        return (
+            "Train one model per objective and add their margins, if you can afford two passes per judgment; else "
+            f"train one model on both. {balance}"
+        )
+    if (rows.ci_low > -smallest).all():
+        return f"Train one model on both objectives: what takes two trainings or two passes gains nothing. {balance}"
+    return (
+        "Train one model on both objectives, the cheapest way, and measure it on pairs of your own: this run has too "
+        f"little evidence for anything that costs more. {balance}"
     )
 
 

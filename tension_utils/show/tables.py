@@ -268,9 +268,18 @@ class ItemLike(Protocol):
     rejected: Sequence[str]
 
 
-def _show(page: str, plain: str) -> None:
-    """Show HTML in a browser, and plain text where there is none."""
-    display({"text/html": page, "text/plain": plain}, raw=True)
+@dataclass(frozen=True, repr=False)
+class Shown:
+    """What a page shows: HTML in a browser, and plain text where there is none; `glue` takes it to another place."""
+
+    page: str
+    plain: str
+
+    def _repr_html_(self) -> str:
+        return self.page
+
+    def __repr__(self) -> str:
+        return self.plain
 
 
 def _clip(text: str, max_characters: int | None) -> str:
@@ -280,10 +289,10 @@ def _clip(text: str, max_characters: int | None) -> str:
     return f"{text[:max_characters]} … ({len(text) - max_characters} more characters)"
 
 
-def show(
+def shown(
     table: pd.DataFrame, caption: str = "", columns: Sequence[str] | None = None, max_rows: int | None = 40
-) -> None:
-    """Show a table; how its numbers are written is told by the names of its columns, see `COLUMNS`.
+) -> Shown:
+    """Return a table as it is shown; how its numbers are written is told by the names of its columns, see `COLUMNS`.
 
     Args:
         table: any table.
@@ -295,11 +304,18 @@ def show(
     texts, common = without_constants(formatted_table(table if max_rows is None else table.head(max_rows), columns))
     notes = [f"first {len(texts)} of {len(table):,} rows"] if len(texts) < len(table) else []
     notes += [f"all rows: {common}"] if common else []
-    _show_texts(texts, f"{caption} ({'; '.join(notes)})".strip() if notes else caption)
+    return _shown_texts(texts, f"{caption} ({'; '.join(notes)})".strip() if notes else caption)
 
 
-def _show_texts(texts: pd.DataFrame, caption: str) -> None:
-    _show(table_html(texts, caption), "\n".join(filter(None, [caption, texts.to_string(index=False)])))
+def show(
+    table: pd.DataFrame, caption: str = "", columns: Sequence[str] | None = None, max_rows: int | None = 40
+) -> None:
+    """Show a table, see `shown`."""
+    display(shown(table, caption, columns, max_rows))
+
+
+def _shown_texts(texts: pd.DataFrame, caption: str) -> Shown:
+    return Shown(table_html(texts, caption), "\n".join(filter(None, [caption, texts.to_string(index=False)])))
 
 
 def text_html(text: str, title: str = "", max_characters: int | None = None) -> str:
@@ -320,7 +336,8 @@ def show_text(text: str, title: str = "", max_characters: int | None = None) -> 
         title: plain text above it.
         max_characters: longer texts are clipped, and say so.
     """
-    _show(text_html(text, title, max_characters), "\n".join(filter(None, [title, _clip(text, max_characters)])))
+    plain = "\n".join(filter(None, [title, _clip(text, max_characters)]))
+    display(Shown(text_html(text, title, max_characters), plain))
 
 
 def _part(label: str, text: str, color: str, max_characters: int | None) -> str:
@@ -373,7 +390,7 @@ def show_pairs(
             *(("rejected", text) for text in item.rejected),
         ]
     ]
-    _show(pairs_html(items, notes, max_characters), "\n".join(lines))
+    display(Shown(pairs_html(items, notes, max_characters), "\n".join(lines)))
 
 
 def check_table(checks: Mapping[str, bool | tuple[bool, str]], caption: str = "Checks") -> None:
@@ -399,7 +416,7 @@ def check_table(checks: Mapping[str, bool | tuple[bool, str]], caption: str = "C
             )
         rows.append({"check": statement, "found": found, "result": "pass" if holds else "FAIL"})
     texts = pd.DataFrame(rows)
-    _show_texts(texts if texts.found.any() else texts.drop(columns="found"), caption)
+    display(_shown_texts(texts if texts.found.any() else texts.drop(columns="found"), caption))
     failed = [row["check"] + (f" ({row['found']})" if row["found"] else "") for row in rows if row["result"] == "FAIL"]
     if failed:
         raise AssertionError(f"{len(failed)} of {len(rows)} checks failed: {'; '.join(failed)}")
