@@ -492,9 +492,12 @@ def test_a_claim_in_words_says_once_what_its_verdict_rests_on() -> None:
         "Further readings, which decide nothing: 2 undecided.",
     ]
     rated = table.assign(power=0.9, false_positives=0.2, design="3 seeds", sound_seeds=4)
-    rated.loc[0, ["verdict", "reason"]] = ["no verdict", "its test errs in 20 % of false worlds"]
+    rated.loc[0, ["verdict", "reason"]] = [
+        "no verdict",
+        "its test supports it in 20 % of made-up worlds where it is false",
+    ]
     title, text = claim_words(rated, "C2")
-    assert title == "No verdict: its test errs in 20 % of false worlds."
+    assert title == "No verdict: its test supports it in 20 % of made-up worlds where it is false."
     assert "in which its test supports the claim: 90 % of true and 20 % of false (3 seeds)." in text
     assert "With 4 training runs the test errs rarely enough." in text and "Would be decided" not in text
     assert claim_words(ledger(Evidence()), "C2") == ("Not run.", "No such neuron set was removed.")

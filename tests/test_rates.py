@@ -111,8 +111,14 @@ def test_a_test_that_errs_too_often_gives_no_verdict() -> None:
     assert row.design == "3 seeds, 80 items, 12 random sets"
     worse = HAND | {"direct": ["supported"] * 2 + ["undecided"] * 8}
     table = with_rates(ledger, error_rates(claim_rates(worlds(worse))))
-    assert table.verdict[0] == "no verdict" and table.reason[0] == "its test errs in 20 % of false worlds"
-    assert finding_table(table).verdict[0] == "no verdict: its test errs in 20 % of false worlds"
+    assert (
+        table.verdict[0] == "no verdict"
+        and table.reason[0] == "its test supports it in 20 % of made-up worlds where it is false"
+    )
+    assert (
+        finding_table(table).verdict[0]
+        == "no verdict: its test supports it in 20 % of made-up worlds where it is false"
+    )
 
 
 def test_every_page_takes_its_verdicts_from_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -123,7 +129,9 @@ def test_every_page_takes_its_verdicts_from_one_place(monkeypatch: pytest.Monkey
     monkeypatch.setattr("tension_utils.planted.rates.ledger", lambda evidence: judge([FINDING]))
     (row,) = rated_ledger(Evidence(), tmp_path).itertuples()
     assert row.sound_seeds == 0, "no design of more training runs is stored"
-    assert row.verdict == "no verdict" and row.reason == "its test errs in 20 % of false worlds"
+    assert (
+        row.verdict == "no verdict" and row.reason == "its test supports it in 20 % of made-up worlds where it is false"
+    )
     with pytest.raises(FileNotFoundError, match="expected the stored study in"):
         rated_ledger(Evidence(), tmp_path / "none")
 
@@ -144,7 +152,7 @@ def test_a_refutation_is_not_heard_where_true_claims_are_refuted_too_often() -> 
     refuted = Finding(**asdict(FINDING) | {"parts": (), "ci_low": -0.05, "ci_high": 0.05})
     table = with_rates(judge([FINDING, refuted]), rates)
     assert table.verdict.tolist() == ["supported", "no verdict"]
-    assert table.reason[1] == "its test refutes in 20 % of true worlds"
+    assert table.reason[1] == "its test refutes it in 20 % of made-up worlds where it is true"
 
 
 def test_what_was_not_run_or_tried_keeps_its_verdict() -> None:

@@ -245,9 +245,9 @@ def rated_ledger(evidence: Evidence, study: Path = STUDY) -> pd.DataFrame:
 def _objection(verdict: str, rates: Mapping[str, float]) -> str:
     """Return why a verdict cannot be trusted, else nothing."""
     if rates["false_positives"] > MOST_ERRORS:
-        return f"its test errs in {100 * rates['false_positives']:.0f} % of false worlds"
+        return f"its test supports it in {100 * rates['false_positives']:.0f} % of made-up worlds where it is false"
     if verdict == "refuted" and rates["false_refutations"] > MOST_ERRORS:
-        return f"its test refutes in {100 * rates['false_refutations']:.0f} % of true worlds"
+        return f"its test refutes it in {100 * rates['false_refutations']:.0f} % of made-up worlds where it is true"
     return ""
 
 
