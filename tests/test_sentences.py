@@ -424,9 +424,9 @@ def test_options_that_beat_the_mixed_model_come_with_their_price_the_cheapest_fi
     [
         ((-0.09, -0.01), (-0.09, -0.01), "Train one model per objective and interpolate"),
         ((-0.02, 0.05), (-0.09, -0.01), "Train one model per objective and add their margins"),
-        ((-0.02, 0.05), (-0.02, 0.01), "Train one model on both objectives: what takes two"),
+        ((-0.02, 0.05), (-0.02, 0.01), "Train one model on both objectives: two trainings"),
         ((-0.02, 0.05), (-0.04, 0.01), "Train one model on both objectives, the cheapest way"),
-        (None, (-0.02, 0.01), "Train one model on both objectives: what takes two"),
+        (None, (-0.02, 0.01), "Train one model on both objectives: two trainings"),
     ],
 )
 def test_advice_follows_from_the_gaps(interpolation: tuple | None, ensemble: tuple, start: str) -> None:

@@ -259,7 +259,7 @@ def frontier_plane(lines: pd.DataFrame, arms: pd.DataFrame) -> Axes:
     require_rows(arms, ["objective", *SINGLE_OBJECTIVES], ["objective"])
     require_range(lines, SINGLE_OBJECTIVES)
     require_range(arms, SINGLE_OBJECTIVES)
-    ax, (across, up), frontiers = new_axes(6.8, 4.2), SINGLE_OBJECTIVES, list(dict.fromkeys(lines.frontier))
+    ax, (across, up), frontiers = new_axes(4.4, 5.0), SINGLE_OBJECTIVES, list(dict.fromkeys(lines.frontier))
     for index, (_, line) in enumerate(lines.groupby("frontier", sort=False)):
         line = line.sort_values("harmless_weight")
         _crosses(ax, line, CONTROL_COLOR, alpha=0.15)
@@ -278,7 +278,8 @@ def frontier_plane(lines: pd.DataFrame, arms: pd.DataFrame) -> Axes:
         draw(0.5, color=CONTROL_COLOR, linestyle=":", linewidth=1)
     ax.set(xlabel=f"accuracy on the {across} test", ylabel=f"accuracy on the {up} test")
     percent_axes(ax)
-    outside_legend(ax, [*kinds.values(), *method_handles(frontiers)])
+    handles = [*kinds.values(), *method_handles(frontiers)]
+    ax.figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
     return ax
 
 

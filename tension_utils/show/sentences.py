@@ -534,7 +534,7 @@ def dial_advice(gaps: pd.DataFrame) -> str:
         gaps: of `frontier_gaps`, of one mixed model: the frontiers that it was compared with.
     """
     rows, smallest = gaps.set_index("frontier"), SMALLEST[POINTS] / 100
-    balance = "Set the balance by the mixing ratio, after what a wrong answer costs on either side."
+    balance = "Set the balance by the mixing ratio."
     if "interpolation" in rows.index and rows.ci_high["interpolation"] < 0:
         return (
             "Train one model per objective and interpolate their weights: two trainings, one pass per judgment, and "
@@ -546,7 +546,7 @@ def dial_advice(gaps: pd.DataFrame) -> str:
             f"train one model on both. {balance}"
         )
     if (rows.ci_low > -smallest).all():
-        return f"Train one model on both objectives: what takes two trainings or two passes gains nothing. {balance}"
+        return f"Train one model on both objectives: two trainings or two passes gain nothing. {balance}"
     return (
         "Train one model on both objectives, the cheapest way, and measure it on pairs of your own: this run has too "
         f"little evidence for anything that costs more. {balance}"
