@@ -319,7 +319,7 @@ def test_a_plant_in_words() -> None:
         for site in ("down_input", "gate")
     ]
     assert sentences.planted_found(pd.DataFrame(rows)) == (
-        "yes where the plant is louder than typical: rms_change, which the study selects by, finds 75.0 % [65.0 %, "
+        "yes where the plant is louder than typical: rms_change, which the paper selects by, finds 75.0 % [65.0 %, "
         "85.0 %] (the best score, mean_abs, 90.0 %); too few worlds to tell where it is quieter: 50.0 % [40.0 %, "
         "60.0 %] (the best score, rms_change, 50.0 %); no where gradient descent chose the weights: 25.0 % [15.0 %, "
         "35.0 %] (the best score, rms_change, 25.0 %). Yes: more than half of it. A random ranking finds 10.0 %."

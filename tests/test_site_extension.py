@@ -64,5 +64,5 @@ def test_a_finding_stands_below_the_question_and_an_empty_one_nowhere() -> None:
     text = page_of(OWN)
     assert tension_book.with_finding(text, " \n") == text
     title, _, note, *_ = json.loads(tension_book.with_finding(text, "**Yes.** 3 of 4.\n"))["cells"]
-    assert title["source"][0] == "# Title\n" and "What the study found" in note["source"]
+    assert title["source"][0] == "# Title\n" and "What this run found" in note["source"]
     assert "**Yes.** 3 of 4." in note["source"]

@@ -141,7 +141,7 @@ def with_finding(text: str, words: str) -> str:
     if not words.strip():
         return text
     notebook = json.loads(text)
-    note = f"````{{admonition}} What the study found\n:class: tip\n{words.strip()}\n````"
+    note = f"````{{admonition}} What this run found\n:class: tip\n{words.strip()}\n````"
     notebook["cells"].insert(2, {"cell_type": "markdown", "id": "finding", "metadata": {}, "source": note})
     return json.dumps(notebook)
 

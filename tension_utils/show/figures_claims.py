@@ -18,7 +18,7 @@ PAPER_COLOR = OTHER_COLORS[1]
 
 
 def paper_effects(path: Path = PAPER_CLAIMS) -> dict[str, float]:
-    """Return the study's printed effects in percentage points: claim -> mean of both objectives.
+    """Return the paper's printed effects in percentage points: claim -> mean of both objectives.
 
     Args:
         path: a table with claim, objective and effect_points.

@@ -61,7 +61,7 @@ def gated_neuron() -> Axes:
     ax = new_axes(8.0, 2.6)
     boxes = {
         (0.08, 0.5): "h\n(residual)",
-        (0.32, 0.8): "act(gate · h)\nread by the study",
+        (0.32, 0.8): "act(gate · h)\nread by the paper",
         (0.32, 0.2): "up · h",
         (0.58, 0.5): "a = product\nread by scores here",
         (0.86, 0.5): "a × its column of down\nremoval zeroes this",

@@ -164,7 +164,7 @@ def transferability_answer(kept: pd.DataFrame) -> str:
 
 
 def size_answer(outlook: pd.DataFrame) -> str:
-    """Say whether mixing costs more with more pairs, and what it would cost with as many as the study has.
+    """Say whether mixing costs more with more pairs, and what it would cost with as many as the paper has.
 
     Args:
         outlook: of `scaling.cost_outlook`; empty where there is one size only.
@@ -220,7 +220,7 @@ def mixture_answer(table: pd.DataFrame) -> str:
 
 TOO_FEW_WORLDS = "too few worlds to tell"
 
-SELECTED_BY = "rms_change"  # the study's score of what training changed
+SELECTED_BY = "rms_change"  # the paper's score of what training changed
 
 PLANT_WORDS = {
     "loud": "where the plant is louder than typical",
@@ -239,13 +239,13 @@ def more_than_half(low: float, high: float) -> str:
 
 
 def planted_found(finders: pd.DataFrame) -> str:
-    """Say whether the score that the study selects by finds more than half of a plant, and which score finds most.
+    """Say whether the score that the paper selects by finds more than half of a plant, and which score finds most.
 
     Args:
         finders: the table "finders" of a planted study.
     """
     of_site, parts = finders[finders.site == "down_input"], []
-    subject = f"{SELECTED_BY}, which the study selects by, finds "
+    subject = f"{SELECTED_BY}, which the paper selects by, finds "
     for plant, words in PLANT_WORDS.items():
         rows = of_site[of_site["plant"] == plant].set_index("score_kind")
         low, high = rows.loc[SELECTED_BY, ["precision_ci_low", "precision_ci_high"]]
@@ -258,7 +258,7 @@ def planted_found(finders: pd.DataFrame) -> str:
 
 
 def planted_erring(readings: pd.DataFrame) -> str:
-    """Say how often a verdict under control errs, and how often the study's reading does.
+    """Say how often a verdict under control errs, and how often the paper's reading does.
 
     Args:
         readings: of `rates.largest_designs` and `rates.error_rates`, one row per claim and way.
