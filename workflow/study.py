@@ -265,14 +265,19 @@ def weight_steps(study: Study, seed: int) -> Iterator[Step]:
         yield Step(part, f"depth {arm} seed {seed}", work, study.trained(arm, seed=seed), 1.5 * study.test_cost)
 
 
-def weight_change_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
-    """Yield the comparison of what training changed in all arms, which is a minute's work once they are trained."""
+def weight_change_steps(
+    study: Study, part: str, shams: Sequence[str], seed: int, needed: Sequence[str]
+) -> Iterator[Step]:
+    """Yield the comparison of what training changed in the main arms, and in those sham arms that are trained by then.
+
+    It is a minute's work, and done again once the sham arms are there.
+    """
     from tension_utils.geometry import WeightChangeConfig, weight_change_run
 
-    work = partial(
-        weight_change_run, SinglePair(study.root, study.base_model, seed), WeightChangeConfig(arms=tuple(arms))
-    )
-    yield Step(part, f"weight-changes seed {seed}", work, study.trained(*arms, seed=seed), 1e4)
+    config = WeightChangeConfig(arms=(*MAIN_ARMS, *shams))
+    work = partial(weight_change_run, SinglePair(study.root, study.base_model, seed), config)
+    name = f"weight-changes of {len(needed)} arms seed {seed}"
+    yield Step(part, name, work, study.trained(*needed, seed=seed), 1e4)
 
 
 def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
@@ -342,10 +347,12 @@ def plan(study: Study) -> list[Step]:
         steps += choice_steps(study) if seed == first else []
         steps += training_steps(study, f"seed {seed}: train mixed", (MATCHED_ARM, MIXED), seed)
         steps += weight_steps(study, seed)
+        steps += weight_change_steps(study, f"seed {seed}: weights", shams, seed, MAIN_ARMS)
         steps += identify_steps(study, f"seed {seed}: identify", MAIN_ARMS, seed)
         steps += ablate_steps(study, f"seed {seed}: ablate", MAIN_ARMS, seed, 1)
         steps += training_steps(study, f"seed {seed}: sham", shams, seed)
-        steps += weight_change_steps(study, f"seed {seed}: sham", (*MAIN_ARMS, *shams), seed)
+        if shams:
+            steps += weight_change_steps(study, f"seed {seed}: sham", shams, seed, (*MAIN_ARMS, *shams))
         steps += identify_steps(study, f"seed {seed}: sham", shams, seed)
         steps += benchmark_steps(study, first) if seed == first else []
     for seed in study.values["seeds"][1:]:
