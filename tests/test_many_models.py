@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from conftest import MICRO, ROOT
-from nbclient import NotebookClient
+from one_kernel import execute_chapters
 
-from run_notebook import declared_parameters, missing_figures, own_kernel
+from run_notebook import declared_parameters
 from tension_utils.artifacts import TABLES, atomic_path, file_hash, find_runs, read_manifest
 from tension_utils.config import OBJECTIVES, Run
 from tension_utils.scores import NeuronScores
@@ -83,35 +83,27 @@ def project_with(executed_book: Path, project: Path, bases: tuple[str, ...], see
 def pages(executed_book: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, nbformat.NotebookNode]:
     """The chapters, executed one after the other by one kernel, in a project whose runs are those of many models."""
     project = project_with(executed_book, tmp_path_factory.mktemp("many"), BASES, SEEDS)
-    return execute_chapters(project, CHAPTERS, BASES, SEEDS)
+    return chapters_of(project, CHAPTERS, BASES, SEEDS)
 
 
 @pytest.fixture(scope="module")
 def poor_pages(executed_book: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, nbformat.NotebookNode]:
     """Chapters of one base model and one seed, with a benchmark missing, and tests that say nothing of refusing."""
     project = project_with(executed_book, tmp_path_factory.mktemp("poor"), BASES[:1], SEEDS[:1], direction="none")
-    return execute_chapters(project, POOR, BASES[:1], SEEDS[:1])
+    return chapters_of(project, POOR, BASES[:1], SEEDS[:1])
 
 
-def execute_chapters(
+def chapters_of(
     project: Path, chapters: tuple[str, ...], bases: tuple[str, ...], seeds: tuple[int, ...]
 ) -> dict[str, nbformat.NotebookNode]:
-    """Return chapters that one kernel executed one after the other; an error of a cell is raised."""
-    values = {"root": "runs/many", "base_models": list(bases), "seeds": list(seeds)}
-    together, pages = nbformat.v4.new_notebook(), {}
+    """Return executed chapters of some base models and seeds, with the settings of the micro profile."""
+    values = {"root": "runs/many", "base_models": list(bases), "seeds": list(seeds), "objectives": list(OBJECTIVES)}
+    settings = {}
     for chapter in chapters:
-        notebook = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4)
-        declared = declared_parameters(notebook)
-        own = values | {"objectives": list(OBJECTIVES)} | MICRO.get(chapter.split("_", 1)[1], {})
-        at = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-        given = "".join(f"{name} = {value!r}\n" for name, value in own.items() if name in declared)
-        notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(given))
-        notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
-        together.cells += notebook.cells
-        pages[chapter] = notebook
-    with own_kernel():
-        NotebookClient(together, timeout=300, resources={"metadata": {"path": str(project)}}).execute()
-    return pages
+        declared = declared_parameters(nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4))
+        own = values | MICRO.get(chapter.split("_", 1)[1], {})
+        settings[chapter] = {name: value for name, value in own.items() if name in declared}
+    return execute_chapters(project, settings)
 
 
 def tables_of(notebook: nbformat.NotebookNode) -> list[list[str]]:
@@ -127,7 +119,6 @@ def tables_of(notebook: nbformat.NotebookNode) -> list[list[str]]:
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_of_54_models_is_whole_and_small(pages: dict[str, nbformat.NotebookNode], chapter: str) -> None:
     page = pages[chapter]
-    assert not missing_figures(page)
     assert len(nbformat.writes(page).encode()) < LIMIT
     tables = tables_of(page)
     assert tables
@@ -152,4 +143,3 @@ def test_what_text_refers_to_is_there_whatever_a_run_lacks(
         for output in c.get("outputs", [])
     }
     assert glued <= {str(name).removeprefix("application/papermill.record/") for name in names}
-    assert not missing_figures(page)

@@ -1,16 +1,17 @@
 """A whole study of micro models: every part by two workers, again without work, exported, and every bad option."""
 
 import gzip
-import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import yaml
+from one_kernel import execute_chapters
 
 from stored import CHAPTERS, FURTHER_ARMS, stored_chapters
 from tension_utils.artifacts import read_manifest, read_table
@@ -136,18 +137,12 @@ def test_chapters_run_on_what_was_exported(finished: Path) -> None:
     for parameters, inputs in chapters.values():
         assert parameters["base_models"] == ["toy"] and parameters["seeds"] == [0] and inputs
     ledger = {"09_ledger": ({"root": "results", "base_models": ["toy"], "seeds": [0]}, [])}
-    for chapter, (parameters, _) in (chapters | ledger).items():
-        if chapter in chapters:
-            arms = ["helpful", "harmless", "helpful-harmless", *FURTHER_ARMS.get(chapter, ())]
-            assert parameters["objectives"] == [arm for arm in arms if chapter != "d1_more_pairs" or arm in CURVE_ARMS]
-        command = [sys.executable, "workflow/run_notebook.py", f"notebooks/{chapter}.ipynb"]
-        command += ["--output", f"study/{chapter}.ipynb", "--work", f"work/{chapter}.ipynb"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        options = {"cwd": finished, "env": environment, "capture_output": True, "text": True}
-        done = subprocess.run([*command, "--parameters", json.dumps(parameters)], **options)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for chapter, (parameters, _) in chapters.items():
+        arms = ["helpful", "harmless", "helpful-harmless", *FURTHER_ARMS.get(chapter, ())]
+        assert parameters["objectives"] == [arm for arm in arms if chapter != "d1_more_pairs" or arm in CURVE_ARMS]
+    pages = execute_chapters(finished, {name: values for name, (values, _) in (chapters | ledger).items()})
     assert not any(path.is_dir() for path in (finished / "results").rglob("reward_model"))
-    page = (finished / "study" / "04_ablate.ipynb").read_text()
+    page = nbformat.writes(pages["04_ablate"])
     said = (
         "random sets of the same layers: helpful-harmless (not run: helpful, harmless); of the same layers and activity"
     )

@@ -92,17 +92,16 @@ def gradient_cosines(table: pd.DataFrame, means: pd.DataFrame) -> Axes:
     return ax
 
 
-def weight_cosines(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def weight_cosines(table: pd.DataFrame) -> Axes:
     """Draw the cosine of the weight changes of two models, a row per pair, beside what blind directions reach.
 
     Args:
         table: pair, cosine with its bounds (NaN for one seed) and random_cosine, as `parting.weight_table` returns, of
             one base model.
-        ax: where to draw; new Axes if None.
     """
     columns = ["pair", "cosine", "cosine_ci_low", "cosine_ci_high", "random_cosine"]
     require_rows(table, columns, ["pair"])
-    ax, y = new_axes(ax, 7.6, 1.2 + 0.3 * len(table)), np.arange(len(table))[::-1]
+    ax, y = new_axes(7.6, 1.2 + 0.3 * len(table)), np.arange(len(table))[::-1]
     ax.hlines(y, table.cosine_ci_low, table.cosine_ci_high, color="black", linewidth=1.8)
     ax.plot(table.cosine, y, "o", color="black", label="mean over seeds")
     level = float(table.random_cosine.max())
