@@ -354,8 +354,8 @@ def parts(study: Study) -> str:
         {last:.0f} on, the harmless model's from {harmless.parting_depth:.0f} on. If shared neurons carried the
         tension, many of them should raise the margin of one objective and lower that of the other. In the mixed model
         of half of each {percent(shared.share)} of the {shared.n_neurons:,.0f} shared neurons do so, of random ones, as
-        deep and as active, {percent(shared.random_share)}: {effect}. The two trainings move the weights in nearly unrelated
-        directions (cosine {study.weight_cosine:+.2f}): they use many of the same neurons without turning them
+        deep and as active, {percent(shared.random_share)}: {effect}. The two trainings move the weights in nearly
+        unrelated directions (cosine {study.weight_cosine:+.2f}): they use many of the same neurons without turning them
         against each other ({seeds_text(shared.n_seeds)}). Attribution is measured without removing anything; chapter 4
         removes them.
         """
