@@ -457,7 +457,7 @@ def test_sentences_are_made_from_records() -> None:
         "layers, margin: -0.16 SD [-0.30, -0.02], p = 0.012; n = 500, 3 seeds (helpful -0.10 SD [-0.20, +0.00])"
     )
     assert result_of(replace(one, value=nan, reason="no set was removed")) == "not run (no set was removed)"
-    assert "p < 0.0005" in result_of(replace(one, p_value=1e-6)) and "p =" not in result_of(replace(one, p_value=nan))
+    assert "p < 0.001" in result_of(replace(one, p_value=1e-6)) and "p =" not in result_of(replace(one, p_value=nan))
 
 
 def test_every_reading_has_words_and_pages_have_all_of_them(tmp_path: Path) -> None:

@@ -266,13 +266,17 @@ def mixing(study: Study) -> str:
     require(told.ci_low > 0.5, "the mixed model tells what a conflicting pair is about more often than a coin")
     near = abs(told.share_with_own - average.share_with_own) < SMALLEST["points"] / 100
     require(near, "on conflicting pairs it does about as well as the average of both single models")
+    learned = study.kept[study.kept.objective == MATCHED_ARM].iloc[0]
+    require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
     return flat(
         f"""
         **In the one training run that is finished, mixing costs accuracy.** A model trained on as many pairs, half
         of each objective, has {value_words(matched)} beside the model of one objective, on that one's own test
         (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}). With all
         pairs of both, twice as many, it is {value_words(union)}. Another run may differ by more than these
-        intervals say, so the claims give no verdict yet: two more are to come. On the {told.n_items:.0f} pairs where
+        intervals say, so the claims give no verdict yet: two more are to come. And the model of half of each had hardly
+        learned ({percent(learned.validation_accuracy)} [{percent(learned.ci_low)}, {percent(learned.ci_high)}] of its
+        validation pairs): fewer pairs of either objective may be a part of what it lost. On the {told.n_items:.0f} pairs where
         the helpful and the harmless model disagree, the mixed one does tell what a pair is about, but barely: it sides
         with the model of the test's own objective in {percent(told.share_with_own)} [{percent(told.ci_low)},
         {percent(told.ci_high)}], a coin in 50 %, and the average of both single models, which took no training at all,
@@ -446,7 +450,7 @@ def dial(study: Study) -> str:
     }
     smallest = SMALLEST["points"]
     require(all(row.ci_low > -smallest for row in gaps.values()), "no mixed model loses 3 points to either frontier")
-    best = gaps[MIXED, "ensemble"]
+    best, cost = gaps[MIXED, "ensemble"], study.reading(claim="C1", quantity="mixing", arm=MATCHED_ARM, test="own")
     require(best.n_seeds == 1, "one training run is finished")
     require(best.value > 0, "the mixed model lies above the ensemble of both single models")
     return flat(
@@ -456,8 +460,9 @@ def dial(study: Study) -> str:
         model lies {value_words(best)} beside their ensemble and {value_words(gaps[MIXED, "interpolation"])} beside
         their interpolated weights ({extent_words(best)}; trained on as many pairs,
         {value_words(gaps[MATCHED_ARM, "ensemble"])} and {value_words(gaps[MATCHED_ARM, "interpolation"])}). What
-        mixing costs (chapter 2b) is what the two sets of labels take from each other. Who wants one reward model
-        for both loses nothing by training it on both: so says one training run, and two more are to come.
+        mixing costs (chapter 2b, {value_words(cost)}) is the distance to two specialists, which no single number can
+        keep where the labels disagree. Who wants one reward model for both loses nothing by training it on both: so
+        says one training run, and two more are to come.
         """
     )
 

@@ -20,6 +20,7 @@ from tension_utils.analysis.findings import (
     primary_of,
 )
 from tension_utils.config import MATCHED_ARM, MIXED
+from tension_utils.show.tables import SMALLEST_P
 
 ARMS = {"single": "single-objective models", MIXED: "mixed model", MATCHED_ARM: "mixed model on as many pairs"}
 
@@ -51,8 +52,6 @@ SUBJECTS = {
 }
 
 UNITS = {POINTS: (1, " points"), SD: (2, " SD"), INDEX: (3, "")}  # decimals and words
-
-SMALLEST_P = 0.0005  # of a smaller p-value, only that it is smaller is said
 
 
 def subject_of(finding: Finding | pd.Series) -> str:
