@@ -274,13 +274,13 @@ def mixing(study: Study) -> str:
         of each objective, has {value_words(matched)} beside the model of one objective, on that one's own test
         (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}). With all
         pairs of both, twice as many, it is {value_words(union)}. Another run may differ by more than these
-        intervals say, so the claims give no verdict yet: two more are to come. And the model of half of each had hardly
-        learned ({percent(learned.validation_accuracy)} [{percent(learned.ci_low)}, {percent(learned.ci_high)}] of its
-        validation pairs): fewer pairs of either objective may be a part of what it lost. On the {told.n_items:.0f} pairs
-        where the helpful and the harmless model disagree, the mixed one does tell what a pair is about, but barely: it sides
-        with the model of the test's own objective in {percent(told.share_with_own)} [{percent(told.ci_low)},
-        {percent(told.ci_high)}], a coin in 50 %, and the average of both single models, which took no training at all,
-        in {percent(average.share_with_own)}.
+        intervals say, so the claims give no verdict yet: two more are to come. And the model of half of each had
+        hardly learned ({percent(learned.validation_accuracy)} [{percent(learned.ci_low)}, {percent(learned.ci_high)}]
+        of its validation pairs): fewer pairs of either objective may be a part of what it lost. On the
+        {told.n_items:.0f} pairs where the helpful and the harmless model disagree, the mixed one does tell what a
+        pair is about, but barely: it sides with the model of the test's own objective in
+        {percent(told.share_with_own)} [{percent(told.ci_low)}, {percent(told.ci_high)}], a coin in 50 %, and the
+        average of both single models, which took no training at all, in {percent(average.share_with_own)}.
         """
     )
 
