@@ -180,7 +180,7 @@ def test_frontiers_run_from_the_helpful_to_the_harmless_model():
     assert [line.get_xdata()[0] for line in drawn] == pytest.approx(points.helpful.tolist())
     assert len({(line.get_marker(), line.get_color()) for line in drawn}) == 7, "every arm looks its own"
     named = ["sham labels", "mixing ratios", "trained under a mask", "interpolation", "ensemble"]
-    assert [text.get_text() for text in ax.get_legend().get_texts()][4:] == named
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()][4:] == named
     assert len(ax.collections) == 14, "a cross for every arm; lines have no intervals here"
 
 
