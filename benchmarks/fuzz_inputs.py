@@ -498,7 +498,12 @@ CONTRADICTIONS = [
     ("base_models", models) for models in (["a/x", "b/x"], ["../.."], ["a/ "], ["a/.."], ["a\0b"], ["$x$"])
 ]
 CONTRADICTIONS += [("seeds", [1, 1]), ("seeds", [2**32]), ("seeds", [0, True]), ("objectives", ["helpful", "helpful"])]
-CONTRADICTIONS += [("masked_training", {"seeds": [77]}), ("ablate", {"benchmarks": ["rmb"] * 2}), ("arms", ["helpful"])]
+CONTRADICTIONS += [
+    ("masked_training", {"seeds": [77]}),
+    ("curve", {"n_pairs": [3], "seeds": [0], "mixture_pairs": 0}),
+    ("ablate", {"benchmarks": ["rmb"] * 2}),
+    ("arms", ["helpful"]),
+]
 
 
 def profile_files(rng: random.Random, folder: Path) -> Case:
@@ -527,8 +532,8 @@ def profile_files(rng: random.Random, folder: Path) -> Case:
         fault, names = f"{key} is {value!r}", [key]
     else:
         values |= {"seeds": rng.sample(range(2**32), rng.randint(1, 4)), "threads": rng.randint(1, 64)}
-        if "masked_training" in values:
-            values["masked_training"] |= {"seeds": values["seeds"][:1]}
+        for section in {"masked_training", "curve"} & set(values):
+            values[section] |= {"seeds": values["seeds"][:1]}
     content = yaml.safe_dump(values, allow_unicode=rng.random() < 0.5).encode()
     if way == "text":
         content = rng.choice(NO_YAML).encode()

@@ -235,7 +235,7 @@ def test_columns_of_floats_are_written_by_what_they_are():
         "n_shared": [43.0 + 1 / 3, 7.0],
         "q_value": [0.00061, 0.5],
         "slope": [-0.00067, 0.12],
-        "gain": [-0.00067, 0.12],
+        "growth": [-0.00067, 0.12],
         "tiny": [0.00012, -6.91e-05],
     }
     assert written(table) == {
@@ -243,7 +243,7 @@ def test_columns_of_floats_are_written_by_what_they_are():
         "n_shared": ["43.3", "7"],
         "q_value": ["< 0.001", "0.500"],
         "slope": ["-0.001", "0.120"],
-        "gain": ["-0.001", "0.120"],
+        "growth": ["-0.001", "0.120"],
         "tiny": ["0.00012", "-6.91e-05"],  # zeros would say nothing
     }
 

@@ -47,5 +47,5 @@ def test_importing_costs_no_library_and_every_name_is_there() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'scores'; it offers load_reward_model, "):
-        tension_utils.scores  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'rewards'; it offers load_reward_model, "):
+        tension_utils.rewards  # noqa: B018

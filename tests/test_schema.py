@@ -113,7 +113,7 @@ FAULTS = [
         lambda v: v["curve"].update(n_pairs=[1392]),
         "curve.n_pairs: expected fewer than train.n_train_pairs, 1392; got 13",
     ),
-    (lambda v: v["curve"].update(mixture_pairs=7), "curve.mixture_pairs: expected 0 or one of curve.n_pairs, [100, 2"),
+    (lambda v: v["curve"].update(mixture_pairs=7), "curve.mixture_pairs: expected 0 or one of curve.n_pairs, [174, 3"),
     (lambda v: v.pop("arms"), "arms: expected helpful-harmless-matched among them, which the section curve compares"),
     (lambda v: v["study"]["candidates"].append({"n_epoch": 2}), "study.candidates[2].n_epoch: unknown name; did you "),
     (

@@ -23,6 +23,7 @@ ARMS = ("helpful", "harmless", "helpful-harmless-matched", "helpful-harmless")
 MICRO = {
     "base_models": ["owner/unreachable"],
     "objectives": ["helpful", "harmless", "helpful-harmless"],
+    "arms": ["helpful-harmless-matched"],
     "seeds": [0],
     "job": "reward_model",
     "threads": 1,
