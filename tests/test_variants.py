@@ -304,7 +304,7 @@ def test_fewer_pairs_take_every_other_setting_and_the_same_world(matched: Run) -
     assert small not in find_runs(matched.root), "no chapter takes it for one of its models"
     first, second = (read_table([run], "evaluation", "02_evaluate") for run in (matched, small))
     first = first[first.benchmark == "hh-rlhf"]
-    assert first.item_id.tolist() == second.item_id.tolist() and (first.margin.array != second.margin.array).any()
+    assert first.item_id.tolist() == second.item_id.tolist()
     assert not train_like(small, matched, 8) and not evaluate_like(small, matched), "found"
 
 

@@ -180,7 +180,7 @@ def halving_table(evaluations: Mapping[int, pd.DataFrame], bootstrap: Bootstrap 
     names = ("cost", "fewer_own_pairs", "other_pairs")
     columns = ["n_pairs", *(name + end for name in names for end in ("", "_ci_low", "_ci_high")), "n_items", "n_seeds"]
     if not sizes:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=columns, dtype=float)
     sums, counts, cells = crossed_parts(own.assign(is_mixed=own.objective == MATCHED_ARM), "credit", PARTS)
 
     def mean(n_pairs: int, is_mixed: bool) -> np.ndarray:
