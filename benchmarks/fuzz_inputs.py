@@ -644,7 +644,7 @@ def run_names(rng: random.Random, folder: Path) -> Case:
     bad_name = rng.choice(NO_NAME)
     wrong = {
         "base_models": [
-            [f"a/{bad_name}"],
+            [f"a/{bad_name or '..'}"],  # a folder may end in a slash
             [bad_name],
             [None],
             [True],

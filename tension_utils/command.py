@@ -45,6 +45,13 @@ def _whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"expected a whole number; got {text!r}") from None
 
 
+def _place(text: str) -> str:
+    """Return the name of a folder or of something public, which no empty text is."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a folder or a public name; got {text!r}")
+    return text
+
+
 def _number(text: str) -> float:
     """Return the number of an argument."""
     try:
@@ -232,10 +239,11 @@ def _parser() -> argparse.ArgumentParser:
         one = commands.add_parser(
             name, help=text.splitlines()[0], description=text, epilog=EXAMPLES, formatter_class=raw
         )
-        one.add_argument("model", metavar="MODEL", help="folder or public name of a reward model")
+        one.add_argument("model", type=_place, metavar="MODEL", help="folder or public name of a reward model")
         if name == "overlap":
-            one.add_argument("other", metavar="MODEL2", help="another one of the same architecture")
-        one.add_argument("data", metavar="DATA", help=f"folder or public name, or one of {', '.join(BENCHMARKS)}")
+            one.add_argument("other", type=_place, metavar="MODEL2", help="another one of the same architecture")
+        data = f"folder or public name, or one of {', '.join(BENCHMARKS)}"
+        one.add_argument("data", type=_place, metavar="DATA", help=data)
         _add_options(one)
         if name not in ("score", "evaluate"):
             _add_neuron_options(one)

@@ -116,6 +116,8 @@ BAD = {
     "no such subset": (["score", "MODEL", "DATA", "--helpful", "mine"], "expected the folder .*mine.*has"),
     "no such template": (["score", "MODEL", "DATA", "--template", "chatml"], "invalid choice: 'chatml'"),
     "no such command": (["scores", "MODEL", "DATA"], "invalid choice: 'scores'.*see tension --help"),
+    "empty data": (["score", "MODEL", ""], "DATA: expected a folder or a public name; got ''"),
+    "blank model": (["score", " ", "DATA"], "MODEL: expected a folder or a public name; got ' '"),
     "no data": (["score", "MODEL"], "required: DATA; see tension score --help"),
     "too few items": (["score", "MODEL", "DATA", "--n-items", "-1"], "--n-items: expected at least 0; got -1"),
     "fraction": (["neurons", "MODEL", "DATA", "--fraction", "1"], "--fraction: expected more than 0 and less than 1"),
