@@ -433,7 +433,8 @@ def cost_curve(table: pd.DataFrame, points: pd.DataFrame, line: pd.DataFrame | N
     ax.axhline(0, color=CONTROL_COLOR, linestyle=":")
     ends = [] if line is None else [line.n_pairs.max()]
     ax.set_xscale("log", base=2)
-    ax.set_xticks([*table.n_pairs, *ends], [f"{value:,.0f}" for value in (*table.n_pairs, *ends)])
+    ticks = [*table.n_pairs.iloc[[0, -1]], *ends]  # those between would run into each other
+    ax.set_xticks(ticks, [f"{value:,.0f}" for value in ticks])
     ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
     ax.set(xlabel="training pairs per model", ylabel="cost of mixing (points)")
     outside_legend(ax)

@@ -643,7 +643,7 @@ def weight_answer(weights: pd.DataFrame) -> str:
     beside = f", with models of sham labels {shams.min():+.2f} to {shams.max():+.2f}" if len(shams) else ""
     return (
         f"{word}: the cosine of their weight changes is {_cosine(row)}{beside}; blind directions stay below "
-        f"{row.random_cosine:.3f}"
+        f"{row.random_cosine:.1g}"
     )
 
 
