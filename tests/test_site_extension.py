@@ -1,9 +1,11 @@
 """Launch buttons: which addresses they take, and which links change; `test_book` sees them on built pages."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from bs4 import BeautifulSoup
 from sphinx.errors import ConfigError
 
 import tension_book
@@ -58,6 +60,47 @@ def test_only_chapters_on_the_embedded_world_are_marked(parameters: tuple[str, .
             "[here](../study/x.ipynb)"
             in json.loads(tension_book.with_banner(text, "../study/x.ipynb"))["cells"][1]["source"]
         )
+
+
+def test_the_sandbox_folds_what_the_study_explains() -> None:
+    def markdown(source: str) -> dict:
+        return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+    kept = [
+        "# Title\ntext",
+        "## Result\nwords",
+        "## Method\n{glue:text}`n` pairs",
+        "## Method\na\n### More\nb",
+        "Method",
+        "## Method",
+    ]
+    code = {"cell_type": "code", "metadata": {}, "source": "## Method\nx = 1", "outputs": []}
+    cells = [
+        *map(markdown, kept),
+        code,
+        markdown("## Method\n\n```{math}\nx\n```\nwords"),
+        markdown("### Differences from the paper\n| a |"),
+    ]
+    *same, method, differences = json.loads(tension_book.with_folds(json.dumps({"cells": cells})))["cells"]
+    assert [cell["source"] for cell in same] == [*kept, code["source"]]
+    heading, _, opened, *words, closed = method["source"].splitlines()
+    assert heading == "## Method" and opened.endswith("{dropdown} The same words as on real models")
+    assert words == ["```{math}", "x", "```", "words"] and opened.startswith(closed) and set(closed) == {":"}
+    assert differences["source"].startswith("### Differences from the paper\n\n::::")
+
+
+def test_every_caption_of_a_sandbox_page_says_so_but_a_drawing_of_no_data(tmp_path: Path) -> None:
+    figure = (
+        '<figure id="{}"><figcaption><p><span class="caption-number">Fig. 1</span><span class="caption-text">Up.</span>'
+    )
+    ends = "</p></figcaption></figure>"
+    table = "<table><caption><span>Rows</span></caption></table>"
+    body = f"{figure.format('fig-own')}{ends}{figure.format('fig-neuron')}{ends}{table}"
+    page = f'<html><main><div><p class="admonition-title">{{}}</p></div>{body}</main></html>'
+    marked = BeautifulSoup(tension_book.mended(page.format("Synthetic sandbox"), tmp_path / "x.html"), "html.parser")
+    said = [found.get_text() for found in marked.select(".caption-text, caption > span")]
+    assert said == ["Sandbox. Up.", "Up.", "Sandbox. Rows"]
+    assert "Sandbox." not in tension_book.mended(page.format("Question"), tmp_path / "x.html")
 
 
 def test_a_finding_stands_below_the_question_and_an_empty_one_nowhere() -> None:

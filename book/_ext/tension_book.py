@@ -26,11 +26,16 @@ SANDBOX = "executed/"  # pages that ran on the machine that built the book
 OF_BOTH = ("executed/09_ledger",)  # pages with results of the study, too, which say for each source what it is
 BASE_MODELS = re.compile(r"^base_models\b", re.MULTILINE)
 TOY = re.compile(r"^base_models\b.*=\s*\[[\"']toy[\"']\]", re.MULTILINE)
+SANDBOX_TITLE = "Synthetic sandbox"
+DRAWINGS = ["fig-neuron"]  # figures without data
 SANDBOX_NOTE = (
     "The pairs on this page are made up, by rules, on the machine that built the book. They have the layout of HH-RLHF "
     "and none of its text. The models have about a million parameters. The page shows how the method works; its "
     "numbers say nothing about language models."
 )
+EXPLANATIONS = ("Method", "Reading the figure", "Reading the figures", "Differences from the paper")  # headings
+HEADING = re.compile(r"^#+ ", re.MULTILINE)
+FENCE = 8 * ":"  # more than chapters use
 CHAPTER_LINK = re.compile(r"\]\((\w+\.ipynb)")
 CHAPTER_ARCHIVE = re.compile(r"generated/downloads/\w+\.zip")
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
@@ -106,10 +111,14 @@ def label_study(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def mark_sandbox(app: Sphinx, page: str, source: list[str]) -> None:
-    """Say on every chapter that ran on the embedded world that its data are synthetic; in place."""
+    """Say on every chapter that ran on the embedded world that its data are synthetic; in place.
+
+    What the same chapter on real models explains in the same words is folded.
+    """
     if page.startswith(SANDBOX) and page not in OF_BOTH:
         has_twin = (Path(app.srcdir) / STUDY / f"{page.removeprefix(SANDBOX)}.ipynb").exists()
         source[0] = with_banner(source[0], f"../{STUDY}{page.removeprefix(SANDBOX)}.ipynb" if has_twin else "")
+        source[0] = with_folds(source[0]) if has_twin else source[0]
 
 
 def with_banner(text: str, twin: str = "") -> str:
@@ -126,8 +135,26 @@ def with_banner(text: str, twin: str = "") -> str:
     if not named or not TOY.search(named[-1]):  # what is injected comes last
         return text
     real = f" The same chapter on real models is [here]({twin})." if twin else ""
-    note = f":::{{admonition}} Synthetic sandbox\n:class: warning\n{SANDBOX_NOTE}{real}\n:::"
+    note = f":::{{admonition}} {SANDBOX_TITLE}\n:class: warning\n{SANDBOX_NOTE}{real}\n:::"
     cells.insert(1, {"cell_type": "markdown", "id": "sandbox", "metadata": {}, "source": note})
+    return json.dumps(notebook)
+
+
+def with_folds(text: str) -> str:
+    """Return a notebook's JSON text whose explanations, the same on every run, are folded below their headings.
+
+    Args:
+        text: the notebook; what has a value of its run (``{glue:``) or a heading inside stays.
+    """
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        heading, _, words = source.partition("\n")
+        is_plain = cell["cell_type"] == "markdown" and "{glue:" not in words and not HEADING.search(words)
+        if is_plain and heading.lstrip("# ") in EXPLANATIONS and words.strip():
+            cell["source"] = (
+                f"{heading}\n\n{FENCE}{{dropdown}} The same words as on real models\n{words.strip()}\n{FENCE}"
+            )
     return json.dumps(notebook)
 
 
@@ -211,6 +238,8 @@ def mend_pages(html: Path) -> None:
 def mended(page: str, path: Path) -> str:
     """Return one page without unused scripts, with names that say what is seen, and with the sizes of its pictures.
 
+    On a page that says it is the sandbox's, every caption says so, too.
+
     Args:
         page: HTML.
         path: its file; pictures are looked up beside it.
@@ -226,6 +255,10 @@ def mended(page: str, path: Path) -> str:
     _name(tree)
     for image in tree.select("main img[src]:not([width])"):
         _size(image, path.parent)
+    if tree.find("p", class_="admonition-title", string=SANDBOX_TITLE):
+        for caption in tree.select("main figcaption .caption-text, main caption > span"):
+            if not caption.find_parent("figure", id=DRAWINGS):
+                caption.insert(0, "Sandbox. ")
     for math in tree.select("span.math"):
         math["style"] = f"--width: {tex_width(math.get_text())}em"
     return str(tree)
