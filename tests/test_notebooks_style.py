@@ -16,7 +16,6 @@ STAGES = (
     *("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "04b_masked_training", "05_overlap"),
     *("05b_part", "a1_heads", "a2_removal_details"),
 )
-FITTING = ("02c_planted", "02d_planted_details", "05b_part", "07_errata", "07b_errata")  # no visible line scrolls
 FITTING_WIDTH = 96  # characters of code that the text's column has room for on a desktop
 SECTIONS = (
     "Parameters",
@@ -98,12 +97,12 @@ def test_has_one_parameters_cell_of_typed_literals(path: Path) -> None:
     assert all("#" in line for line in scalars), "a comment names each parameter's unit or allowed values"
 
 
-@pytest.mark.parametrize("stem", FITTING)
-def test_visible_code_fits_its_column(stem: str) -> None:
-    for cell in code_cells(ROOT / "notebooks" / f"{stem}.ipynb"):
+@every_notebook
+def test_visible_code_fits_its_column(path: Path) -> None:
+    for cell in code_cells(path):
         if not {"hide-input", "hide-cell", "remove-cell"} & set(cell.metadata.get("tags", [])):
             wide = [line for line in cell.source.splitlines() if len(line) > FITTING_WIDTH]
-            assert not wide, f"{stem}: more than {FITTING_WIDTH} characters: {wide[0]}"
+            assert not wide, f"{path.stem}: more than {FITTING_WIDTH} characters: {wide[0]}"
 
 
 @every_notebook
