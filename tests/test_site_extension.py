@@ -103,9 +103,16 @@ def test_every_caption_of_a_sandbox_page_says_so_but_a_drawing_of_no_data(tmp_pa
     assert "Sandbox." not in tension_book.mended(page.format("Question"), tmp_path / "x.html")
 
 
-def test_a_finding_stands_below_the_question_and_an_empty_one_nowhere() -> None:
-    text = page_of(OWN)
+def test_a_finding_stands_below_the_question_in_place_of_generated_sentences_and_an_empty_one_nowhere() -> None:
+    title = {"cell_type": "markdown", "metadata": {}, "source": ["# Title\n", "text"]}
+    boxed = "```{admonition} Question\n:class: important\nIs it so?\n\n**In this run:** {glue:text}`answer`.\n```"
+    question = {"cell_type": "markdown", "metadata": {}, "source": boxed.splitlines(keepends=True)}
+    text = json.dumps({"cells": [title, question, title]})
     assert tension_book.with_finding(text, " \n") == text
-    title, _, note, *_ = json.loads(tension_book.with_finding(text, "**Yes.** 3 of 4.\n"))["cells"]
-    assert title["source"][0] == "# Title\n" and "What this run found" in note["source"]
-    assert "**Yes.** 3 of 4." in note["source"]
+    first, asked, note, last = json.loads(tension_book.with_finding(text, "**Yes.** 3 of 4.\n"))["cells"]
+    assert first == last == title
+    assert asked["source"] == "```{admonition} Question\n:class: important\nIs it so?\n```"
+    assert "What this run found" in note["source"] and "**Yes.** 3 of 4." in note["source"]
+    beside = question | {"source": "::::{grid}\n" + boxed + "\n::::"}  # a question in a layout of its own
+    kept = json.loads(tension_book.with_finding(json.dumps({"cells": [title, beside]}), "Yes."))["cells"]
+    assert kept[1] == beside and len(kept) == 3

@@ -33,6 +33,7 @@ SANDBOX_NOTE = (
     "and none of its text. The models have about a million parameters. The page shows how the method works; its "
     "numbers say nothing about language models."
 )
+QUESTION = "```{admonition} Question"
 EXPLANATIONS = ("Method", "Reading the figure", "Reading the figures", "Differences from the paper")  # headings
 HEADING = re.compile(r"^#+ ", re.MULTILINE)
 FENCE = 8 * ":"  # more than chapters use
@@ -161,6 +162,8 @@ def with_folds(text: str) -> str:
 def with_finding(text: str, words: str) -> str:
     """Return a notebook's JSON text with a finding below its title and question; as it is where there is none.
 
+    A sentence written by hand takes the place of those that the notebook generates for any run.
+
     Args:
         text: the notebook.
         words: Markdown, perhaps empty.
@@ -168,7 +171,10 @@ def with_finding(text: str, words: str) -> str:
     if not words.strip():
         return text
     notebook = json.loads(text)
-    note = f"````{{admonition}} What this run found\n:class: tip\n{words.strip()}\n````"
+    question, note = notebook["cells"][1], f"````{{admonition}} What this run found\n:class: tip\n{words.strip()}\n````"
+    paragraphs = "".join(question["source"]).removesuffix("\n```").split("\n\n")
+    if paragraphs[0].startswith(QUESTION):
+        question["source"] = "\n\n".join(words for words in paragraphs if "{glue:" not in words) + "\n```"
     notebook["cells"].insert(2, {"cell_type": "markdown", "id": "finding", "metadata": {}, "source": note})
     return json.dumps(notebook)
 
