@@ -18,9 +18,9 @@ from tension_utils.evaluation import score_items
 from tension_utils.models import load_reward_model, load_tokenizer
 from tension_utils.stages import run_template, training_data
 
-FIRST_NODES, MAX_NODES = 32, 1024  # points on the path
-
-CHUNK = 16  # points in one forward pass
+NODES = 16  # points on a stretch of the path, which are one forward pass
+STRETCHES = 2  # at first
+MAX_NODES = 1024  # points on the whole path, after which no stretch is cut again
 
 TOLERANCE = 0.005  # of the sum of contributions, in units of reward
 
@@ -56,15 +56,16 @@ def integrated_gradients(
 
     .. math:: c_i = (x_i - x'_i) \int_0^1 \partial_i f(x' + t (x - x')) \, dt, \quad \sum_i c_i = f(x) - f(x')
 
-    The integral is a Gauss-Legendre sum. Its points are doubled until the sum over all inputs misses the difference
-    of the function by no more than the tolerance, or there are ``max_nodes``.
+    The path is cut into stretches, with a Gauss-Legendre sum on each. A stretch is cut in two until its sum over all
+    inputs misses the difference of the function between its ends by no more than its share of the tolerance, or the
+    points reach ``max_nodes``: points gather where the function bends.
 
     Args:
         function: (B, ...) -> (B,), differentiable, rows independent of each other.
         inputs: x, any shape, float.
         baseline: x', the same shape.
         tolerance: of the completeness error, in units of the function.
-        max_nodes: points at most.
+        max_nodes: points at most, but for the last cut.
 
     Returns:
         c, float64, shape of ``inputs``; its sum minus f(x) + f(x').
@@ -72,23 +73,31 @@ def integrated_gradients(
     Source: Sundararajan, Taly and Yan (2017), "Axiomatic attribution for deep networks", equation 1. The quadrature
     is ours: the paper sums at equal steps, which needs more points for the same error.
     """
+    places, weights = np.polynomial.legendre.leggauss(NODES)  # on [-1, 1]
+    weight, way = torch.from_numpy(weights / 2), inputs - baseline
+
+    def along(shares: np.ndarray) -> torch.Tensor:  # (B,) -> (B, ...)
+        return baseline + torch.from_numpy(shares).to(way).reshape(-1, *[1] * way.ndim) * way
+
+    total, n_nodes = torch.zeros(inputs.shape, dtype=torch.float64), 0
+    borders = np.linspace(0, 1, STRETCHES + 1)
+    open_stretches = list(zip(borders[:-1], borders[1:], strict=True))
+    while open_stretches:
+        start, stop = open_stretches.pop(0)
+        at = along(start + (places + 1) / 2 * (stop - start)).requires_grad_(True)
+        (gradient,) = torch.autograd.grad(function(at).sum(), at)
+        added = torch.tensordot(weight, gradient.double().cpu(), 1) * way.double().cpu() * (stop - start)
+        with torch.no_grad():
+            low, high = function(along(np.array([start, stop]))).double().tolist()
+        n_nodes += NODES
+        if abs(float(added.sum()) - (high - low)) <= tolerance * (stop - start) or n_nodes >= max_nodes:
+            total += added
+        else:
+            middle = (start + stop) / 2
+            open_stretches += [(start, middle), (middle, stop)]
     with torch.no_grad():
-        high, low = function(torch.stack([inputs, baseline])).double().tolist()
-    n_nodes, way = FIRST_NODES, inputs - baseline
-    while True:
-        places, weights = np.polynomial.legendre.leggauss(n_nodes)  # on [-1, 1]
-        total = torch.zeros(inputs.shape, dtype=torch.float64)
-        for start in range(0, n_nodes, CHUNK):
-            share = torch.from_numpy((places[start : start + CHUNK] + 1) / 2).to(way)
-            weight = torch.from_numpy(weights[start : start + CHUNK] / 2)
-            at = (baseline + share.reshape(-1, *[1] * inputs.ndim) * way).requires_grad_(True)  # (B, ...)
-            (gradient,) = torch.autograd.grad(function(at).sum(), at)
-            total += torch.tensordot(weight, gradient.double().cpu(), 1)
-        contributions = total * way.double().cpu()
-        error = float(contributions.sum()) - (high - low)
-        if abs(error) <= tolerance or 2 * n_nodes > max_nodes:
-            return contributions, error
-        n_nodes *= 2
+        low, high = function(torch.stack([baseline, inputs])).double().tolist()
+    return total, float(total.sum()) - (high - low)
 
 
 def response_pieces(tokenizer: PreTrainedTokenizerFast, item: Item, number: int, template: str = "hh") -> list[str]:
