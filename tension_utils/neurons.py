@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
-from scipy.stats import hypergeom
+from scipy.special import gammaln
 
 from tension_utils.artifacts import save_tensors
 
@@ -302,8 +303,7 @@ def jaccard_chance(size_a: int, size_b: int, total: int) -> float:
     """
     if not (0 <= size_a <= total and 0 <= size_b <= total):
         raise ValueError(f"sizes: expected 0 to total={total}, got {size_a} and {size_b}")
-    shared = np.arange(max(0, size_a + size_b - total), min(size_a, size_b) + 1)
-    return _expected_jaccard(shared, hypergeom.pmf(shared, total, size_a, size_b), size_a + size_b)
+    return _expected_jaccard(shared_chances(total, size_a, size_b), size_a + size_b)
 
 
 def jaccard_chance_by_layer(a: NeuronSet, b: NeuronSet) -> float:
@@ -312,15 +312,47 @@ def jaccard_chance_by_layer(a: NeuronSet, b: NeuronSet) -> float:
     The shared count is a sum of one hypergeometric variable per layer. Above `jaccard_chance` by what two sets
     share merely because they prefer the same depths.
     """
+    return _expected_jaccard(shared_chances_by_layer(a, b), len(a) + len(b))
+
+
+def shared_chances_by_layer(a: NeuronSet, b: NeuronSet) -> np.ndarray:
+    """Return the probabilities that independent sets with these layer counts share 0, 1, 2, ... neurons.
+
+    Raises:
+        ValueError: if the sets are of different models.
+    """
     if a.shape != b.shape:
         raise ValueError(f"neuron sets of different models: shapes (layers, neurons) {a.shape}, {b.shape}")
-    total = np.ones(1)
-    for count_a, count_b in zip(a.counts_by_layer(), b.counts_by_layer(), strict=True):
-        total = np.convolve(total, hypergeom.pmf(np.arange(min(count_a, count_b) + 1), a.shape[1], count_a, count_b))
-    return _expected_jaccard(np.arange(len(total)), total, len(a) + len(b))
+    chances = np.ones(1)
+    for count_a, count_b in zip(a.counts_by_layer().tolist(), b.counts_by_layer().tolist(), strict=True):
+        chances = np.convolve(chances, shared_chances(a.shape[1], *sorted((count_a, count_b))))
+    return chances
 
 
-def _expected_jaccard(shared: np.ndarray, probability: np.ndarray, size_sum: int) -> float:
+@lru_cache(maxsize=10_000)  # layers of a table's sets have the same few sizes
+def shared_chances(total: int, size_a: int, size_b: int) -> np.ndarray:
+    """Return the probabilities that two independent sets among ``total`` neurons share 0, 1, ... of them.
+
+    Hypergeometric, from logarithms of factorials: a hundred times as fast as the library's, which computes every
+    value on its own.
+
+    >>> shared_chances(4, 2, 2).round(4).tolist()
+    [0.1667, 0.6667, 0.1667]
+    """
+
+    def log_choose(n: int, k: np.ndarray) -> np.ndarray:
+        return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+
+    least, most = max(0, size_a + size_b - total), min(size_a, size_b)
+    shared = np.arange(least, most + 1)
+    logs = log_choose(size_a, shared) + log_choose(total - size_a, size_b - shared)
+    chances = np.concatenate([np.zeros(least), np.exp(logs - log_choose(total, np.array(size_b)))])
+    chances.flags.writeable = False
+    return chances
+
+
+def _expected_jaccard(chances: np.ndarray, size_sum: int) -> float:
+    shared = np.arange(len(chances))
     if size_sum == 0:
         return float("nan")
-    return float(np.sum(probability * shared / (size_sum - shared)))
+    return float(np.sum(chances * shared / (size_sum - shared)))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import save_file
+from scipy.stats import hypergeom
 
 from tension_utils.neurons import (
     NeuronSet,
@@ -17,6 +18,7 @@ from tension_utils.neurons import (
     jaccard_chance,
     jaccard_chance_by_layer,
     random_neurons,
+    shared_chances,
     top_neurons,
 )
 
@@ -155,6 +157,16 @@ def test_jaccard_chance_equals_enumeration(size_a, size_b):
 
 def test_jaccard_chance_of_a_tenth_is_the_known_level():
     assert jaccard_chance(4608, 4608, 46080) == pytest.approx(0.0526, abs=1e-4)
+
+
+@given(st.integers(1, 2000), st.data())
+def test_chances_of_shared_neurons_are_the_librarys(total: int, data: st.DataObject) -> None:
+    a, b = (data.draw(st.integers(0, total)) for _ in range(2))
+    chances = shared_chances(total, a, b)
+    assert len(chances) == min(a, b) + 1
+    np.testing.assert_allclose(chances, hypergeom.pmf(np.arange(len(chances)), total, a, b), rtol=1e-9, atol=1e-300)
+    with pytest.raises(ValueError, match="read-only"):
+        chances[0] = 1.0  # it is kept for the next call
 
 
 def test_jaccard_chance_by_layer_equals_simulation_and_reduces_to_one_layer():

@@ -9,12 +9,18 @@ from operator import and_, or_
 import numpy as np
 import pandas as pd
 from scipy.special import entr
-from scipy.stats import hypergeom
 
 from tension_utils.analysis.accuracy import OPPOSING
 from tension_utils.artifacts import OWN_SCORES, read_manifest
 from tension_utils.config import LABELS, OBJECTIVES, SINGLE_OBJECTIVES, Run, sham_arm
-from tension_utils.neurons import NeuronSet, jaccard, jaccard_chance, jaccard_chance_by_layer, top_neurons
+from tension_utils.neurons import (
+    NeuronSet,
+    jaccard,
+    jaccard_chance,
+    jaccard_chance_by_layer,
+    shared_chances_by_layer,
+    top_neurons,
+)
 from tension_utils.scores import HEAD_KINDS, HEADS, UNSIDED_KINDS, NeuronScores, load_view, own_scores
 from tension_utils.statistics import MODEL_COLUMNS, jackknife_interval, seed_interval
 
@@ -39,13 +45,10 @@ def shared_count_p_value(a: NeuronSet, b: NeuronSet) -> float:
     >>> round(shared_count_p_value(one, one), 4)  # one of the six pairs
     0.1667
     """
-    n_shared, n_per_layer, probability = len(a & b), a.shape[1], np.ones(1)
-    for of_a, of_b in zip(a.counts_by_layer(), b.counts_by_layer(), strict=True):
-        counts = np.arange(min(of_a, of_b) + 1)
-        probability = np.convolve(probability, hypergeom.pmf(counts, n_per_layer, of_a, of_b))
-    if not probability[:n_shared].any():  # they cannot share fewer: certain, whatever the rounding
+    n_shared, chances = len(a & b), shared_chances_by_layer(a, b)
+    if not chances[:n_shared].any():  # they cannot share fewer: certain, whatever the rounding
         return 1.0
-    return float(np.clip(probability[n_shared:].sum(), np.finfo(float).tiny, 1.0))
+    return float(np.clip(chances[n_shared:].sum(), np.finfo(float).tiny, 1.0))
 
 
 def compare_sets(a: NeuronSet, b: NeuronSet) -> dict[str, float | int]:
