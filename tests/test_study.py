@@ -168,6 +168,24 @@ def test_chapters_wait_for_what_is_missing(tmp_path: Path) -> None:
     assert inputs[0] == "results/unreachable/harmless/seed0/evaluation.parquet" and len(inputs) == 4
 
 
+def test_the_details_of_removals_wait_for_a_second_way_to_remove(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
+    once = pd.DataFrame({"fraction": [0.1, 0.1], "ablation_kind": "zero"})
+    for rows, is_told in (
+        (once, False),
+        (once.assign(fraction=[0.1, 0.2]), True),
+        (once.assign(ablation_kind=["zero", "mean"]), True),
+    ):
+        for arm in SINGLE_OBJECTIVES:
+            folder = Run(tmp_path / "results", "unreachable", arm, 0).folder
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "evaluation.parquet").touch()
+            rows.to_parquet(folder / "ablation.parquet")
+        chapters = stored_chapters(tmp_path)
+        assert "08_explorer" in chapters and ("a2_removal_details" in chapters) == is_told
+
+
 def test_a_chapter_waits_for_what_belongs_to_a_mixed_model_and_to_a_pair(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))

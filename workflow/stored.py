@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from schema import read_profile
 from tension_utils.artifacts import DETAIL_KINDS, DETAIL_VIEWS, OWN_SCORES, VIEWS, find_runs
 from tension_utils.config import (
@@ -41,6 +43,8 @@ APPENDICES = {
     "a1_heads": ("score_kinds", "fraction"),
     "a2_removal_details": ("score_kinds", "fraction", "ablation_kinds"),
 }
+# Chapters on how removals differ: of the columns of ablation.parquet, one has several values.
+VARIED = {"a2_removal_details": ("ablation.parquet", ("fraction", "ablation_kind"))}
 # Arms that a chapter shows besides `OBJECTIVES`.
 FURTHER_ARMS = dict.fromkeys(
     ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer", "d1_more_pairs"), (MATCHED_ARM,)
@@ -70,6 +74,7 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
     found = {}
     for chapter, (section, files, is_mixed_needed) in CHAPTERS.items():
         complete = [run for run in runs if all(path.is_file() for path in _read(chapter, run, files))]
+        complete = [run for run in complete if _is_varied(chapter, run)]
         for name, values in profiles.items():
             if not values:
                 continue
@@ -105,6 +110,14 @@ def _read(chapter: str, run: Run, files: tuple[str, ...]) -> list[Path]:
         sized = sorted(run.root.glob(f"{CURVE}/*-pairs/{place}/{files[0]}"))
         return [run.folder / files[0], *(sized or [run.root / CURVE / place / files[0]])]
     return [*(run.folder / name for name in own), *(pair.folder / name for name in PAIR_FILES.get(chapter, ()))]
+
+
+def _is_varied(chapter: str, run: Run) -> bool:
+    """Say whether a run has what a chapter compares."""
+    if chapter not in VARIED:
+        return True
+    file, columns = VARIED[chapter]
+    return bool((pd.read_parquet(run.folder / file, columns=list(columns)).nunique() > 1).any())
 
 
 def _whole(runs: list[Run], arms: tuple[str, ...]) -> tuple[list[int], list[str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tension_utils.analysis import margins, overlap, parting
+from tension_utils.analysis import margins, overlap, parting, removal
 from tension_utils.analysis.accuracy import depth_accuracy, percent, seeds_text, tension_table
 from tension_utils.analysis.claims import Evidence
 from tension_utils.analysis.findings import SMALLEST
@@ -25,6 +25,7 @@ from tension_utils.analysis.transfer import transferability_table
 from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs, read_table
 from tension_utils.config import MATCHED_ARM, MIXED, MIXED_ARMS, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_pairs
 from tension_utils.planted.rates import rated_ledger
+from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
@@ -162,6 +163,28 @@ class Study:
         """How many neurons of a set push the margins of both texts apart: a row each, by objective and set as index."""
         rows = parting.sign_rows(self.measured, "rms_change", FRACTION, N_DRAWS)
         return parting.sign_table(rows).set_index(["objective", "set"])
+
+    @cached_property
+    def slopes(self) -> pd.DataFrame:
+        """How far removals took accuracies toward chance: a row each, by what was removed as index."""
+        own = self.evidence.ablation
+        own = own[own.objective.isin(SINGLE_OBJECTIVES) & (own.fraction == FRACTION) & (own.ablation_kind == "zero")]
+        return removal.chance_slopes(own, self.evidence.evaluation).set_index("sets")
+
+    @cached_property
+    def without(self) -> pd.DataFrame:
+        """Accuracy without what training moved most: a row each, by objective and test as index."""
+        own = self.evidence.ablation
+        own = own[own.objective.isin(SINGLE_OBJECTIVES) & (own.fraction == FRACTION) & (own["set"] == KINDS[0])]
+        return removal.published_scores(own, self.evidence.evaluation).set_index(["objective", "test"])
+
+    @cached_property
+    def removals(self) -> pd.DataFrame:
+        """Every effect that the explorer offers."""
+        runs = [run for run in self.runs if (run.folder / "ablation.parquet").exists()]
+        runs = [run for run in runs if run.objective in (*OBJECTIVES, MATCHED_ARM)]
+        evaluation = read_table(runs, "evaluation", "02_evaluate")
+        return explorer.removal_effects(read_table(runs, "ablation", "04_ablate"), evaluation)
 
     @cached_property
     def weight_cosine(self) -> float:
@@ -304,6 +327,72 @@ def identify(study: Study) -> str:
         {percent(max(late["rms_change"]))} of it in the last third of the layers, of the largest mean activations
         {percent(min(late["signed_mean"]))} to {percent(max(late["signed_mean"]))}. Whether other training runs
         would give the same neurons, one seed cannot tell.
+        """
+    )
+
+
+@finding("04_ablate")
+def removed(study: Study) -> str:
+    """The sets carry the learned preference; that they oppose the other objective is the same fact."""
+    own, opposing = (study.reading(claim=claim, is_primary=True) for claim in ("C2", "C3"))
+    accuracy = study.reading(claim="C3", metric="accuracy", score_kind=KINDS[0])
+    require(own.verdict == "supported" and own.ci_high < 0, "without its neurons a model does worse on its own test")
+    require(opposing.verdict == "supported" and opposing.ci_low > 0, "and better on the opposing one")
+    targeted, random = study.slopes.loc["targeted"], study.slopes.loc["random"]
+    require(
+        targeted.ci_low < -0.75 < random.ci_low, "removals take nearly all of the way to chance, random ones do not"
+    )
+    published = study.ledger[(study.ledger.way == "as published") & (study.ledger.claim == "C2")]
+    raw = published.set_index("score_kind").value[KINDS[0]]
+    beyond = study.reading(claim="C2", metric="accuracy", score_kind=KINDS[0]).value
+    require(0.3 < beyond / raw < 0.7, "about half of the raw change on the own test is what random sets do")
+    left = {(row.name[0], row.name[1]): row for _, row in study.without.iterrows()}
+    ends = [left[pair] for pair in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1])]
+    require(ends[0].accuracy_ci_low < 0.5 < ends[1].accuracy_ci_low, "of both models only the harmless ends above 50 %")
+    require(own.n_seeds == 1, "one training run is finished")
+    return flat(
+        f"""
+        **Yes, on both tests, and both are one fact: without these neurons little of the preference is left.** Take
+        from a model of one objective the tenth of its neurons that training moved most, and the margins of its own
+        test change by {value_words(own)} beyond {own.n_draws:.0f} random sets as deep and as active, those of the
+        opposing test by {value_words(opposing)} ({extent_words(own)}; there accuracy rises by
+        {value_words(accuracy)}). But damage alone takes every accuracy toward chance, up where a model is below it:
+        these sets take {percent(-targeted.slope)} [{percent(-targeted.ci_high)}, {percent(-targeted.ci_low)}] of the
+        way, random ones {percent(-random.slope)} [{percent(-random.ci_high)}, {percent(-random.ci_low)}]. They carry
+        what the model learned, more than other neurons of their depth and activity do; and as it learned the contrary
+        of the other objective (chapter 2), forgetting helps there. It would end at 50 %: the helpful model ends at
+        {_accuracy(ends[0])} of harmless pairs, the harmless one at {_accuracy(ends[1])} of helpful ones, and this alone
+        is more than forgetting.
+        Nor does a drop say much without random sets, as it is published: of {-raw:.1f} points on the own test about
+        half is what any such removal does.
+        """
+    )
+
+
+def _accuracy(row: pd.Series) -> str:
+    """Return an accuracy with its interval."""
+    return f"{percent(row.accuracy)} [{percent(row.accuracy_ci_low)}, {percent(row.accuracy_ci_high)}]"
+
+
+@finding("08_explorer")
+def explored(study: Study) -> str:
+    """Most removals stand apart on one test, and hardly any on both together."""
+    effects = study.removals[study.removals.objective.isin(SINGLE_OBJECTIVES)]
+    n_draws = effects.n_draws.max()
+    is_outside = effects.p_value <= 2 / (n_draws + 1) + 1e-9
+    is_both = ~effects.test.isin(SINGLE_OBJECTIVES)
+    single, both = is_outside[~is_both], effects[is_both & (effects.metric == "accuracy")]
+    require(single.mean() > 0.8, "most effects on one test are larger than those of all random sets")
+    require(both.effect.abs().max() < 0.1, "on both tests together no removal changes accuracy by 10 points")
+    low, high = 100 * both.effect.min(), 100 * both.effect.max()
+    return flat(
+        f"""
+        **On one test, nearly everywhere; on both together, hardly anywhere.** Of {len(single)} effects on a single
+        test {single.sum()} are larger than those of all {n_draws:.0f} random sets, where about
+        {2 / (n_draws + 1) * len(single):.0f} would be by chance. Choose *both* as the test, and accuracy moves by
+        {low:+.1f} to {high:+.1f} points beyond random sets: what a removal takes on one test it gives back on the
+        other. Beside {n_draws:.0f} random sets a single effect has no $p$ below {2 / (n_draws + 1):.2f}; what all
+        items say together is in [chapter 4](04_ablate.ipynb) ({seeds_text(effects.n_seeds.max())}).
         """
     )
 

@@ -431,9 +431,10 @@ def controls_answer(ablation: pd.DataFrame) -> str:
         has = set(found.objective[found.control == control])
         with_it = [objective for objective in dict.fromkeys(ablation.objective) if objective in has]
         without = [objective for objective in dict.fromkeys(ablation.objective) if objective not in has]
-        said = f"{'random sets ' if not parts else ''}of {MATCHED_ON[control]}: {', '.join(with_it) or 'none'}"
-        parts.append(said + (f" (not run: {', '.join(without)})" if with_it and without else ""))
-    return "; ".join(parts)
+        if with_it:
+            said = f"of {MATCHED_ON[control]}: {', '.join(with_it)}"
+            parts.append(said + (f" (not run: {', '.join(without)})" if without else ""))
+    return f"random sets {'; '.join(parts)}" if parts else "no random sets: not run"
 
 
 SMALLEST_SLOPE = 0.1  # a tenth of the way to chance
@@ -666,12 +667,22 @@ def explorer_answer(effects: pd.DataFrame | None) -> str:
     """
     if effects is None:
         return "not run: no neuron set was removed beside random ones"
-    n, apart = len(effects), int((effects.q_value <= LEVEL).sum())
+    n, extent = len(effects), f"(n = {effects.n_items.max():,}, {seeds_text(effects.n_seeds.max())})"
+    n_draws = effects.n_draws.max()
+    smallest = 2 / (n_draws + 1)  # p of an effect beyond all random sets
+    if smallest > LEVEL:
+        outside = int((effects.p_value <= smallest + 1e-9).sum())
+        return (
+            f"{outside} of {n} effects that one can choose here are larger than those of all {n_draws} random sets, and "
+            f"about {smallest * n:.0f} would be by chance; one alone is no evidence, for beside {n_draws} random sets p "
+            f"is never below {smallest:.2f} {extent}"
+        )
+    apart = int((effects.q_value <= LEVEL).sum())
     word = f"yes, {apart}" if apart else f"{UNCLEAR}: none"
     return (
         f"{word} of {n} effects that one can choose here stand out among random sets when corrected for choosing "
         f"(q at most {LEVEL:g}); {int((effects.p_value <= LEVEL).sum())} have p at most {LEVEL:g}, and about "
-        f"{LEVEL * n:.0f} would by chance (n = {effects.n_items.max():,}, {seeds_text(effects.n_seeds.max())})"
+        f"{LEVEL * n:.0f} would by chance {extent}"
     )
 
 
