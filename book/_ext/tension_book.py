@@ -39,6 +39,8 @@ HEADING = re.compile(r"^#+ ", re.MULTILINE)
 FENCE = 8 * ":"  # more than chapters use
 CHAPTER_LINK = re.compile(r"\]\((\w+\.ipynb)")
 CHAPTER_ARCHIVE = re.compile(r"generated/downloads/\w+\.zip")
+WRITTEN = "book/"  # pages in Markdown
+STUDY_LINK = re.compile(r"\]\(\.\./study/(\w+\.ipynb)")
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
 LABEL = re.compile(r":(?:label|name): ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
 REFERENCE_TO = re.compile(r"(\{(?:numref|eq|ref)\}`(?:[^`<]*<)?)([\w-]+)")
@@ -109,6 +111,13 @@ def label_study(app: Sphinx, page: str, source: list[str]) -> None:
         names = {name for path in notebooks for name in labels_in(path.read_text(encoding="utf-8"))}
         source[0] = CHAPTER_ARCHIVE.sub("generated/downloads/study.zip", source[0])
         source[0] = with_own_labels(with_links(source[0], {path.name for path in notebooks}), names)
+
+
+def reach_chapters(app: Sphinx, page: str, source: list[str]) -> None:
+    """Lead links of written pages to the sandbox's chapters where the study has none yet; in place."""
+    if page.startswith(WRITTEN):
+        there = {path.name for path in (Path(app.srcdir) / STUDY).glob("*.ipynb")}
+        source[0] = with_chapters(source[0], there)
 
 
 def mark_sandbox(app: Sphinx, page: str, source: list[str]) -> None:
@@ -186,6 +195,15 @@ def with_links(text: str, there: set[str]) -> str:
     '[2](02_evaluate.ipynb), [4](../executed/04_ablate.ipynb#x)'
     """
     return CHAPTER_LINK.sub(lambda link: link[0] if link[1] in there else f"](../{SANDBOX}{link[1]}", text)
+
+
+def with_chapters(text: str, there: set[str]) -> str:
+    """Return a page's text whose links to chapters of the study lead to the sandbox's where there is no such chapter.
+
+    >>> with_chapters("[2](../study/02_evaluate.ipynb), [4](../study/04_ablate.ipynb#x)", {"02_evaluate.ipynb"})
+    '[2](../study/02_evaluate.ipynb), [4](../executed/04_ablate.ipynb#x)'
+    """
+    return STUDY_LINK.sub(lambda link: link[0] if link[1] in there else f"](../{SANDBOX}{link[1]}", text)
 
 
 def labels_in(text: str) -> set[str]:
@@ -330,6 +348,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", settle_address)
     app.connect("source-read", label_study)
     app.connect("source-read", mark_sandbox)
+    app.connect("source-read", reach_chapters)
     app.connect("autodoc-process-docstring", plain_text)
     app.connect("html-page-context", point_at_sources, priority=AFTER_THEME)
     app.connect("build-finished", finish)
