@@ -112,6 +112,56 @@ def test_other_base_models_and_what_is_no_run_are_left_alone(project: Path) -> N
         stale_outputs(ROOT, PROFILE)
 
 
+def record(folder: Path, stage: str, artifact: str) -> Path:
+    """Write an artifact and its section of the manifest; return its path."""
+    write(folder / artifact, stage)
+    inputs = {name: Path(SOURCES[name]) for name in ("base_model", "data_source")}
+    config = {stage: {}, "data": {"source": "data/pairs"}}
+    StageRecord(folder, stage, config, "digest").finish(artifact, device="cpu", n_tokens=0, inputs=inputs)
+    return folder / artifact
+
+
+@pytest.mark.parametrize(
+    "place, stage, artifact, output",
+    [
+        ("base/helpful", "depth", "depth.parquet", "depth.parquet"),
+        ("base/helpful", "gradients", "gradients.parquet", "depth.parquet"),
+        ("base/single-pair", "interpolate", "interpolation.parquet", "interpolation.parquet"),
+        ("base/single-pair", "weight_changes", "weight_changes.parquet", "weight_changes.parquet"),
+        ("base/matched-without-shared", "train", "reward_model", "reward_model/model.safetensors"),
+        ("curve/8-pairs/base/harmless", "train", "reward_model", "evaluation.parquet"),
+        ("curve/8-pairs/base/helpful-harmless-3-to-1", "evaluate", "evaluation.parquet", "evaluation.parquet"),
+    ],
+)
+def test_what_the_later_stages_wrote_is_made_again(
+    project: Path, place: str, stage: str, artifact: str, output: str
+) -> None:
+    profile = PROFILE | {"curve": {"n_pairs": [4, 8], "seeds": [0], "mixture_pairs": 8}}
+    folder = ROOT / place / "seed0"
+    if stage == "evaluate":
+        record(folder, "train", "reward_model")
+    path = record(folder, stage, artifact)
+    assert stale_outputs(ROOT, profile) == {}
+    path.write_text("damaged")
+    assert list(stale_outputs(ROOT, profile)) == [folder / output]
+
+
+def test_what_an_earlier_profile_left_is_no_job_of_this_one(project: Path) -> None:
+    (FOLDER / "evaluation.parquet").unlink()
+    assert FOLDER / "evaluation.parquet" in stale_outputs(ROOT, PROFILE)
+    assert stale_outputs(ROOT, PROFILE | {"objectives": ["harmless"]}) == {}
+    assert stale_outputs(ROOT, PROFILE | {"seeds": [1]}) == {}
+    record(ROOT / "base" / "helpful-harmless-matched" / "seed0", "identify", "neuron_scores.safetensors").unlink()
+    arms = {"objectives": ["harmless"], "arms": ["helpful-harmless-matched"]}
+    assert stale_outputs(ROOT, PROFILE | arms) == {}  # arms are trained and evaluated, not looked into
+
+
+def test_files_whose_manifest_is_lost_are_made_again(project: Path) -> None:
+    (FOLDER / MANIFEST).unlink()
+    found = stale_outputs(ROOT, PROFILE)
+    assert stages(found) == set(FILES) and all("manifest.json has no section" in reason for reason in found.values())
+
+
 def test_a_toy_world_that_was_damaged_is_made_again(tmp_path: Path) -> None:
     profile = PROFILE | {"base_models": ["toy"]}
     world = tmp_path / "toy-world"
