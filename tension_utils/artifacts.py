@@ -367,14 +367,33 @@ _HASHES: dict[str, str] = {}  # of large files, by their place on disk, size and
 LARGE = 2**20  # bytes; a smaller file is read each time
 
 
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield every file of a folder and of those below it, also behind links; hidden ones are no data and not read.
+
+    Args:
+        folder: where to look.
+        above: real places of the folders that this one is in; a link back to one of them ends there.
+    """
+    place = folder.resolve()
+    if place in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from files_below(path, (*above, place))
+        elif path.is_file():
+            yield path
+
+
 def file_hash(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's file names and contents.
+    """Return the sha256 of a file, or of a folder's file names and contents, also of what links in it lead to.
 
     A large file is read once, as long as it stays as it is: its inode, its size, and the times of its content and of
     its last change, of which nobody can set the second.
     """
     digest = hashlib.sha256()
-    for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+    for part in sorted(files_below(path)) if path.is_dir() else [path]:
         digest.update(part.relative_to(path).as_posix().encode())
         digest.update(bytes.fromhex(_content_hash(part)))
     return digest.hexdigest()

@@ -169,6 +169,18 @@ def test_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None
     assert names(tmp_path) == {"train_log.parquet"}
 
 
+def test_the_hash_of_a_folder_is_of_what_is_read_also_behind_links(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    write_folder(folder, "old"), write_folder(elsewhere / "below", "old")
+    (folder / "link").symlink_to(elsewhere)
+    (elsewhere / "below" / "back").symlink_to(folder)
+    before = file_hash(folder)
+    write_folder(folder / ".git", "no data")
+    assert file_hash(folder) == before
+    (elsewhere / "below" / "more.txt").write_text("new")
+    assert file_hash(folder) != before
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
