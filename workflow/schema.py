@@ -430,13 +430,6 @@ def _evaluation_contradictions(values: dict) -> Iterator[str]:
     evaluated = values.get("evaluate", {}).get("benchmarks", EVALUATED)
     if HH not in evaluated:
         yield f"evaluate.benchmarks: expected {HH} among them, on which chapters compare; got {list(evaluated)}"
-    sources = (
-        *values["base_models"],
-        values["train"]["data_source"],
-        *values.get("evaluate", {}).get("benchmark_sources", ()),
-    )
-    if TOY in evaluated and TOY not in sources:
-        yield f"evaluate.benchmarks: expected none of the embedded world, which is not used; got {list(evaluated)}"
     parts = [
         ("evaluate", "benchmark_sources", evaluated),
         ("evaluate", "benchmark_items", evaluated),
