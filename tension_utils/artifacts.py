@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
+from pyarrow import ArrowException
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
@@ -212,6 +213,20 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         raise ValueError(f"{path.name}: missing columns {missing}, unknown columns {unknown}")
     with atomic_path(path) as temporary:
         table[list(columns)].to_parquet(temporary, index=False, compression="zstd")
+
+
+def write_part(path: Path, table: pd.DataFrame) -> None:
+    """Write rows that a stage keeps while it is under way, with checksums, atomically."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_part(path: Path) -> pd.DataFrame | None:
+    """Return what `write_part` wrote; None if there is nothing, or if it is damaged."""
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (OSError, ValueError, KeyError, ArrowException):
+        return None
 
 
 FORMULA = re.compile(r"^[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes

@@ -64,8 +64,8 @@ def check_model_folder(folder: Path, beside: Collection[str] = ()) -> dict[str, 
     if unread:
         raise ValueError(
             f"{folder}: expected no weights besides {', '.join(sorted(read & set(names)))}; got {', '.join(unread[:3])}"
-            ", which would not be read; a reward model here has one linear head, score.weight, beside its backbone: move "
-            "what is not part of the model to another folder"
+            ", which would not be read; a reward model here has one linear head, score.weight, beside its backbone: "
+            "move what is not part of the model to another folder"
         )
     return tensor_shapes(files)
 
