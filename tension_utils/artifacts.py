@@ -127,24 +127,34 @@ def remove_leftovers(path: Path) -> None:
             remove_any(leftover)
 
 
+MADE_HERE = re.compile(r'"(config|code)_hash"|^[0-9a-f]{64}$')  # in the marker of a folder; others have manifests, too
+
+
 def require_own(folder: Path, marker: str, parts: Sequence[str] = ()) -> None:
     """Check that a folder may be replaced: nothing is there, an empty folder, or one that was made here.
 
     Args:
         folder: to be replaced.
-        marker: name of a file that those have that were made here.
-        parts: names of all there is in such a folder, where one that lost its marker is known by them.
+        marker: name of a file that those have that were made here, with what only they say in it.
+        parts: names of all there is in such a folder, where one that lost its marker is known by having them all.
 
     Raises:
         FileExistsError: something else is there; nothing was removed.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    is_own = folder.is_dir() and ((folder / marker).is_file() or names <= set(parts))
+    is_own = folder.is_dir() and (_is_marked(folder / marker) or names in (set(), set(parts)))
     if os.path.lexists(folder) and (folder.is_symlink() or not is_own):
         raise FileExistsError(
             f"{folder}: expected nothing there, or a folder with {marker} that was made here; what is there would be "
             "lost; name another folder, or move it away"
         )
+
+
+def _is_marked(marker: Path) -> bool:
+    try:
+        return bool(MADE_HERE.search(marker.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager

@@ -529,8 +529,21 @@ def test_only_a_folder_that_was_made_here_may_be_replaced(tmp_path: Path) -> Non
     for name in ("theirs", "link", "file"):
         with pytest.raises(FileExistsError, match=rf"{name}: expected nothing there, or a folder with manifest.json"):
             require_own(tmp_path / name, "manifest.json")
-    (tmp_path / "theirs" / "manifest.json").touch()
-    require_own(tmp_path / "theirs", "manifest.json")
+    for other in ("", '{"name": "a web page"}', "\udcff"):
+        (tmp_path / "theirs" / "manifest.json").write_text(other, errors="surrogateescape")
+        with pytest.raises(FileExistsError):
+            require_own(tmp_path / "theirs", "manifest.json")
+    for own in ('{"config_hash": "a"}', '{"train": {"config_hash": "a"}}', '{"code_hash": "a"}', "0" * 64):
+        (tmp_path / "theirs" / "manifest.json").write_text(own)
+        require_own(tmp_path / "theirs", "manifest.json")
+
+
+def test_a_folder_with_some_of_the_parts_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "hh-rlhf").mkdir()
+    with pytest.raises(FileExistsError):
+        require_own(tmp_path, "manifest.json", ("benchmark", "hh-rlhf"))
+    (tmp_path / "benchmark").mkdir()
+    require_own(tmp_path, "manifest.json", ("benchmark", "hh-rlhf"))
 
 
 def test_text_that_a_spreadsheet_would_compute_gets_an_apostrophe(tmp_path: Path) -> None:
