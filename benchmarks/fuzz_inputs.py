@@ -1039,7 +1039,8 @@ def artifacts(rng: random.Random, folder: Path) -> Case:
 
 def find_stale(root: Path, base_model: str) -> dict:
     """Return what the pipeline would make anew."""
-    return stale_outputs(root, {"base_models": [base_model], "train": {"data_source": "pairs"}})
+    shared = {"base_models": [base_model], "objectives": ["helpful"], "seeds": [0]}
+    return stale_outputs(root, shared | {"train": {"data_source": "pairs"}})
 
 
 # The command, and tables for spreadsheets

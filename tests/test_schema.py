@@ -163,8 +163,8 @@ def test_every_fault_has_its_line(root: Path, capsys: pytest.CaptureFixture) -> 
 
 
 def test_a_misspelt_name_is_told_before_what_it_leaves_missing(root: Path, capsys: pytest.CaptureFixture) -> None:
-    lines = refused(root, "evalute: {benchmarks: [rm-bench]}\n", capsys).splitlines()
-    assert lines[0].startswith("config/mine.yaml: evalute: unknown name; did you mean 'evaluate'?")
+    lines = refused(root, "evaluates: {benchmarks: [rm-bench]}\n", capsys).splitlines()
+    assert lines[0].startswith("config/mine.yaml: evaluates: unknown name; did you mean 'evaluate'?")
 
 
 DEEP = 20_000
