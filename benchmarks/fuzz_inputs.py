@@ -503,6 +503,10 @@ CONTRADICTIONS += [
     ("curve", {"n_pairs": [3], "seeds": [0], "mixture_pairs": 0}),
     ("ablate", {"benchmarks": ["rmb"] * 2}),
     ("arms", ["helpful"]),
+    ("objectives", ["helpful"]),
+    ("identify", {"score_kinds": ["rms"]}),
+    ("identify", {"scopes": ["last"]}),
+    ("own_pair", {"prompts": ["a"]}),
 ]
 
 
