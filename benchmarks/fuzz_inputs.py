@@ -503,6 +503,10 @@ CONTRADICTIONS += [
     ("curve", {"n_pairs": [3], "seeds": [0], "mixture_pairs": 0}),
     ("ablate", {"benchmarks": ["rmb"] * 2}),
     ("arms", ["helpful"]),
+    ("objectives", ["helpful"]),
+    ("identify", {"score_kinds": ["rms"]}),
+    ("identify", {"scopes": ["last"]}),
+    ("own_pair", {"prompts": ["a"]}),
 ]
 
 
@@ -1039,7 +1043,8 @@ def artifacts(rng: random.Random, folder: Path) -> Case:
 
 def find_stale(root: Path, base_model: str) -> dict:
     """Return what the pipeline would make anew."""
-    return stale_outputs(root, {"base_models": [base_model], "train": {"data_source": "pairs"}})
+    shared = {"base_models": [base_model], "objectives": ["helpful"], "seeds": [0]}
+    return stale_outputs(root, shared | {"train": {"data_source": "pairs"}})
 
 
 # The command, and tables for spreadsheets

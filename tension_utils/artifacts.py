@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
+from pyarrow import ArrowException
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
@@ -126,24 +127,34 @@ def remove_leftovers(path: Path) -> None:
             remove_any(leftover)
 
 
+MADE_HERE = re.compile(r'"(config|code)_hash"|^[0-9a-f]{64}$')  # in the marker of a folder; others have manifests, too
+
+
 def require_own(folder: Path, marker: str, parts: Sequence[str] = ()) -> None:
     """Check that a folder may be replaced: nothing is there, an empty folder, or one that was made here.
 
     Args:
         folder: to be replaced.
-        marker: name of a file that those have that were made here.
-        parts: names of all there is in such a folder, where one that lost its marker is known by them.
+        marker: name of a file that those have that were made here, with what only they say in it.
+        parts: names of all there is in such a folder, where one that lost its marker is known by having them all.
 
     Raises:
         FileExistsError: something else is there; nothing was removed.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    is_own = folder.is_dir() and ((folder / marker).is_file() or names <= set(parts))
+    is_own = folder.is_dir() and (_is_marked(folder / marker) or names in (set(), set(parts)))
     if os.path.lexists(folder) and (folder.is_symlink() or not is_own):
         raise FileExistsError(
             f"{folder}: expected nothing there, or a folder with {marker} that was made here; what is there would be "
             "lost; name another folder, or move it away"
         )
+
+
+def _is_marked(marker: Path) -> bool:
+    try:
+        return bool(MADE_HERE.search(marker.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager
@@ -212,6 +223,20 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         raise ValueError(f"{path.name}: missing columns {missing}, unknown columns {unknown}")
     with atomic_path(path) as temporary:
         table[list(columns)].to_parquet(temporary, index=False, compression="zstd")
+
+
+def write_part(path: Path, table: pd.DataFrame) -> None:
+    """Write rows that a stage keeps while it is under way, with checksums, atomically."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_part(path: Path) -> pd.DataFrame | None:
+    """Return what `write_part` wrote; None if there is nothing, or if it is damaged."""
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (OSError, ValueError, KeyError, ArrowException):
+        return None
 
 
 FORMULA = re.compile(r"^[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
@@ -367,14 +392,33 @@ _HASHES: dict[str, str] = {}  # of large files, by their place on disk, size and
 LARGE = 2**20  # bytes; a smaller file is read each time
 
 
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield every file of a folder and of those below it, also behind links; hidden ones are no data and not read.
+
+    Args:
+        folder: where to look.
+        above: real places of the folders that this one is in; a link back to one of them ends there.
+    """
+    place = folder.resolve()
+    if place in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from files_below(path, (*above, place))
+        elif path.is_file():
+            yield path
+
+
 def file_hash(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's file names and contents.
+    """Return the sha256 of a file, or of a folder's file names and contents, also of what links in it lead to.
 
     A large file is read once, as long as it stays as it is: its inode, its size, and the times of its content and of
     its last change, of which nobody can set the second.
     """
     digest = hashlib.sha256()
-    for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+    for part in sorted(files_below(path)) if path.is_dir() else [path]:
         digest.update(part.relative_to(path).as_posix().encode())
         digest.update(bytes.fromhex(_content_hash(part)))
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """What a model folder has to hold, and what of a checkpoint a model has to use: each fault is told in one sentence."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import inf, prod
 from pathlib import Path
 
@@ -25,11 +25,12 @@ AGAIN = "download or copy the model again"
 LANGUAGE_HEADS, REWARD_HEAD = ("lm_head.", "embed_out."), "score."
 
 
-def check_model_folder(folder: Path) -> dict[str, list[int]]:
+def check_model_folder(folder: Path, beside: Collection[str] = ()) -> dict[str, list[int]]:
     """Check that a folder holds a model that can be loaded, without loading it.
 
     Args:
         folder: with config.json and weights in one or several safetensors files.
+        beside: further safetensors files that are read.
 
     Returns:
         The shape of every tensor in it.
@@ -49,7 +50,7 @@ def check_model_folder(folder: Path) -> dict[str, list[int]]:
                 f"{path}: expected a file; the link leads to {path.readlink()}, which is gone; put the model back, or "
                 "adopt it again from where it is now"
             )
-    if "adapter_config.json" in names and "config.json" not in names:
+    if "adapter_config.json" in names:
         raise ValueError(
             f"{folder}: expected a whole model; the folder holds an adapter (adapter_config.json), which changes "
             "another one; merge it into its base model (PEFT: merge_and_unload) and save that"
@@ -57,7 +58,16 @@ def check_model_folder(folder: Path) -> dict[str, list[int]]:
     if "config.json" not in names:
         raise FileNotFoundError(f"{folder}: expected config.json; the folder has {names[:6]}; {AGAIN}")
     check_config(folder, _read_object(folder / "config.json"))
-    return tensor_shapes(_weight_files(folder, names))
+    files = _weight_files(folder, names)
+    read = {*beside, *(path.name for path in files)}
+    unread = [name for name in names if name.endswith(".safetensors") and name[0] != "." and name not in read]
+    if unread:
+        raise ValueError(
+            f"{folder}: expected no weights besides {', '.join(sorted(read & set(names)))}; got {', '.join(unread[:3])}"
+            ", which would not be read; a reward model here has one linear head, score.weight, beside its backbone: "
+            "move what is not part of the model to another folder"
+        )
+    return tensor_shapes(files)
 
 
 def _read_object(path: Path) -> dict:

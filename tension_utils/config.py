@@ -110,20 +110,25 @@ EXPECTED = {  # pydantic's name of a fault -> what was expected; others are told
 }
 
 
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names of the fault of a name that is unknown
+
+
 def faults_of(error: ValidationError, kind: type) -> Iterator[str]:
     """Yield one line per fault that pydantic found: where, what was expected, what came and the nearest valid name.
+
+    Unknown names come first: a misspelt one is the reason why another is missing.
 
     Args:
         error: of a value that was to become a ``kind``.
         kind: a dataclass or a typed dictionary.
     """
-    for fault in error.errors():
+    for fault in sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN):
         path, came = list(fault["loc"]), fault["input"]
         if path and isinstance(path[0], int) and dataclasses.is_dataclass(kind):  # the place of an argument
             path[0] = dict(enumerate(get_type_hints(kind))).get(path[0], path[0])
         places = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
         where = "".join(places).lstrip(".").encode("unicode_escape").decode()  # a fault is one line, whatever its key
-        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if fault["type"] in UNKNOWN:
             known = fields_at(kind, path[:-1])
             yield f"{where}: unknown name{nearest(path[-1], known) or '.'} Known: {', '.join(known)}"
             continue

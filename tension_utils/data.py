@@ -373,12 +373,15 @@ def _as_item(found: Pair, item_id: str) -> Item:
     return Item(item_id, found.prompt, (found.chosen,), (found.rejected,))
 
 
-def _read_placed(row: dict, place: str, objective: str) -> Pair:
+UNUSABLE = {"train": "unusable_pairs", "test": "unusable_items"}  # split -> how a profile names what to do
+
+
+def _read_placed(row: dict, place: str, split: str, objective: str) -> Pair:
     """Do what `pair_layouts.read_pair` does; errors name the place and the remedy."""
     try:
         return read_pair(row, objective)
     except BadPairError as error:
-        remedy = "mend or remove the row, or set unusable_pairs to 'drop'"
+        remedy = f"mend or remove the row, or set {UNUSABLE.get(split, 'bad_pairs')} to 'drop'"
         raise BadPairError(error.reason, f"{place}: {error}; {remedy}") from None
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
@@ -402,7 +405,7 @@ def read_split(source: str, subset: str, split: str, bad_pairs: str = "error", o
     items, kept, n_dropped, layouts = [], [], Counter(), {}
     for number, (place, row) in enumerate(rows, start=1):
         try:
-            found = _read_placed(row, place, objective)
+            found = _read_placed(row, place, split, objective)
         except BadPairError as error:
             if bad_pairs == "error":
                 raise

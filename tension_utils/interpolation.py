@@ -7,7 +7,7 @@ import pandas as pd
 from pydantic import Field, Strict
 from tqdm import tqdm
 
-from tension_utils.artifacts import atomic_path, is_archived, read_section, remove_any, require, write_table
+from tension_utils.artifacts import is_archived, read_part, read_section, remove_any, require, write_part, write_table
 from tension_utils.config import SINGLE_OBJECTIVES, EngineConfig, SinglePair, checked, some
 from tension_utils.evaluation import group_by_prompt, score_groups
 from tension_utils.masking import NEURON_MASK_FILE
@@ -83,12 +83,12 @@ def interpolate_run(pair: SinglePair, config: InterpolateConfig) -> bool:
         checkpoints = [stack.enter_context(open_checkpoint(folder)) for folder in folders]
         for weight in tqdm(config.weights, desc=f"interpolate, seed {pair.seed}", unit="model"):
             part = pair.folder / PARTS / f"{weight}-{stage.digest}.parquet"
-            if not part.is_file():
+            if (table := read_part(part)) is None:
                 set_interpolated(stage.model, *checkpoints, weight)
                 table = score_groups(stage.model, stage.tokenizer, groups, **options)
-                with atomic_path(part) as temporary:
-                    table.assign(**pair.label, harmless_weight=weight).to_parquet(temporary, index=False)
-            tables.append(pd.read_parquet(part))
+                write_part(part, table.assign(**pair.label, harmless_weight=weight))
+                table = read_part(part)
+            tables.append(table)
     write_table(pair.folder / "interpolation.parquet", pd.concat(tables, ignore_index=True))
     remove_any(pair.folder / PARTS)
     stage.inputs["reward_model_harmless"] = folders[1]

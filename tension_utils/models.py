@@ -200,7 +200,7 @@ def load_config(path_or_name: str | Path) -> PretrainedConfig:
 def _load(auto_class: type, path_or_name: str | Path, **options: Any) -> tuple[PreTrainedModel, dict]:
     """Check the folder and the architecture, then load safetensors weights and the neuron mask."""
     if (folder := user_path(path_or_name)).is_dir():
-        shapes = check_model_folder(folder)
+        shapes = check_model_folder(folder, beside=(NEURON_MASK_FILE,))
         check_sizes(folder, load_config(folder), shapes)
     else:
         load_config(path_or_name)

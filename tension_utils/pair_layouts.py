@@ -235,6 +235,38 @@ def layout_of(row: dict) -> Callable[[dict, str], Pair]:
     raise BadPairError("missing field", f"expected a text field {missing!r}; got {got}")
 
 
+# Columns by which data sets name what comes before a response, besides the prompt that layouts read.
+CONTEXTS = ("prompt", "question", "query", "instruction", "input", "context", "history", "system", "system_prompt")
+READ = {explicit_prompt: "prompt", messages: "prompt", dialogues: "prompt", pku_safe: "prompt", helpsteer3: "context"}
+READ |= {shp: "history"}
+
+
+def check_contexts(row: dict, pair: Pair, read: str) -> None:
+    """Check that no other column holds something that comes before the responses and is not in the prompt.
+
+    Args:
+        row: its columns.
+        pair: what was read of it.
+        read: the column that the row's layout reads.
+
+    Raises:
+        BadPairError: names the column.
+    """
+    said = "\n".join(turn.content for turn in pair.prompt)
+    for name, value in row.items():
+        is_read = name == read or name.casefold() not in CONTEXTS
+        if is_read or not isinstance(value, str | list) or not value:
+            continue
+        if not (
+            value.strip() in said if isinstance(value, str) else is_prompt_of(read_prompt(value, name), pair.prompt)
+        ):
+            raise BadPairError(
+                "unread column",
+                f"expected column {name} to be part of the prompt; got something else, which would not be read; put it "
+                "into the prompt or take the column out",
+            )
+
+
 def read_pair(row: dict, objective: str = "") -> Pair:
     """Return what a row of any known layout says.
 
@@ -246,7 +278,9 @@ def read_pair(row: dict, objective: str = "") -> Pair:
         BadPairError: if it is no usable pair.
         ValueError: if the row has labels of several objectives and ``objective`` is none of them.
     """
-    pair = layout_of(row)(row, objective)
+    parse = layout_of(row)
+    pair = parse(row, objective)
+    check_contexts(row, pair, READ[parse])
     if not pair.chosen or not pair.rejected:
         raise BadPairError("empty response", "expected two non-empty responses")
     if pair.chosen == pair.rejected:

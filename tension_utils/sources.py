@@ -88,8 +88,12 @@ def local_files(source: str, subset: str, split: str) -> list[Path]:
 
     Raises:
         FileNotFoundError: if the folder, its subset or the split is missing; says what is there.
-        ValueError: see `split_files`.
+        ValueError: if the subset is not in the folder, whose content stands for all that is read; see `split_files`.
     """
+    if Path(subset).is_absolute() or any(part == ".." or part.startswith(".") for part in Path(subset).parts):
+        raise ValueError(
+            f"subsets: expected folders inside of {source}; got {subset!r}; name the folder above as source"
+        )
     folder = user_path(source) / subset
     if not folder.is_dir():
         parent = folder.parent

@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from pyarrow import ArrowException
 from torch.nn.functional import logsigmoid
 from tqdm import tqdm
 
@@ -35,6 +34,7 @@ from tension_utils.artifacts import (
     local_inputs,
     named_sources,
     read_manifest,
+    read_part,
     read_section,
     read_table,
     remove_any,
@@ -44,6 +44,7 @@ from tension_utils.artifacts import (
     toy_benchmark,
     training_data,
     user_path,
+    write_part,
     write_table,
 )
 from tension_utils.benchmarks.load import LoadedBenchmarks, first_prompts, is_reachable, load_benchmarks
@@ -648,9 +649,8 @@ class _Ablation:
             with ablated(self.stage.model, condition.neurons, kind=kind, scale=scale, **replacement):
                 table = self._score(items)[list(PART_COLUMNS)]
             self.seconds.setdefault(items.digest, []).append(time.perf_counter() - start)
-            with atomic_path(path) as temporary:
-                table.to_parquet(temporary, index=False)
-            table = pd.read_parquet(path)
+            write_part(path, table)
+            table = read_part(path)
         else:
             self.n_found += 1
         return table.assign(**self.run.label, **condition.label)
@@ -664,12 +664,10 @@ class _Ablation:
 
 def _read_part(path: Path, items: _Items) -> pd.DataFrame | None:
     """Return the rows of a part; None if there is none, or if it is damaged."""
-    try:
-        table = pd.read_parquet(path)
-        keys = list(table[list(ITEM_KEY)].itertuples(index=False, name=None))
-    except (OSError, ValueError, KeyError, ArrowException):
+    table = read_part(path)
+    if table is None or tuple(table.columns) != PART_COLUMNS:
         return None
-    return table if tuple(table.columns) == PART_COLUMNS and keys == items.keys else None
+    return table if list(table[list(ITEM_KEY)].itertuples(index=False, name=None)) == items.keys else None
 
 
 def _require_same_settings(configs: Sequence[AblateConfig]) -> None:

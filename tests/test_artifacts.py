@@ -29,12 +29,14 @@ from tension_utils.artifacts import (
     is_archived,
     is_current,
     read_manifest,
+    read_part,
     read_table,
     remembered_hashes,
     require,
     require_own,
     save_tensors,
     write_csv,
+    write_part,
     write_table,
 )
 from tension_utils.config import Run, config_hash
@@ -167,6 +169,34 @@ def test_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None
         write_table(path, log_table(10_000).sample(frac=1, random_state=0))
     pd.testing.assert_frame_equal(pd.read_parquet(path), log_table())
     assert names(tmp_path) == {"train_log.parquet"}
+
+
+def test_a_part_with_one_flipped_bit_is_no_part(tmp_path: Path) -> None:
+    path, generator = tmp_path / "part.parquet", np.random.default_rng(0)
+    table = pd.DataFrame({"item_id": [f"item {n}" for n in range(200)], "margin": generator.normal(size=200)})
+    assert read_part(path) is None
+    write_part(path, table)
+    content, found = path.read_bytes(), []
+    for place in generator.integers(4, len(content) * 2 // 3, 60):  # where the values are
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << generator.integers(8)
+        path.write_bytes(bytes(flipped))
+        found.append(read_part(path))
+    path.write_bytes(content)
+    assert read_part(path).equals(table)
+    assert all(part is None or part.equals(table) for part in found) and sum(part is None for part in found) > 50
+
+
+def test_the_hash_of_a_folder_is_of_what_is_read_also_behind_links(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    write_folder(folder, "old"), write_folder(elsewhere / "below", "old")
+    (folder / "link").symlink_to(elsewhere)
+    (elsewhere / "below" / "back").symlink_to(folder)
+    before = file_hash(folder)
+    write_folder(folder / ".git", "no data")
+    assert file_hash(folder) == before
+    (elsewhere / "below" / "more.txt").write_text("new")
+    assert file_hash(folder) != before
 
 
 KILLED = """
@@ -499,8 +529,21 @@ def test_only_a_folder_that_was_made_here_may_be_replaced(tmp_path: Path) -> Non
     for name in ("theirs", "link", "file"):
         with pytest.raises(FileExistsError, match=rf"{name}: expected nothing there, or a folder with manifest.json"):
             require_own(tmp_path / name, "manifest.json")
-    (tmp_path / "theirs" / "manifest.json").touch()
-    require_own(tmp_path / "theirs", "manifest.json")
+    for other in ("", '{"name": "a web page"}', "\udcff"):
+        (tmp_path / "theirs" / "manifest.json").write_text(other, errors="surrogateescape")
+        with pytest.raises(FileExistsError):
+            require_own(tmp_path / "theirs", "manifest.json")
+    for own in ('{"config_hash": "a"}', '{"train": {"config_hash": "a"}}', '{"code_hash": "a"}', "0" * 64):
+        (tmp_path / "theirs" / "manifest.json").write_text(own)
+        require_own(tmp_path / "theirs", "manifest.json")
+
+
+def test_a_folder_with_some_of_the_parts_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "hh-rlhf").mkdir()
+    with pytest.raises(FileExistsError):
+        require_own(tmp_path, "manifest.json", ("benchmark", "hh-rlhf"))
+    (tmp_path / "benchmark").mkdir()
+    require_own(tmp_path, "manifest.json", ("benchmark", "hh-rlhf"))
 
 
 def test_text_that_a_spreadsheet_would_compute_gets_an_apostrophe(tmp_path: Path) -> None:

@@ -173,6 +173,13 @@ def test_rmb_takes_its_place_from_the_path(tmp_path: Path, above: str) -> None:
     assert [item.chance for item in items] == [1 / 3, 1 / 3, 1 / 2]
 
 
+def test_parts_of_rmb_may_be_links(tmp_path: Path) -> None:
+    write(tmp_path / "here", "rmb", bon_row())
+    (tmp_path / "here" / "BoN_set" / "Harmlessness" / "S2").symlink_to(tmp_path / "elsewhere")
+    write(tmp_path / "elsewhere", "rmb", bon_row(), file="Discussion.json")
+    assert len(load_benchmark("rmb", tmp_path / "here")) == 2
+
+
 def test_one_set_of_rmb_is_enough(tmp_path: Path) -> None:
     write(tmp_path, "rmb", pairwise_row(), file="Pairwise_set/Helpfulness/Chat/Discussion.json")
     assert len(load_benchmark("rmb", tmp_path)) == 1

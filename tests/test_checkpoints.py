@@ -67,6 +67,16 @@ def keep_adapter(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
 
 
+def copy_weights(name: str) -> Callable[[Path], None]:
+    return lambda folder: shutil.copy(folder / WEIGHTS, folder / name)
+
+
+def index_a_copy(folder: Path) -> None:
+    name = "model-00001-of-00001.safetensors"
+    shutil.copy(folder / WEIGHTS, folder / name)
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"score.weight": name}}))
+
+
 def link_to_nothing(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to("moved.safetensors")
@@ -105,6 +115,21 @@ FOLDERS = {
     "absent shards": (name_absent_shards, FileNotFoundError, "1 are missing, such as model-00002-of-00002.safetensors"),
     "index of nothing": (write(INDEX, "{}"), ValueError, "index.json: expected a weight_map from tensors to files"),
     "adapter": (keep_adapter, ValueError, r"holds an adapter \(adapter_config.json\).*merge it into its base model"),
+    "adapter beside a model": (
+        write("adapter_config.json", "{}"),
+        ValueError,
+        r"holds an adapter \(adapter_config.json",
+    ),
+    "weights of another head": (
+        copy_weights("value_head.safetensors"),
+        ValueError,
+        "expected no weights besides model.safetensors; got value_head.safetensors, which would not be read",
+    ),
+    "one file beside shards": (
+        index_a_copy,
+        ValueError,
+        "expected no weights besides model-00001-of-00001.safetensors; got model.safetensors",
+    ),
     "link to nothing": (link_to_nothing, FileNotFoundError, "the link leads to moved.safetensors, which is gone"),
 }
 

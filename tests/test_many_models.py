@@ -21,8 +21,12 @@ from tension_utils.scores import NeuronScores
 pytestmark = pytest.mark.xdist_group("chain")
 BASES = ("a-135m", "a-360m", "a-1.7b", "b-small", "b-medium", "b-large")
 SEEDS = (0, 247, 932)
-CHAPTERS = ("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "05_overlap", "09_ledger")
+CHAPTERS = (
+    *("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "05_overlap", "08_explorer", "09_ledger"),
+    *("a1_heads", "a2_removal_details", "b1_calibration", "b2_length_style_template", "b3_transferability"),
+)
 POOR = ("02_evaluate", "02b_tension", "04_ablate", "05_overlap")
+PAIR = ("05_overlap", "b1_calibration", "b3_transferability")
 LIMIT = 3_000_000  # bytes of an executed notebook
 
 
@@ -83,21 +87,33 @@ def project_with(executed_book: Path, project: Path, bases: tuple[str, ...], see
 def pages(executed_book: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, nbformat.NotebookNode]:
     """The chapters, executed one after the other by one kernel, in a project whose runs are those of many models."""
     project = project_with(executed_book, tmp_path_factory.mktemp("many"), BASES, SEEDS)
-    return chapters_of(project, CHAPTERS, BASES, SEEDS)
+    return chapters_of(project, CHAPTERS, BASES, SEEDS, OBJECTIVES)
 
 
 @pytest.fixture(scope="module")
 def poor_pages(executed_book: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, nbformat.NotebookNode]:
     """Chapters of one base model and one seed, with a benchmark missing, and tests that say nothing of refusing."""
     project = project_with(executed_book, tmp_path_factory.mktemp("poor"), BASES[:1], SEEDS[:1], direction="none")
-    return chapters_of(project, POOR, BASES[:1], SEEDS[:1])
+    return chapters_of(project, POOR, BASES[:1], SEEDS[:1], OBJECTIVES)
+
+
+@pytest.fixture(scope="module")
+def pair_pages(executed_book: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, nbformat.NotebookNode]:
+    """Chapters of one pair of objectives, without a mixed model."""
+    project = project_with(executed_book, tmp_path_factory.mktemp("pair"), BASES[:1], SEEDS[:2])
+    shutil.rmtree(project / "runs" / "many" / BASES[0] / OBJECTIVES[2])
+    return chapters_of(project, PAIR, BASES[:1], SEEDS[:2], OBJECTIVES[:2])
 
 
 def chapters_of(
-    project: Path, chapters: tuple[str, ...], bases: tuple[str, ...], seeds: tuple[int, ...]
+    project: Path,
+    chapters: tuple[str, ...],
+    bases: tuple[str, ...],
+    seeds: tuple[int, ...],
+    objectives: tuple[str, ...],
 ) -> dict[str, nbformat.NotebookNode]:
     """Return executed chapters of some base models and seeds, with the settings of the micro profile."""
-    values = {"root": "runs/many", "base_models": list(bases), "seeds": list(seeds), "objectives": list(OBJECTIVES)}
+    values = {"root": "runs/many", "base_models": list(bases), "seeds": list(seeds), "objectives": list(objectives)}
     settings = {}
     for chapter in chapters:
         declared = declared_parameters(nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4))
@@ -127,11 +143,8 @@ def test_a_chapter_of_54_models_is_whole_and_small(pages: dict[str, nbformat.Not
             assert "base model" in columns, columns
 
 
-@pytest.mark.parametrize("chapter", POOR)
-def test_what_text_refers_to_is_there_whatever_a_run_lacks(
-    poor_pages: dict[str, nbformat.NotebookNode], chapter: str
-) -> None:
-    page = poor_pages[chapter]
+def check_references(page: nbformat.NotebookNode) -> None:
+    """Check that every figure and result that a page's text refers to is there."""
     text = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
     figures = {cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in page.cells}
     figures |= set(re.findall(r"^:name: (fig-[\w-]+)$", text, re.MULTILINE))
@@ -143,3 +156,15 @@ def test_what_text_refers_to_is_there_whatever_a_run_lacks(
         for output in c.get("outputs", [])
     }
     assert glued <= {str(name).removeprefix("application/papermill.record/") for name in names}
+
+
+@pytest.mark.parametrize("chapter", POOR)
+def test_what_text_refers_to_is_there_whatever_a_run_lacks(
+    poor_pages: dict[str, nbformat.NotebookNode], chapter: str
+) -> None:
+    check_references(poor_pages[chapter])
+
+
+@pytest.mark.parametrize("chapter", PAIR)
+def test_a_chapter_does_without_a_mixed_model(pair_pages: dict[str, nbformat.NotebookNode], chapter: str) -> None:
+    check_references(pair_pages[chapter])

@@ -49,6 +49,23 @@ def test_a_row_is_read_as_its_layout_means_it(row: dict, layout: str, sides: tup
     assert (pair.prompt, (pair.chosen, pair.rejected), pair.layout) == ((Turn("human", "q"),), sides, layout)
 
 
+EXPLICIT = {"prompt": "q", "chosen": "a", "rejected": "b"}
+
+
+@pytest.mark.parametrize("column", ["system", "question", "instruction", "history", "context", "Prompt", "input"])
+@pytest.mark.parametrize("row", [DIALOGUES, MESSAGES, BESIDE, EXPLICIT, PKU], ids=str)
+@pytest.mark.parametrize("value", ["long ago", [{"role": "user", "content": "long ago"}]], ids=type)
+def test_what_comes_before_a_response_under_another_name_is_read_or_refused(
+    row: dict, column: str, value: object
+) -> None:
+    with pytest.raises(BadPairError, match=f"expected column {column} to be part of the prompt") as caught:
+        read_pair(row | {column: value}, "helpful")
+    assert caught.value.reason == "unread column"
+    pair = read_pair(row, "helpful")
+    for same in ("q", [USER], "", None, 3):
+        assert read_pair(row | {column: same}, "helpful") == pair
+
+
 @pytest.mark.parametrize("objective, sides", [("helpful", B), ("harmless", A)])
 def test_a_row_with_two_labels_is_read_by_objective(objective: str, sides: tuple[str, str]) -> None:
     pair = read_pair(PKU, objective)

@@ -34,7 +34,8 @@ rule c:
 
 PROFILE = {
     "base_models": ["toy"],
-    "objectives": ["helpful"],
+    "objectives": ["helpful", "harmless"],
+    "arms": ["helpful-harmless-matched"],
     "seeds": [0],
     "job": "seed",
     "threads": 1,

@@ -18,6 +18,7 @@ import schema
 from run_notebook import declared_parameters, matches
 from tension_utils.benchmarks.load import BENCHMARKS
 from tension_utils.config import BENCHMARKS as NAMES
+from tension_utils.config import SCOPES
 
 ROOT = Path(__file__).parents[1]
 PROFILES = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -114,7 +115,30 @@ FAULTS = [
         "curve.n_pairs: expected fewer than train.n_train_pairs, 1392; got 13",
     ),
     (lambda v: v["curve"].update(mixture_pairs=7), "curve.mixture_pairs: expected 0 or one of curve.n_pairs, [174, 3"),
-    (lambda v: v.pop("arms"), "arms: expected helpful-harmless-matched among them, which the section curve compares"),
+    (lambda v: v.pop("arms"), "arms: expected helpful-harmless-matched among them, which chapter 4b trains again"),
+    (lambda v: v.update(objectives=["helpful"]), "objectives: expected helpful and harmless among them, which the ch"),
+    (lambda v: v["evaluate"].update(benchmarks=["rm-bench"]), "evaluate.benchmarks: expected hh-rlhf among them, on "),
+    (lambda v: v.update(tension={"reference": "rmb"}), "tension.reference: expected one of hh-rlhf, rm-bench, "),
+    (lambda v: v["evaluate"].update(n_items=7), "ablate.n_items: expected 1 to 7, the items of hh-rlhf that are eval"),
+    (
+        lambda v: v["ablate"].update(score_kinds=["relative_change"]),
+        "ablate.score_kinds: expected one of signed_mean, mean_abs, rms, frequency, rms_change, contrast, attribution; "
+        "got 'relative_change'",
+    ),
+    (
+        lambda v: v["identify"].update(score_kinds=["signed_mean", "attribution", "rms_change", "frequency"]),
+        "identify.score_kinds: expected mean_abs too, which chapters read; got ['signed_mean', ",
+    ),
+    (lambda v: v["identify"].update(scopes=["last"]), "identify.scopes: expected all too, which chapters read; got ['"),
+    (
+        lambda v: v["overlap"].update(main_kind="contrast"),
+        "overlap.main_kind: expected one of signed_mean, mean_abs, f",
+    ),
+    (lambda v: v.update(part={"score_kind": "absolute_contrast"}), "part.score_kind: expected one of signed_mean, mea"),
+    (
+        lambda v: v.update(own_pair={"prompts": ["a"]}),
+        "own_pair: expected as many responses of either kind as prompts; got {'prompts': 1, 'responses_a': 2, 'resp",
+    ),
     (lambda v: v["study"]["candidates"].append({"n_epoch": 2}), "study.candidates[2].n_epoch: unknown name; did you "),
     (
         lambda v: v["study"]["ablate_matched"][0].update(scales=[1]),
@@ -136,6 +160,11 @@ def test_every_fault_has_its_line(root: Path, capsys: pytest.CaptureFixture) -> 
     text = yaml.safe_dump(edited(lambda v: v.update(threads=0, gpus="one")))
     lines = refused(root, text, capsys).splitlines()
     assert [line.split(": ")[1] for line in lines] == ["threads", "gpus"]
+
+
+def test_a_misspelt_name_is_told_before_what_it_leaves_missing(root: Path, capsys: pytest.CaptureFixture) -> None:
+    lines = refused(root, "evaluates: {benchmarks: [rm-bench]}\n", capsys).splitlines()
+    assert lines[0].startswith("config/mine.yaml: evaluates: unknown name; did you mean 'evaluate'?")
 
 
 DEEP = 20_000
@@ -245,6 +274,20 @@ def test_a_section_has_the_parameters_of_its_notebook(section: str) -> None:
     for profile in PROFILES:
         for key, value in schema.read_profile(ROOT, profile).get(section, {}).items():
             assert matches(value, declared[key].annotation), f"config/{profile}.yaml: {section}.{key}"
+
+
+def test_what_the_schema_takes_for_unsaid_is_what_the_notebooks_take() -> None:
+    def default(section: str, key: str) -> object:
+        notebook = nbformat.read(ROOT / "notebooks" / f"{SECTIONS[section][0]}.ipynb", as_version=4)
+        return declared_parameters(notebook)[key].default
+
+    for (section, key), value in (schema.KINDS_READ | schema.SCOPES_READ).items():
+        assert default(section, key) == (value if isinstance(value, str) else list(value)), f"{section}.{key}"
+    assert default("identify", "score_kinds") == list(schema.KINDS_TAKEN)
+    assert default("identify", "scopes") == list(SCOPES)
+    assert default("evaluate", "benchmarks") == list(schema.EVALUATED)
+    assert default("ablate", "benchmarks") == [schema.HH] and default("ablate", "n_items") == schema.N_ABLATED
+    assert {len(default("own_pair", key)) for key in schema.OWN_PAIR} == {schema.N_OWN_PAIRS}
 
 
 def test_benchmarks_are_those_that_can_be_loaded() -> None:

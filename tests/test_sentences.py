@@ -171,6 +171,7 @@ def test_calibration_length_and_transferability_in_words() -> None:
         "helpful tests: too few items or seeds to tell, it keeps 90.0 %, beyond chance +5.0 points [-2.0, +12.0] "
         "(n = 1,500, 3 seeds)."
     )
+    assert sentences.transferability_answer(pd.DataFrame()).startswith("not run: ")
 
 
 @pytest.mark.parametrize(

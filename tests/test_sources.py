@@ -64,6 +64,15 @@ def test_a_dataset_card_and_hidden_files_change_nothing(tmp_path: Path) -> None:
     assert read_split(str(tmp_path), "data", "train") == before
 
 
+@pytest.mark.parametrize("subset", ["../other", "inner/../../other", ".hidden", "/absolute"])
+def test_a_subset_lies_in_its_source(tmp_path: Path, subset: str) -> None:
+    for folder in ("other", "data/.hidden", "data/inner"):
+        write(tmp_path / folder / "train.jsonl", row(0))
+    with pytest.raises(ValueError, match="subsets: expected folders inside of .*; got '"):
+        local_files(str(tmp_path / "data"), subset.replace("/absolute", str(tmp_path / "other")), "train")
+    assert local_files(str(tmp_path / "data" / "inner"), ".", "train")
+
+
 @pytest.mark.parametrize(
     "other",
     ["train-old.jsonl", "train_2.jsonl", "train (1).jsonl", "train.1.jsonl", "train 2.parquet", "Train.jsonl"]

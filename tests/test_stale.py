@@ -112,6 +112,56 @@ def test_other_base_models_and_what_is_no_run_are_left_alone(project: Path) -> N
         stale_outputs(ROOT, PROFILE)
 
 
+def record(folder: Path, stage: str, artifact: str) -> Path:
+    """Write an artifact and its section of the manifest; return its path."""
+    write(folder / artifact, stage)
+    inputs = {name: Path(SOURCES[name]) for name in ("base_model", "data_source")}
+    config = {stage: {}, "data": {"source": "data/pairs"}}
+    StageRecord(folder, stage, config, "digest").finish(artifact, device="cpu", n_tokens=0, inputs=inputs)
+    return folder / artifact
+
+
+@pytest.mark.parametrize(
+    "place, stage, artifact, output",
+    [
+        ("base/helpful", "depth", "depth.parquet", "depth.parquet"),
+        ("base/helpful", "gradients", "gradients.parquet", "depth.parquet"),
+        ("base/single-pair", "interpolate", "interpolation.parquet", "interpolation.parquet"),
+        ("base/single-pair", "weight_changes", "weight_changes.parquet", "weight_changes.parquet"),
+        ("base/matched-without-shared", "train", "reward_model", "reward_model/model.safetensors"),
+        ("curve/8-pairs/base/harmless", "train", "reward_model", "evaluation.parquet"),
+        ("curve/8-pairs/base/helpful-harmless-3-to-1", "evaluate", "evaluation.parquet", "evaluation.parquet"),
+    ],
+)
+def test_what_the_later_stages_wrote_is_made_again(
+    project: Path, place: str, stage: str, artifact: str, output: str
+) -> None:
+    profile = PROFILE | {"curve": {"n_pairs": [4, 8], "seeds": [0], "mixture_pairs": 8}}
+    folder = ROOT / place / "seed0"
+    if stage == "evaluate":
+        record(folder, "train", "reward_model")
+    path = record(folder, stage, artifact)
+    assert stale_outputs(ROOT, profile) == {}
+    path.write_text("damaged")
+    assert list(stale_outputs(ROOT, profile)) == [folder / output]
+
+
+def test_what_an_earlier_profile_left_is_no_job_of_this_one(project: Path) -> None:
+    (FOLDER / "evaluation.parquet").unlink()
+    assert FOLDER / "evaluation.parquet" in stale_outputs(ROOT, PROFILE)
+    assert stale_outputs(ROOT, PROFILE | {"objectives": ["harmless"]}) == {}
+    assert stale_outputs(ROOT, PROFILE | {"seeds": [1]}) == {}
+    record(ROOT / "base" / "helpful-harmless-matched" / "seed0", "identify", "neuron_scores.safetensors").unlink()
+    arms = {"objectives": ["harmless"], "arms": ["helpful-harmless-matched"]}
+    assert stale_outputs(ROOT, PROFILE | arms) == {}  # arms are trained and evaluated, not looked into
+
+
+def test_files_whose_manifest_is_lost_are_made_again(project: Path) -> None:
+    (FOLDER / MANIFEST).unlink()
+    found = stale_outputs(ROOT, PROFILE)
+    assert stages(found) == set(FILES) and all("manifest.json has no section" in reason for reason in found.values())
+
+
 def test_a_toy_world_that_was_damaged_is_made_again(tmp_path: Path) -> None:
     profile = PROFILE | {"base_models": ["toy"]}
     world = tmp_path / "toy-world"
@@ -137,17 +187,19 @@ def local_profile(folder: Path, **changes: object) -> dict:
     LlamaConfig(max_position_embeddings=128, **changes).save_pretrained(folder / "model")
     for subset in ("helpful-base", "harmless-base"):
         for split in ("train", "test"):
-            write(folder / "pairs" / subset / f"{split}.jsonl", "{}")
-    train = {"data_source": str(folder / "pairs"), "max_length": 128}
-    return {"base_models": [str(folder / "model")], "train": train, "evaluate": {"max_length": 128}}
+            rows = [{"prompt": f"{subset} {n}", "chosen": "yes", "rejected": "no"} for n in range(5)]
+            write(folder / "pairs" / subset / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
+    train = {"data_source": str(folder / "pairs"), "max_length": 128, "n_train_pairs": 3, "n_validation_pairs": 2}
+    evaluate = {"max_length": 128, "benchmarks": ["hh-rlhf"]}
+    return {"base_models": [str(folder / "model")], "seeds": [0], "train": train, "evaluate": evaluate}
 
 
 def test_a_profile_that_fits_passes(tmp_path: Path) -> None:
-    check_preconditions(local_profile(tmp_path), tmp_path)
+    check_preconditions(local_profile(tmp_path))
     toy = {"base_models": ["toy"], "train": {"data_source": "toy", "max_length": 256}}
-    check_preconditions(toy, tmp_path)
+    check_preconditions(toy)
     with pytest.raises(ValueError, match=r"train.max_length: expected at most 256, the context of toy; got 257"):
-        check_preconditions(toy | {"train": toy["train"] | {"max_length": 257}}, tmp_path)
+        check_preconditions(toy | {"train": toy["train"] | {"max_length": 257}})
 
 
 def test_every_fault_of_models_and_data_is_told_before_anything_starts(tmp_path: Path) -> None:
@@ -156,10 +208,55 @@ def test_every_fault_of_models_and_data_is_told_before_anything_starts(tmp_path:
     (tmp_path / "pairs" / "harmless-base" / "test.jsonl").unlink()
     profile["base_models"].append(str(tmp_path / "nowhere" / "model"))
     with pytest.raises(ValueError) as caught:
-        check_preconditions(profile, tmp_path)
+        check_preconditions(profile)
     lines = str(caught.value).splitlines()
     wanted = ("ablate.max_length: expected at most 128", "nowhere", "harmless-base", "generic_text: expected 'pydoc'")
     assert len(lines) == 4 and all(any(text in line for line in lines) for text in wanted), lines
+
+
+@pytest.mark.parametrize(
+    "section, values, message",
+    [
+        ("train", {"n_train_pairs": 4}, "train.n_train_pairs: expected at most 3 for helpful "),
+        ("curve", {"n_pairs": [2, 4]}, "curve.n_pairs: expected at most 3 for helpful "),
+        ("identify", {"n_generic": 10**6}, "identify.n_generic: expected at most "),
+        ("evaluate", {"benchmarks": ["hh-rlhf", "toy"]}, "evaluate.benchmarks: expected none of the embedded world"),
+    ],
+)
+def test_what_data_cannot_give_is_told(tmp_path: Path, section: str, values: dict, message: str) -> None:
+    profile = local_profile(tmp_path)
+    profile[section] = profile.get(section, {}) | values
+    with pytest.raises(ValueError, match=message):
+        check_preconditions(profile)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_row_that_cannot_be_read_is_told(tmp_path: Path, split: str) -> None:
+    profile = local_profile(tmp_path)
+    path = tmp_path / "pairs" / "harmless-base" / f"{split}.jsonl"
+    path.write_text(path.read_text() + "\n{")
+    with pytest.raises(ValueError, match=f"harmless-base/{split}.jsonl, line 6: expected one JSON object a line"):
+        check_preconditions(profile)
+
+
+def test_unusable_test_items_are_told_where_the_user_wants_an_error(tmp_path: Path) -> None:
+    profile = local_profile(tmp_path)
+    path = tmp_path / "pairs" / "harmless-base" / "test.jsonl"
+    path.write_text(path.read_text() + '\n{"prompt": "q", "chosen": "a", "rejected": "a"}')
+    check_preconditions(profile)
+    profile["evaluate"]["unusable_items"] = "error"
+    with pytest.raises(ValueError, match="test.jsonl, line 6: expected chosen and rejected to differ.*unusable_items"):
+        check_preconditions(profile)
+
+
+def test_tests_may_come_from_elsewhere_than_training_pairs(tmp_path: Path) -> None:
+    profile = local_profile(tmp_path)
+    for subset in ("helpful-base", "harmless-base"):
+        path = tmp_path / "pairs" / subset / "test.jsonl"
+        write(tmp_path / "tests" / subset / "test.jsonl", path.read_text())
+        path.unlink()
+    profile["evaluate"]["benchmark_sources"] = {"hh-rlhf": str(tmp_path / "tests")}
+    check_preconditions(profile)
 
 
 @pytest.mark.parametrize(
@@ -174,4 +271,4 @@ def test_a_model_that_no_stage_can_use_is_told(tmp_path: Path, config: dict, mes
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
     with pytest.raises(ValueError, match=message):
-        check_preconditions(profile, tmp_path)
+        check_preconditions(profile)

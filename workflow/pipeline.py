@@ -107,7 +107,7 @@ def run(root: Path, profile: str, cores: str, extra: Sequence[str] = ()) -> int:
     with sole_owner(root / CACHE / "pipeline") as (own, before), sole_owner(root / "runs" / profile / ".work"):
         recover(root, config, before)
         with chdir(root):
-            check_preconditions(values, Path("runs", profile))
+            check_preconditions(values)
         # Options that take several values come last, so that they do not swallow a target among the further arguments.
         arguments = [*forced(extra, find_stale(root, profile, values)), "--cores", cores, "--rerun-incomplete"]
         arguments += ["--keep-going", "--configfile", str(config)]

@@ -1,39 +1,41 @@
 """What every stage needs of models and data, looked at before the first one starts: a late fault would cost hours."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
-from tension_utils.artifacts import PYDOC, resolve_source, user_path
-from tension_utils.config import TOY
+from schema import EVALUATED
+from tension_utils.artifacts import PYDOC, user_path
+from tension_utils.config import SINGLE_OBJECTIVES, TOY, DataConfig
 
 LENGTHS = ("train", "evaluate", "ablate")  # sections with a max_length
 REACH_SECONDS = 10  # for the hub to answer
+NO_CURVE = {"n_pairs": (0,)}  # all pairs
 TOY_CONTEXT = 256  # tokens; as `toy.model.CONTEXT_LENGTH`, which takes seconds to import
 
 
-def check_preconditions(values: Mapping, root: Path, sources: Mapping[str, str] | None = None) -> None:
+def check_preconditions(values: Mapping, sources: Mapping[str, str] | None = None) -> None:
     """Check that the models and the data of a profile can go through all of its stages.
 
     What is only known by a public name is checked as far as it can be reached from here.
 
     Args:
         values: the profile.
-        root: folder of its runs.
-        sources: benchmark -> folder that is read instead of what the profile names.
+        sources: benchmark -> folder that is read instead of what the profile names; that of HH-RLHF for training, too.
 
     Raises:
         ValueError: one line per fault: what does not fit, what was expected, what came.
     """
-    places = _places(values, root, sources or {})
+    sources = sources or {}
+    places, pairs = _places(values, sources), sources.get("hh-rlhf", values["train"]["data_source"])
     faults = [fault for model in values["base_models"] for fault in _model_faults(model, values)]
-    faults += [*_data_faults(values, places.pop("hh-rlhf")), *_benchmark_faults(places), *_text_faults(values)]
+    faults += [*_data_faults(values, pairs), *_benchmark_faults(values, places), *_text_faults(values)]
     if faults:
         raise ValueError("\n".join(dict.fromkeys(faults)))
 
 
-def _places(values: Mapping, root: Path, sources: Mapping[str, str]) -> dict[str, str]:
-    """Return where each benchmark with a source comes from; HH-RLHF is where the training pairs are."""
-    found = {"hh-rlhf": resolve_source(values["train"]["data_source"], root, "hh-rlhf")}
+def _places(values: Mapping, sources: Mapping[str, str]) -> dict[str, str]:
+    """Return where each benchmark with a source of its own comes from."""
+    found = {}
     for section in ("evaluate", "ablate"):
         found |= values.get(section, {}).get("benchmark_sources", {})
     return found | dict(sources)
@@ -91,34 +93,54 @@ def _context_faults(model: str, context: int, values: Mapping) -> Iterator[str]:
 
 
 def _data_faults(values: Mapping, source: str) -> Iterator[str]:
-    """Yield what local training data lack: a folder of a subset, or one of its splits."""
-    if values["train"]["data_source"] == TOY:  # made by the pipeline
+    """Yield what keeps local training data from being used: a folder, a split, a row, or too few pairs."""
+    if source == TOY:  # made by the pipeline
         return
-    from tension_utils.sources import is_local, local_files
+    from tension_utils.data import read_split, training_pairs
+    from tension_utils.sources import is_local
 
     if not is_local(source):
         return
+    section = values["train"]
+    options = {key: section[key] for key in ("subsets", "n_train_pairs", "n_validation_pairs") if key in section}
+    data = DataConfig(source, **options, bad_pairs=section.get("unusable_pairs", "error"))
+    faults = []
+    for objective, names in data.subsets.items():
+        for subset in names:
+            faults += _told(lambda s=subset, o=objective: read_split(source, s, "train", data.bad_pairs, o))
+    yield from faults
+    sizes = {"train.n_train_pairs": data.n_train_pairs, "curve.n_pairs": max(values.get("curve", NO_CURVE)["n_pairs"])}
+    for objective in () if faults else SINGLE_OBJECTIVES:
+        for key, n_pairs in sizes.items():
+            config = dataclasses.replace(data, n_train_pairs=n_pairs)
+            found = _told(lambda c=config, o=objective: training_pairs(c, o, values["seeds"][0]))
+            yield from (f"{key}: {fault.removeprefix('n_train_pairs: ')}" for fault in found)
+
+
+def _benchmark_faults(values: Mapping, places: Mapping[str, str]) -> Iterator[str]:
+    """Yield what keeps benchmarks in folders, the tests of the training data among them, from being scored."""
+    section, source = values.get("evaluate", {}), values["train"]["data_source"]
+    is_toy = TOY in (*values["base_models"], source)
+    if TOY in section.get("benchmarks", EVALUATED) and not (is_toy or TOY in places):
+        yield "evaluate.benchmarks: expected none of the embedded world, which this profile does not use; got 'toy'"
+    places = places if source == TOY else {"hh-rlhf": source} | places
     subsets = values["train"].get("subsets", {"helpful": ["helpful-base"], "harmless": ["harmless-base"]})
-    for subset in [name for names in subsets.values() for name in names]:
-        for split in ("train", "test"):
-            yield from _told(lambda subset=subset, split=split: local_files(source, subset, split))
+    policy = section.get("unusable_items", "drop")
+    for name, place in places.items():
+        if user_path(place).is_dir():
+            from tension_utils.benchmarks.load import load_counted
 
-
-def _benchmark_faults(places: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is wrong with benchmarks that are read from folders."""
-    for name, source in places.items():
-        if user_path(source).is_dir():
-            from tension_utils.benchmarks.load import is_reachable
-
-            yield from _told(lambda name=name, source=source: is_reachable(name, source))
+            yield from _told(lambda name=name, place=place: load_counted(name, place, subsets, policy))
 
 
 def _text_faults(values: Mapping) -> Iterator[str]:
-    """Yield a file of plain text that is not there."""
+    """Yield a file of plain text that is not there, or holds too few passages."""
     section = values.get("identify", {})
-    source = section.get("generic_text", PYDOC)
-    if section.get("n_generic") and source != PYDOC and not user_path(source).is_file():
-        yield f"identify.generic_text: expected {PYDOC!r} or a text file; there is no file {source}"
+    n_passages, source = section.get("n_generic", 0), section.get("generic_text", PYDOC)
+    if n_passages:
+        from tension_utils.stages import load_passages
+
+        yield from (f"identify.{fault}" for fault in _told(lambda: load_passages(source, n_passages)))
 
 
 def _told(check: Callable[[], object]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, get_type_hints
 
@@ -31,6 +31,7 @@ from tension_utils.config import (
     PRECISIONS,
     SCOPES,
     SCORE_KINDS,
+    SINGLE_OBJECTIVES,
     TOY,
     AblateConfig,
     BaseModelName,
@@ -50,6 +51,23 @@ from tension_utils.config import (
 )
 from tension_utils.toy.world import ToyConfig
 
+# What the notebooks take where a profile says nothing, as far as others depend on it: which scores later chapters read.
+KINDS_READ = {
+    ("ablate", "score_kinds"): ("signed_mean", "rms_change"),
+    ("ablate", "main_kind"): "rms_change",
+    ("masked_training", "score_kind"): "rms_change",
+    ("overlap", "score_kinds"): ("signed_mean", "mean_abs", "frequency", "rms_change"),
+    ("overlap", "main_kind"): "rms_change",
+    ("part", "score_kind"): "rms_change",
+}
+SCOPES_READ = {("masked_training", "scope"): "all", ("overlap", "scope"): "all"}
+KINDS_TAKEN = ("signed_mean", "mean_abs", "rms", "frequency", "rms_change", "contrast", "attribution")
+KINDS_NEEDED = ("signed_mean", "mean_abs", "attribution")  # what replaces activations, random sets, chapter 5b
+HH = BENCHMARKS[0]
+EVALUATED = (HH, TOY)
+N_ABLATED = 100
+OWN_PAIR = ("prompts", "responses_a", "responses_b")
+N_OWN_PAIRS = 2
 FURTHER_ARMS = tuple(arm for arm in ARMS if arm not in (*OBJECTIVES, *MASKED_ARMS))
 UNSET = "CHANGE_ME"  # stands in the cluster's profile where only its user knows the value
 
@@ -332,8 +350,8 @@ class Profile(TypedDict):
 
     Args:
         base_models: public names, folders, or `toy`; the last part of each names its folder below `runs/<profile>/`.
-        objectives: whose reward models go through every stage.
-        arms: further arms that are trained and evaluated beside them.
+        objectives: whose reward models go through every stage, both single ones among them.
+        arms: further arms that are trained and evaluated beside them, helpful-harmless-matched among them.
         seeds: one reward model per base model, arm and seed.
         job: what one job computes: all objectives of one `seed`, or a single `reward_model`.
         threads: cores of one job.
@@ -391,20 +409,74 @@ def _contradictions(values: dict) -> Iterator[str]:
         yield f"base_models: expected different short names; two of {values['base_models']!r} are alike; rename one"
     if TOY in (*values["base_models"], values["train"]["data_source"]) and "toy" not in values:
         yield "toy: expected a section for the base model or data 'toy', as in config/tiny.yaml; got nothing"
-    evaluated = values.get("evaluate", {}).get("benchmarks", BENCHMARKS)
+    if not set(SINGLE_OBJECTIVES) <= set(values["objectives"]):
+        both = " and ".join(SINGLE_OBJECTIVES)
+        yield f"objectives: expected {both} among them, which the chapters compare; got {list(values['objectives'])}"
+    if MATCHED_ARM not in (arms := list(values.get("arms", ()))):
+        yield f"arms: expected {MATCHED_ARM} among them, which chapter 4b trains again; got {arms}; add it"
+    yield from _evaluation_contradictions(values)
+    yield from _score_contradictions(values)
+    yield from _curve_contradictions(values, values.get("curve", {"n_pairs": ()}))
+    n_texts = {
+        key: len(texts)
+        for key, texts in (dict.fromkeys(OWN_PAIR, range(N_OWN_PAIRS)) | values.get("own_pair", {})).items()
+    }
+    if len(set(n_texts.values())) > 1:
+        yield f"own_pair: expected as many responses of either kind as prompts; got {n_texts}"
+
+
+def _evaluation_contradictions(values: dict) -> Iterator[str]:
+    """Yield one line per benchmark that is read or asked for and not evaluated, and per seed that is not trained."""
+    evaluated = values.get("evaluate", {}).get("benchmarks", EVALUATED)
+    if HH not in evaluated:
+        yield f"evaluate.benchmarks: expected {HH} among them, on which chapters compare; got {list(evaluated)}"
     parts = [
         ("evaluate", "benchmark_sources", evaluated),
         ("evaluate", "benchmark_items", evaluated),
         ("ablate", "benchmarks", evaluated),
         ("ablate", "benchmark_sources", evaluated),
+        ("tension", "reference", evaluated),
         ("masked_training", "seeds", values["seeds"]),
         ("curve", "seeds", values["seeds"]),
     ]
-    yield from _curve_contradictions(values, values.get("curve", {"n_pairs": ()}))
-    for section, key, whole_list in parts:
-        for part in values.get(section, {}).get(key, ()):
+    yield from _unknown(values, parts, {})
+    yield from _item_contradictions(values.get("evaluate", {}), values.get("ablate", {}))
+
+
+def _item_contradictions(evaluate: dict, ablate: dict) -> Iterator[str]:
+    """Yield one line per benchmark of which more items are ablated than evaluated; 0 is all of them."""
+    removed = ablate.get("n_items", N_ABLATED)
+    for name in ablate.get("benchmarks", (HH,)):
+        intact = evaluate.get("benchmark_items", {}).get(name, evaluate.get("n_items", 0))
+        if intact and not 0 < removed <= intact:
+            yield f"ablate.n_items: expected 1 to {intact}, the items of {name} that are evaluated; got {removed}"
+
+
+def _score_contradictions(values: dict) -> Iterator[str]:
+    """Yield one line per neuron score that is read and not taken."""
+    section = values.get("identify", {})
+    kinds, scopes = section.get("score_kinds", KINDS_TAKEN), section.get("scopes", SCOPES)
+    faults = [
+        f"identify.{key}: expected {', '.join(missing)} too, which chapters read; got {list(taken)}"
+        for key, needed, taken in (("score_kinds", KINDS_NEEDED, kinds), ("scopes", SCOPES[:1], scopes))
+        if (missing := [name for name in needed if name not in taken])
+    ]
+    if faults:
+        yield from faults
+        return
+    parts = [(*place, kinds) for place in KINDS_READ] + [(*place, scopes) for place in SCOPES_READ]
+    overlap = values.get("overlap", {})
+    parts.append(("overlap", "main_kind", overlap.get("score_kinds", KINDS_READ["overlap", "score_kinds"])))
+    yield from dict.fromkeys(_unknown(values, parts, KINDS_READ | SCOPES_READ))
+
+
+def _unknown(values: dict, parts: Sequence[tuple[str, str, Collection]], defaults: Mapping) -> Iterator[str]:
+    """Yield one line per value, or value of a list, of a section and key that is not one of its choices."""
+    for section, key, choices in parts:
+        found = values.get(section, {}).get(key, defaults.get((section, key), ()))
+        for part in [found] if isinstance(found, str) else found:
             try:
-                check_choice(f"{section}.{key}", part, whole_list)
+                check_choice(f"{section}.{key}", part, choices)
             except ValueError as fault:
                 yield str(fault)
 
@@ -412,9 +484,6 @@ def _contradictions(values: dict) -> Iterator[str]:
 def _curve_contradictions(values: dict, curve: dict) -> Iterator[str]:
     """Yield one line per value of the section curve that does not fit the others."""
     sizes, most = curve["n_pairs"], values["train"]["n_train_pairs"]
-    arms = list(values.get("arms", ()))
-    if sizes and MATCHED_ARM not in arms:
-        yield f"arms: expected {MATCHED_ARM} among them, which the section curve compares; got {arms}; add it"
     if sizes and 0 < most <= max(sizes):
         yield f"curve.n_pairs: expected fewer than train.n_train_pairs, {most}; got {max(sizes)}"
     if curve.get("mixture_pairs", 0) not in (0, *sizes):

@@ -494,7 +494,7 @@ def main() -> int:
         return work(study, steps)
     try:
         values = study.values | {"base_models": [study.base_model]}
-        check_preconditions(values, study.root, study.sources)
+        check_preconditions(values, study.sources)
         with sole_owner(study.root / ".work"):
             if options.workers == 1:
                 return work(study, steps)

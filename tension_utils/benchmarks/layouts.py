@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tension_utils.artifacts import files_below
 from tension_utils.benchmarks.items import (
     DIRECTIONS,
     GROUPS,
@@ -250,15 +251,18 @@ def rmb_files(source: str) -> dict[Path, PurePosixPath]:
     """
     folder = find_folder("rmb", source, RMB_EXAMPLE)
     folder = folder / "RMB_dataset" if (folder / "RMB_dataset").is_dir() else folder
-    below = {file: file.relative_to(folder) for name in RMB_SETS for file in sorted((folder / name).rglob("*.json"))}
-    shown = {file: path for file, path in below.items() if not any(part.startswith(".") for part in path.parts)}
-    if not shown:
+    found = [file for name in RMB_SETS for file in _json_files(folder / name)]
+    if not found:
         there = sorted(path.name for path in folder.iterdir())
         raise ValueError(
             f"{folder}: expected JSON files below {' or '.join(RMB_SETS)}; got {there}; is this the folder of another "
             "benchmark?"
         )
-    return {file: PurePosixPath(path.with_suffix("").as_posix()) for file, path in shown.items()}
+    return {file: PurePosixPath(file.relative_to(folder).with_suffix("").as_posix()) for file in found}
+
+
+def _json_files(folder: Path) -> list[Path]:
+    return sorted(path for path in files_below(folder) if path.suffix == ".json") if folder.is_dir() else []
 
 
 RMB_EXAMPLE = "RMB_dataset of https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark"

@@ -11,6 +11,7 @@ from pathlib import Path
 from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 
+from tension_utils.artifacts import files_below
 from tension_utils.benchmarks.items import (
     DIRECTIONS,
     GROUPS,
@@ -92,8 +93,7 @@ def table_files(name: str, folder: Path) -> list[Path]:
         ValueError: if there is none, or it is not clear which; names the files.
     """
     layout = LAYOUTS[name]
-    below = sorted(path for path in folder.rglob("*") if path.is_dir())
-    folders = [path for path in (folder, *below) if not any(p.startswith(".") for p in path.relative_to(folder).parts)]
+    folders = [folder, *sorted({path.parent for path in files_below(folder)} - {folder})]
     for split in layout.names:
         found = {}
         for place in folders:

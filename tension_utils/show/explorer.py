@@ -177,6 +177,11 @@ def removal_sentence(row: Mapping) -> str:
     def number(value: float) -> str:
         return f"{factor * value:+z.{digits}f}"
 
+    def interval(low: float, high: float) -> str:
+        if number(low) == number(high):
+            return f"[less than {10**-digits:.{digits}f} wide]"
+        return f"[{number(low)}, {number(high)}]"
+
     def lost(value: float) -> str:
         verb = "loses" if number(value).startswith("-") else "gains"
         return f"{verb} {number(value)[1:]}"
@@ -192,9 +197,9 @@ def removal_sentence(row: Mapping) -> str:
     found = "unusual among random sets" if row.p_value <= LEVEL else "not unusual among random sets"
     return (
         f"The {row.objective} model {how} its {share}{done} {lost(row.change)} {unit}{of} on {on} "
-        f"[{number(row.change_ci_low)}, {number(row.change_ci_high)}]; {row.n_draws} random sets, "
+        f"{interval(row.change_ci_low, row.change_ci_high)}; {row.n_draws} random sets, "
         f"{MATCHED_BY[row.control_kind]}, {mean} on average ({ends}). Beyond them "
-        f"{number(row.effect)} {unit} [{number(row.ci_low)}, {number(row.ci_high)}], p {_equals(p)}: {found}. "
+        f"{number(row.effect)} {unit} {interval(row.ci_low, row.ci_high)}, p {_equals(p)}: {found}. "
         f"{row.n_neurons:,.0f} neurons, {seeds_text(row.n_seeds)}, n\u00a0=\u00a0{row.n_items:,}."
     )
 

@@ -153,7 +153,13 @@ def length_answer(lengths: pd.DataFrame) -> str:
 
 
 def transferability_answer(kept: pd.DataFrame) -> str:
-    """Say whether the mixed model keeps more than chance, over all pairings; of `transfer.transferability_table`."""
+    """Say whether the mixed model keeps more than chance, over all pairings; of `transfer.transferability_table`.
+
+    Args:
+        kept: empty where a run has no mixed model.
+    """
+    if kept.empty:
+        return "not run: needs the helpful, the harmless and the mixed model"
     parts = []
     for _, row in kept[kept.pairings == "all"].iterrows():
         word = answer_word(row.excess_transferability_ci_low, row.excess_transferability_ci_high)
