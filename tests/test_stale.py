@@ -257,6 +257,9 @@ def test_tests_may_come_from_elsewhere_than_training_pairs(tmp_path: Path) -> No
         path.unlink()
     profile["evaluate"]["benchmark_sources"] = {"hh-rlhf": str(tmp_path / "tests")}
     check_preconditions(profile)
+    profile["evaluate"]["benchmark_sources"]["rm-bench"] = str(tmp_path / "gone")
+    with pytest.raises(ValueError, match="benchmark_sources.rm-bench: expected a folder or a public name; got .*gone'"):
+        check_preconditions(profile)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,14 @@ def _benchmark_faults(values: Mapping, places: Mapping[str, str]) -> Iterator[st
     subsets = values["train"].get("subsets", {"helpful": ["helpful-base"], "harmless": ["harmless-base"]})
     policy = section.get("unusable_items", "drop")
     for name, place in places.items():
-        if user_path(place).is_dir():
+        from tension_utils.sources import is_local
+
+        if is_local(place) and not user_path(place).is_dir():
+            yield (
+                f"evaluate.benchmark_sources.{name}: expected a folder or a public name; got {place!r}, where "
+                f"there is none; mend it, or leave {name} out of evaluate.benchmarks"
+            )
+        elif user_path(place).is_dir():
             from tension_utils.benchmarks.load import load_counted
 
             yield from _told(lambda name=name, place=place: load_counted(name, place, subsets, policy))

@@ -679,9 +679,9 @@ def explorer_answer(effects: pd.DataFrame | None) -> str:
     if smallest > LEVEL:
         outside = int((effects.p_value <= smallest + 1e-9).sum())
         return (
-            f"{outside} of {n} effects that one can choose here are larger than those of all {n_draws} random sets, and "
-            f"about {smallest * n:.0f} would be by chance; one alone is no evidence, for beside {n_draws} random sets p "
-            f"is never below {smallest:.2f} {extent}"
+            f"{outside} of {n} effects that one can choose here are larger than those of all {n_draws} random sets, "
+            f"and about {smallest * n:.0f} would be by chance; one alone is no evidence, for beside {n_draws} random "
+            f"sets p is never below {smallest:.2f} {extent}"
         )
     apart = int((effects.q_value <= LEVEL).sum())
     word = f"yes, {apart}" if apart else f"{UNCLEAR}: none"
