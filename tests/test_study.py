@@ -1,6 +1,5 @@
 """A whole study of micro models: every part by two workers, again without work, exported, and every bad option."""
 
-import gzip
 import os
 import shutil
 import subprocess
@@ -235,11 +234,11 @@ def test_bad_options_stop_with_two(project: Path, arguments: tuple[str, ...], me
 def test_a_step_that_fails_is_told_and_the_others_go_on(project: Path, tmp_path: Path) -> None:
     copy = tmp_path / "project"
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns("runs", "results"))
-    rows = copy / "data" / "hh-rlhf" / "harmless-base" / "train.jsonl.gz"
-    rows.write_bytes(gzip.compress(b'{"chosen": "no dialogue", "rejected": "none"}\n'))
+    folder = copy / "runs" / "micro" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "harmless").write_text("in the way of a folder")
     done = study(copy, "micro", *LOCAL, "--until", "seed 0: train")
     assert done.returncode == 1 and "FAILED train harmless seed 0" in done.stdout
-    folder = copy / "runs" / "micro" / "toy"
     assert (folder / "helpful" / "seed0" / "evaluation.parquet").is_file()
-    assert not (folder / "harmless" / "seed0" / "evaluation.parquet").exists()
+    assert (folder / "harmless").read_text() == "in the way of a folder"
     assert "steps lack what they read" in done.stdout

@@ -43,7 +43,7 @@ APPENDICES = {
     "a1_heads": ("score_kinds", "fraction"),
     "a2_removal_details": ("score_kinds", "fraction", "ablation_kinds"),
 }
-# Chapters on how removals differ: of the columns of ablation.parquet, one has several values.
+# Chapters on how removals differ: of these columns, one has several values in some run.
 VARIED = {"a2_removal_details": ("ablation.parquet", ("fraction", "ablation_kind"))}
 # Arms that a chapter shows besides `OBJECTIVES`.
 FURTHER_ARMS = dict.fromkeys(
@@ -74,7 +74,8 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
     found = {}
     for chapter, (section, files, is_mixed_needed) in CHAPTERS.items():
         complete = [run for run in runs if all(path.is_file() for path in _read(chapter, run, files))]
-        complete = [run for run in complete if _is_varied(chapter, run)]
+        if chapter in VARIED and not any(_is_varied(run, *VARIED[chapter]) for run in complete):
+            continue
         for name, values in profiles.items():
             if not values:
                 continue
@@ -112,11 +113,8 @@ def _read(chapter: str, run: Run, files: tuple[str, ...]) -> list[Path]:
     return [*(run.folder / name for name in own), *(pair.folder / name for name in PAIR_FILES.get(chapter, ()))]
 
 
-def _is_varied(chapter: str, run: Run) -> bool:
-    """Say whether a run has what a chapter compares."""
-    if chapter not in VARIED:
-        return True
-    file, columns = VARIED[chapter]
+def _is_varied(run: Run, file: str, columns: tuple[str, ...]) -> bool:
+    """Say whether one of the columns of a run's table has several values."""
     return bool((pd.read_parquet(run.folder / file, columns=list(columns)).nunique() > 1).any())
 
 
