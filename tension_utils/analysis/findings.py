@@ -82,10 +82,10 @@ CLAIMS = {
         1,
         SD,
         {
-            "supported": "Those neurons hold the opposing objective back",
-            "refuted": "Those neurons do not hold the opposing objective back",
-            "contradictory": "Those neurons hold the opposing objective back in one model and support it in another",
-            "undecided": "Too little evidence to say whether those neurons hold the opposing objective back",
+            "supported": "Without those neurons a model does better on the opposing test",
+            "refuted": "Without those neurons a model does no better on the opposing test",
+            "contradictory": "Without those neurons one model does better on the opposing test and another worse",
+            "undecided": "Too little evidence to say whether the opposing test goes better without those neurons",
         },
     ),
     "C4": Claim(
