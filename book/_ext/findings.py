@@ -168,7 +168,7 @@ class Study:
     def slopes(self) -> pd.DataFrame:
         """How far removals took accuracies toward chance: a row each, by what was removed as index."""
         own = self.evidence.ablation
-        own = own[own.objective.isin(SINGLE_OBJECTIVES) & (own.fraction == FRACTION) & (own.ablation_kind == "zero")]
+        own = own[own.objective.isin(OBJECTIVES) & (own.fraction == FRACTION) & (own.ablation_kind == "zero")]
         return removal.chance_slopes(own, self.evidence.evaluation).set_index("sets")
 
     @cached_property
@@ -357,8 +357,9 @@ def removed(study: Study) -> str:
         test change by {value_words(own)} beyond {own.n_draws:.0f} random sets as deep and as active, those of the
         opposing test by {value_words(opposing)} ({extent_words(own)}; there accuracy rises by
         {value_words(accuracy)}). But damage alone takes every accuracy toward chance, up where a model is below it:
-        these sets take {percent(-targeted.slope)} [{percent(-targeted.ci_high)}, {percent(-targeted.ci_low)}] of the
-        way, random ones {percent(-random.slope)} [{percent(-random.ci_high)}, {percent(-random.ci_low)}]. They carry
+        the sets of this chapter take {percent(-targeted.slope)}
+        [{percent(-targeted.ci_high)}, {percent(-targeted.ci_low)}] of the way, random ones {percent(-random.slope)}
+        [{percent(-random.ci_high)}, {percent(-random.ci_low)}]. They carry
         what the model learned, more than other neurons of their depth and activity do; and as it learned the contrary
         of the other objective (chapter 2), forgetting helps there. It would end at 50 %: the helpful model ends at
         {_accuracy(ends[0])} of harmless pairs, the harmless one at {_accuracy(ends[1])} of helpful ones, and this alone
