@@ -428,13 +428,22 @@ class _Kept:
         self.folder = stage.run.folder / SCORE_PARTS
 
     def __call__(self, names: Sequence[str], compute: Callable[[], Sequence[NeuronScores]]) -> list[NeuronScores]:
-        """Return what a pass gives, one of each name: found, or computed and kept."""
-        files = [self.folder / f"{name}-{self.mark}.safetensors" for name in names]
-        if not all(file.is_file() for file in files):
-            for file, scores in zip(files, compute(), strict=True):
-                with atomic_path(file) as temporary:
-                    scores.save(temporary)
+        """Return what a pass gives, one of each name: found undamaged, or computed and kept."""
+        files = [self._find(name) for name in names]
+        if None in files:
+            files = [self._keep(name, scores) for name, scores in zip(names, compute(), strict=True)]
         return [NeuronScores.load(file) for file in files]
+
+    def _find(self, name: str) -> Path | None:
+        """Return the file whose content has the hash in its name."""
+        there = sorted(self.folder.glob(f"{name}-{self.mark}-*.safetensors"))
+        return next((path for path in there if path.stem.endswith(f"-{file_hash(path)[:24]}")), None)
+
+    def _keep(self, name: str, scores: NeuronScores) -> Path:
+        file = self.folder / f"{name}-{self.mark}.safetensors"
+        with atomic_path(file) as temporary:
+            scores.save(temporary)
+        return file.replace(file.with_stem(f"{file.stem}-{file_hash(file)[:24]}"))
 
     def one(self, name: str, compute: Callable[[], NeuronScores]) -> NeuronScores:
         """Return what a pass for a single name gives."""

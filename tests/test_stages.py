@@ -211,9 +211,9 @@ def test_the_view_on_the_own_text_is_not_taken_twice(copied: Run, monkeypatch: p
     assert identify_run(copied, few) and load_view(copied, "text-helpful").get("mean_abs").any()
 
 
-@pytest.mark.parametrize("n_done", [1, 3])
+@pytest.mark.parametrize(("n_done", "is_damaged"), [(1, False), (3, False), (1, True), (3, True)])
 def test_a_stopped_identification_goes_on_with_the_next_pass(
-    copied: Run, n_done: int, monkeypatch: pytest.MonkeyPatch
+    copied: Run, n_done: int, is_damaged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = [copied.folder / OWN_SCORES, *sorted((copied.folder / "score_views").iterdir())]
     before = {path: path.read_bytes() for path in places}
@@ -237,11 +237,18 @@ def test_a_stopped_identification_goes_on_with_the_next_pass(
         identify_run(copied, IDENTIFY)
     n_files = len(list((copied.folder / "score_parts").iterdir()))
     assert n_files == 3 + n_done - 1, "the first pass gives three, each other one gives one"
+    if is_damaged:  # one bit of one pass
+        part = max((copied.folder / "score_parts").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        content = bytearray(part.read_bytes())
+        content[-9] ^= 16
+        part.write_bytes(content)
+        n_files -= 1
     done = list(calls[:n_done])
     calls[:] = ["stopped"] * 100  # none is stopped any more
     assert identify_run(copied, IDENTIFY)
     again = calls[100:]
-    assert not set(done[:1]) & set(again) and len(again) == len(before) - n_files
+    assert len(again) == len(before) - n_files
+    assert (done[0] in again) == (is_damaged and n_done == 1)
     assert {path: path.read_bytes() for path in places} == before
     assert not (copied.folder / "score_parts").exists()
 
