@@ -60,6 +60,9 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"expected a number; got {text!r}") from None
 
 
+MAX_LENGTH = 1024
+
+
 class _Subject(NamedTuple):
     """A loaded reward model, how texts are put for it, and how many tokens of one it reads."""
 
@@ -81,8 +84,10 @@ def _load(options: argparse.Namespace, name: str) -> _Subject:
     tokenizer = load_tokenizer(name, pad_with_eos=True)
     template = resolve_template(tokenizer, options.template)
     model = load_reward_model(name, dtype=options.precision, device=options.device)
-    context = getattr(model.config, "max_position_embeddings", None) or options.max_length
-    return _Subject(model, tokenizer, template, min(options.max_length, context))
+    context, asked = getattr(model.config, "max_position_embeddings", None), options.max_length
+    if asked and context and asked > context:
+        raise ValueError(f"--max-length: expected at most {context}, the context of {name}; got {asked}")
+    return _Subject(model, tokenizer, template, asked or min(MAX_LENGTH, context or MAX_LENGTH))
 
 
 def _items(options: argparse.Namespace) -> list:
@@ -261,7 +266,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         add(f"--{objective}", nargs="+", metavar="SUBSET", help=f"folders of a data set whose pairs are {objective}")
     add("--n-items", type=_whole, default=100, help="prompts per subset; 0 takes all (100)")
     add("--unusable-items", choices=BAD_PAIRS, default="drop", help="what to do with an unusable row (drop)")
-    add("--max-length", type=_whole, default=1024, help="tokens per text; longer prompts lose their left part (1024)")
+    about = f"tokens per text; longer prompts lose their left part ({MAX_LENGTH}, or the model's context)"
+    add("--max-length", type=_whole, help=about)
     add("--tokens-per-batch", type=_whole, help="tokens computed together")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the backbone (float32)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one (auto)")

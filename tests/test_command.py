@@ -123,6 +123,7 @@ BAD = {
     "fraction": (["neurons", "MODEL", "DATA", "--fraction", "1"], "--fraction: expected more than 0 and less than 1"),
     "other file": (["score", "MODEL", "DATA", "--output", "a.csv"], "file name that ends with .parquet; got a.csv"),
     "no device": (["score", "MODEL", "DATA", "--device", "cuda"], "--device cuda: expected a GPU"),
+    "too long": (["score", "MODEL", "DATA", "--max-length", "513"], "--max-length: expected at most 512, the context"),
     "too short": (["score", "MODEL", "DATA", "--max-length", "8"], "at least one item that fits into max_length"),
 }
 

@@ -241,6 +241,9 @@ def test_placeholders_of_the_cluster_are_refused(form: list[str], root: Path, ca
     found = refused(root, yaml.safe_dump(STUDY), capsys, *form)
     keys = "default-resources.slurm_account, default-resources.slurm_partition"
     assert found == f"cluster/config.yaml: {keys}: expected the values of your cluster; got CHANGE_ME"
+    nested = text.replace("CHANGE_ME", "mine") + '\nslurm-extra: ["--qos=CHANGE_ME"]\n'
+    (root / "cluster" / "config.yaml").write_text(nested)
+    assert "cluster/config.yaml: slurm-extra: expected" in refused(root, yaml.safe_dump(STUDY), capsys, *form)
     schema_text = text.replace("CHANGE_ME", "mine")
     (root / "cluster" / "config.yaml").write_text(schema_text)
     schema.check_cluster(root, "cluster", is_submitted=False)

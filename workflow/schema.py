@@ -576,7 +576,7 @@ def check_cluster(root: Path, folder: str, *, is_submitted: bool = True) -> None
     def unset(values: object, where: str = "") -> list[str]:
         if isinstance(values, dict):
             return [key for name, value in values.items() for key in unset(value, f"{where}.{name}".lstrip("."))]
-        return [where] * (values == UNSET)
+        return [where] * (UNSET in str(values))
 
     file = f"{folder.rstrip('/')}/config.yaml"
     values = read_yaml(root, file)
