@@ -362,8 +362,8 @@ def removed(study: Study) -> str:
         [{percent(-random.ci_high)}, {percent(-random.ci_low)}]. They carry
         what the model learned, more than other neurons of their depth and activity do; and as it learned the contrary
         of the other objective (chapter 2), forgetting helps there. It would end at 50 %: the helpful model ends at
-        {_accuracy(ends[0])} of harmless pairs, the harmless one at {_accuracy(ends[1])} of helpful ones, and this alone
-        is more than forgetting.
+        {_accuracy(ends[0])} of harmless pairs, the harmless one at {_accuracy(ends[1])} of helpful ones, which would be
+        more than forgetting; but this was looked at afterwards, in one training run.
         Nor does a drop say much without random sets, as it is published: of {-raw:.1f} points on the own test about
         half is what any such removal does.
         """
