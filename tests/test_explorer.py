@@ -78,6 +78,8 @@ def test_effects_are_those_of_chapter_four(evaluation, effects):
     assert len(both) == len(effects) == len(table) == 2 * 3 * (3 * 5 + 6)
     for value in VALUES:
         assert both[value].to_numpy() == pytest.approx(both[f"{value}_table"].to_numpy(), nan_ok=True)
+    assert (effects.p_value >= effects.smallest_p - 1e-12).all()
+    assert (effects.smallest_p == 2 / (1 + effects.n_draws) ** effects.seed_changes.map(len)).all()
 
 
 def test_further_sets_and_arms_leave_these_as_they_are(evaluation, effects):

@@ -378,18 +378,25 @@ def test_faint_effects_in_words(n: int, word: str) -> None:
 
 def test_what_can_be_explored_in_words() -> None:
     effects = pd.DataFrame({"p_value": [0.001, 0.04, 0.5], "q_value": [0.003, 0.06, 0.5], "n_items": 250, "n_seeds": 3})
-    effects["n_draws"] = 100
+    effects = effects.assign(n_draws=100, smallest_p=2 / 101)
     assert sentences.explorer_answer(effects) == (
         "yes, 1 of 3 effects that one can choose here stand out among random sets when corrected for choosing (q at "
         "most 0.05); 2 have p at most 0.05, and about 0 would by chance (n = 250, 3 seeds)"
     )
     nothing = sentences.explorer_answer(effects.assign(q_value=0.5))
     assert nothing.startswith("too few items or seeds to tell: none of 3 effects")
-    few = effects.assign(n_draws=12, p_value=[2 / 13, 2 / 13, 1.0])
+    few = effects.assign(n_draws=12, p_value=[2 / 13, 2 / 13, 1.0], smallest_p=2 / 13)
     assert sentences.explorer_answer(few) == (
         "2 of 3 effects that one can choose here are larger than those of all 12 random sets, and about 0 would be by "
         "chance; one alone is no evidence, for beside 12 random sets p is never below 0.15 (n = 250, 3 seeds)"
     )
+    unequal = few.assign(n_draws=[12, 12, 2], p_value=[2 / 13, 1.0, 2 / 3], smallest_p=[2 / 13, 2 / 13, 2 / 3])
+    assert sentences.explorer_answer(unequal).startswith(
+        "2 of 3 effects that one can choose here are larger than those"
+    )
+    assert "of all 2 to 12 random sets, and about 1 would be by chance" in sentences.explorer_answer(unequal)
+    several = few.assign(smallest_p=2 / 13**3)  # of three reward models, where p can be small
+    assert sentences.explorer_answer(several).startswith("yes, 1 of 3 effects")
     assert sentences.explorer_answer(None).startswith("not run")
 
 

@@ -27,6 +27,7 @@ from tension_utils.config import MATCHED_ARM, MIXED, MIXED_ARMS, OBJECTIVES, SIN
 from tension_utils.planted.rates import rated_ledger
 from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
+from tension_utils.show.sentences import SLACK
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
@@ -220,6 +221,11 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
+def _share(value: float, low: float, high: float) -> str:
+    """Return a share with its interval."""
+    return f"{percent(value)} [{percent(low)}, {percent(high)}]"
+
+
 def part_of(row: pd.Series, name: str) -> str:
     """Return the number of one objective in a pooled reading."""
     part = next(part for part in row.parts if part.name == name)
@@ -298,11 +304,11 @@ def mixing(study: Study) -> str:
         (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}). With all
         pairs of both, twice as many, it is {value_words(union)}. Another run may differ by more than these
         intervals say, so the claims give no verdict yet: two more are to come. And the model of half of each had
-        hardly learned ({percent(learned.validation_accuracy)} [{percent(learned.ci_low)}, {percent(learned.ci_high)}]
+        hardly learned ({_share(learned.validation_accuracy, learned.ci_low, learned.ci_high)}
         of its validation pairs): fewer pairs of either objective may be a part of what it lost. On the
         {told.n_items:.0f} pairs where the helpful and the harmless model disagree, the mixed one does tell what a
         pair is about, but barely: it sides with the model of the test's own objective in
-        {percent(told.share_with_own)} [{percent(told.ci_low)}, {percent(told.ci_high)}], a coin in 50 %, and the
+        {_share(told.share_with_own, told.ci_low, told.ci_high)}, a coin in 50 %, and the
         average of both single models, which took no training at all, in {percent(average.share_with_own)}.
         """
     )
@@ -346,9 +352,9 @@ def removed(study: Study) -> str:
     raw = published.set_index("score_kind").value[KINDS[0]]
     beyond = study.reading(claim="C2", metric="accuracy", score_kind=KINDS[0]).value
     require(0.3 < beyond / raw < 0.7, "about half of the raw change on the own test is what random sets do")
-    left = {(row.name[0], row.name[1]): row for _, row in study.without.iterrows()}
-    ends = [left[pair] for pair in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1])]
+    ends = [study.without.loc[pair] for pair in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1])]
     require(ends[0].accuracy_ci_low < 0.5 < ends[1].accuracy_ci_low, "of both models only the harmless ends above 50 %")
+    end_words = [_share(end.accuracy, end.accuracy_ci_low, end.accuracy_ci_high) for end in ends]
     require(own.n_seeds == 1, "one training run is finished")
     return flat(
         f"""
@@ -357,12 +363,11 @@ def removed(study: Study) -> str:
         test change by {value_words(own)} beyond {own.n_draws:.0f} random sets as deep and as active, those of the
         opposing test by {value_words(opposing)} ({extent_words(own)}; there accuracy rises by
         {value_words(accuracy)}). But damage alone takes every accuracy toward chance, up where a model is below it:
-        the sets of this chapter take {percent(-targeted.slope)}
-        [{percent(-targeted.ci_high)}, {percent(-targeted.ci_low)}] of the way, random ones {percent(-random.slope)}
-        [{percent(-random.ci_high)}, {percent(-random.ci_low)}]. They carry
-        what the model learned, more than other neurons of their depth and activity do; and as it learned the contrary
+        the sets of this chapter take {_share(-targeted.slope, -targeted.ci_high, -targeted.ci_low)} of the way, random
+        ones {_share(-random.slope, -random.ci_high, -random.ci_low)}. They carry what the model
+        learned, more than other neurons of their depth and activity do; and as it learned the contrary
         of the other objective (chapter 2), forgetting helps there. It would end at 50 %: the helpful model ends at
-        {_accuracy(ends[0])} of harmless pairs, the harmless one at {_accuracy(ends[1])} of helpful ones, which would be
+        {end_words[0]} of harmless pairs, the harmless one at {end_words[1]} of helpful ones, which would be
         more than forgetting; but this was looked at afterwards, in one training run.
         Nor does a drop say much without random sets, as it is published: of {-raw:.1f} points on the own test about
         half is what any such removal does.
@@ -370,17 +375,12 @@ def removed(study: Study) -> str:
     )
 
 
-def _accuracy(row: pd.Series) -> str:
-    """Return an accuracy with its interval."""
-    return f"{percent(row.accuracy)} [{percent(row.accuracy_ci_low)}, {percent(row.accuracy_ci_high)}]"
-
-
 @finding("08_explorer")
 def explored(study: Study) -> str:
     """Most removals stand apart on one test, and hardly any on both together."""
     effects = study.removals[study.removals.objective.isin(SINGLE_OBJECTIVES)]
-    n_draws = effects.n_draws.max()
-    is_outside = effects.p_value <= 2 / (n_draws + 1) + 1e-9
+    n_draws, smallest = effects.n_draws.max(), effects.smallest_p
+    is_outside = effects.p_value <= smallest + SLACK
     is_both = ~effects.test.isin(SINGLE_OBJECTIVES)
     single, both = is_outside[~is_both], effects[is_both & (effects.metric == "accuracy")]
     require(single.mean() > 0.8, "most effects on one test are larger than those of all random sets")
@@ -390,9 +390,9 @@ def explored(study: Study) -> str:
         f"""
         **On one test, nearly everywhere; on both together, hardly anywhere.** Of {len(single)} effects on a single
         test {single.sum()} are larger than those of all {n_draws:.0f} random sets, where about
-        {2 / (n_draws + 1) * len(single):.0f} would be by chance. Choose *both* as the test, and accuracy moves by
+        {smallest[~is_both].sum():.0f} would be by chance. Choose *both* as the test, and accuracy moves by
         {low:+.1f} to {high:+.1f} points beyond random sets: what a removal takes on one test it gives back on the
-        other. Beside {n_draws:.0f} random sets a single effect has no $p$ below {2 / (n_draws + 1):.2f}; what all
+        other. Beside {n_draws:.0f} random sets a single effect has no $p$ below {smallest.min():.2f}; what all
         items say together is in [chapter 4](04_ablate.ipynb) ({seeds_text(effects.n_seeds.max())}).
         """
     )

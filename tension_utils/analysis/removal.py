@@ -84,6 +84,15 @@ def exchange_p_value(values: Sequence[np.ndarray], rng: np.random.Generator) -> 
     return float(min(1.0, 2 * (extra + fewer) / (extra + len(sums))))
 
 
+def smallest_p_value(n_draws: int, n_models: int) -> float:
+    """Return the least that `exchange_p_value` can be: that of sets beyond all D random ones in every reward model.
+
+    >>> round(smallest_p_value(12, 1), 3), round(smallest_p_value(12, 3), 4)
+    (0.154, 0.0009)
+    """
+    return 2 / (1 + n_draws) ** n_models
+
+
 def effect_table(
     ablation: pd.DataFrame,
     evaluation: pd.DataFrame,

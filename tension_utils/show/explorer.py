@@ -8,7 +8,7 @@ import pandas as pd
 
 from tension_utils.analysis.accuracy import seeds_text
 from tension_utils.analysis.findings import CLAIMS, LEVEL
-from tension_utils.analysis.removal import MATCH, TEST, effect_table, placed
+from tension_utils.analysis.removal import MATCH, TEST, effect_table, placed, smallest_p_value
 from tension_utils.conditions import CONTROL, MIXED_SETS, set_label
 from tension_utils.config import ABLATION_KINDS, ARMS, CONTROLS, FAMILIES, MIXED, OBJECTIVES, REMOVAL, SINGLE_OBJECTIVES
 from tension_utils.planted.rates import COUNTED, DESIGN, ENDPOINT, design_words, error_rates
@@ -45,7 +45,8 @@ def removal_effects(
 
     Returns:
         The columns of `effect_table`; control_kind (of `config.CONTROLS`), scale, and two lists: random_changes, the
-        mean change without each random set, over reward models, and seed_changes, that of each without the set.
+        mean change without each random set, over reward models, and seed_changes, that of each without the set;
+        smallest_p, the least that p_value can be.
 
     Raises:
         ValueError: no set was removed beside random ones.
@@ -84,7 +85,8 @@ def _with_changes(table: pd.DataFrame, rows: pd.DataFrame, evaluation: pd.DataFr
         means = part.groupby([*by, *unit])[list(names)].mean().groupby(level=by).agg(list).rename(columns=names)
         found = means.rename_axis(columns="metric").stack().rename(column).reset_index()
         table = table.merge(found.rename(columns={"matched_to": "set"}), how="left", validate="one_to_one")
-    return table
+    sizes = zip(table.n_draws, table.seed_changes.map(len), strict=True)
+    return table.assign(smallest_p=[smallest_p_value(n_draws, n_models) for n_draws, n_models in sizes])
 
 
 def removal_choices(effects: pd.DataFrame, score_kind: str, fraction: float) -> Choices:

@@ -665,6 +665,9 @@ def _cosine(row: pd.Series) -> str:
     return f"{row.cosine:+.2f}{bounds} ({seeds_text(row.n_seeds)})"
 
 
+SLACK = 1e-9  # of a p-value, for rounding
+
+
 def explorer_answer(effects: pd.DataFrame | None) -> str:
     """Say whether any set that one can choose stands out among random ones, corrected for choosing among all.
 
@@ -674,14 +677,13 @@ def explorer_answer(effects: pd.DataFrame | None) -> str:
     if effects is None:
         return "not run: no neuron set was removed beside random ones"
     n, extent = len(effects), f"(n = {effects.n_items.max():,}, {seeds_text(effects.n_seeds.max())})"
-    n_draws = effects.n_draws.max()
-    smallest = 2 / (n_draws + 1)  # p of an effect beyond all random sets
-    if smallest > LEVEL:
-        outside = int((effects.p_value <= smallest + 1e-9).sum())
+    if (effects.smallest_p > LEVEL).all():
+        draws = " to ".join(f"{number:.0f}" for number in sorted({effects.n_draws.min(), effects.n_draws.max()}))
+        outside = int((effects.p_value <= effects.smallest_p + SLACK).sum())
         return (
-            f"{outside} of {n} effects that one can choose here are larger than those of all {n_draws} random sets, "
-            f"and about {smallest * n:.0f} would be by chance; one alone is no evidence, for beside {n_draws} random "
-            f"sets p is never below {smallest:.2f} {extent}"
+            f"{outside} of {n} effects that one can choose here are larger than those of all {draws} random sets, "
+            f"and about {effects.smallest_p.sum():.0f} would be by chance; one alone is no evidence, for beside "
+            f"{draws} random sets p is never below {effects.smallest_p.min():.2f} {extent}"
         )
     apart = int((effects.q_value <= LEVEL).sum())
     word = f"yes, {apart}" if apart else f"{UNCLEAR}: none"
