@@ -206,6 +206,11 @@ def test_every_fault_of_models_and_data_is_told_before_anything_starts(tmp_path:
     profile = local_profile(tmp_path)
     profile |= {"ablate": {"max_length": 200}, "identify": {"n_generic": 3, "generic_text": str(tmp_path / "no.txt")}}
     (tmp_path / "pairs" / "harmless-base" / "test.jsonl").unlink()
+    gone = profile | {"train": profile["train"] | {"data_source": str(tmp_path / "gone")}}
+    with pytest.raises(ValueError) as caught:
+        check_preconditions(gone)
+    told = [line for line in str(caught.value).splitlines() if str(tmp_path / "gone") in line]
+    assert len(told) == 2 and all(line.startswith("data_source: ") for line in told), "the benchmark has no source"
     profile["base_models"].append(str(tmp_path / "nowhere" / "model"))
     with pytest.raises(ValueError) as caught:
         check_preconditions(profile)

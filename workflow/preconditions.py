@@ -9,7 +9,6 @@ from tension_utils.config import SINGLE_OBJECTIVES, TOY, DataConfig
 
 LENGTHS = ("train", "evaluate", "ablate")  # sections with a max_length
 REACH_SECONDS = 10  # for the hub to answer
-NO_CURVE = {"n_pairs": (0,)}  # all pairs
 TOY_CONTEXT = 256  # tokens; as `toy.model.CONTEXT_LENGTH`, which takes seconds to import
 
 
@@ -109,7 +108,8 @@ def _data_faults(values: Mapping, source: str) -> Iterator[str]:
         for subset in names:
             faults += _told(lambda s=subset, o=objective: read_split(source, s, "train", data.bad_pairs, o))
     yield from faults
-    sizes = {"train.n_train_pairs": data.n_train_pairs, "curve.n_pairs": max(values.get("curve", NO_CURVE)["n_pairs"])}
+    sizes = {"train.n_train_pairs": data.n_train_pairs}
+    sizes |= {"curve.n_pairs": max(values["curve"]["n_pairs"])} if "curve" in values else {}
     for objective in () if faults else SINGLE_OBJECTIVES:
         for key, n_pairs in sizes.items():
             config = dataclasses.replace(data, n_train_pairs=n_pairs)
@@ -129,7 +129,7 @@ def _benchmark_faults(values: Mapping, places: Mapping[str, str]) -> Iterator[st
     for name, place in places.items():
         from tension_utils.sources import is_local
 
-        if is_local(place) and not user_path(place).is_dir():
+        if is_local(place) and not user_path(place).is_dir() and place != source:  # of that, `_data_faults` tells
             yield (
                 f"evaluate.benchmark_sources.{name}: expected a folder or a public name; got {place!r}, where "
                 f"there is none; mend it, or leave {name} out of evaluate.benchmarks"
