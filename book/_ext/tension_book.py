@@ -37,10 +37,9 @@ QUESTION = "```{admonition} Question"
 EXPLANATIONS = ("Method", "Reading the figure", "Reading the figures", "Differences from the paper")  # headings
 HEADING = re.compile(r"^#+ ", re.MULTILINE)
 FENCE = 8 * ":"  # more than chapters use
-CHAPTER_LINK = re.compile(r"\]\((\w+\.ipynb)")
+CHAPTER_LINK = re.compile(r"\]\((?:\.\./study/)?(\w+\.ipynb)")  # from a chapter of the study, or from a written page
 CHAPTER_ARCHIVE = re.compile(r"generated/downloads/\w+\.zip")
 WRITTEN = "book/"  # pages in Markdown
-STUDY_LINK = re.compile(r"\]\(\.\./study/(\w+\.ipynb)")
 STUDY = "study/"  # pages of the committed study: the chapters of executed/ once more, so their labels are
 LABEL = re.compile(r":(?:label|name): ([\w-]+)|\"name\": \"(fig-[\w-]+)\"|(?<=\")\(([\w-]+)\)=")
 REFERENCE_TO = re.compile(r"(\{(?:numref|eq|ref)\}`(?:[^`<]*<)?)([\w-]+)")
@@ -117,7 +116,7 @@ def reach_chapters(app: Sphinx, page: str, source: list[str]) -> None:
     """Lead links of written pages to the sandbox's chapters where the study has none yet; in place."""
     if page.startswith(WRITTEN):
         there = {path.name for path in (Path(app.srcdir) / STUDY).glob("*.ipynb")}
-        source[0] = with_chapters(source[0], there)
+        source[0] = with_links(source[0], there)
 
 
 def mark_sandbox(app: Sphinx, page: str, source: list[str]) -> None:
@@ -189,21 +188,14 @@ def with_finding(text: str, words: str) -> str:
 
 
 def with_links(text: str, there: set[str]) -> str:
-    """Return a notebook's JSON text whose links lead to the sandbox where the study has no such chapter yet.
+    """Return a text whose links to chapters lead to the sandbox where the study has no such chapter yet.
 
     >>> with_links("[2](02_evaluate.ipynb), [4](04_ablate.ipynb#x)", {"02_evaluate.ipynb"})
     '[2](02_evaluate.ipynb), [4](../executed/04_ablate.ipynb#x)'
-    """
-    return CHAPTER_LINK.sub(lambda link: link[0] if link[1] in there else f"](../{SANDBOX}{link[1]}", text)
-
-
-def with_chapters(text: str, there: set[str]) -> str:
-    """Return a page's text whose links to chapters of the study lead to the sandbox's where there is no such chapter.
-
-    >>> with_chapters("[2](../study/02_evaluate.ipynb), [4](../study/04_ablate.ipynb#x)", {"02_evaluate.ipynb"})
+    >>> with_links("[2](../study/02_evaluate.ipynb), [4](../study/04_ablate.ipynb#x)", {"02_evaluate.ipynb"})
     '[2](../study/02_evaluate.ipynb), [4](../executed/04_ablate.ipynb#x)'
     """
-    return STUDY_LINK.sub(lambda link: link[0] if link[1] in there else f"](../{SANDBOX}{link[1]}", text)
+    return CHAPTER_LINK.sub(lambda link: link[0] if link[1] in there else f"](../{SANDBOX}{link[1]}", text)
 
 
 def labels_in(text: str) -> set[str]:
