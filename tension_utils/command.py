@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 N_ROWS = 20  # of a table on the screen
 
+MAX_LENGTH = 1024  # tokens per text, where none is asked for
+
 SHOWN = ("subset", "item_id", "margin", "credit", "chance", "chosen_reward", "n_tokens", "is_truncated")  # of rewards
 
 EXAMPLES = """examples:
@@ -58,9 +60,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number; got {text!r}") from None
-
-
-MAX_LENGTH = 1024
 
 
 class _Subject(NamedTuple):

@@ -65,7 +65,7 @@ def integrated_gradients(
         inputs: x, any shape, float.
         baseline: x', the same shape.
         tolerance: of the completeness error, in units of the function.
-        max_nodes: points at most, but for the last cut.
+        max_nodes: points after which no stretch is cut; those that are open then are still summed.
 
     Returns:
         c, float64, shape of ``inputs``; its sum minus f(x) + f(x').
