@@ -15,6 +15,7 @@ from tension_utils.artifacts import (
     VIEWS,
     atomic_path,
     file_hash,
+    is_archived,
     read_manifest,
     require_own,
 )
@@ -49,9 +50,9 @@ STAGE_OF = {
 def export_run(run: Run | SinglePair, target: Path, *, is_detailed: bool = True) -> list[str]:
     """Write the artifacts of a run's finished stages to its folder below ``target``; replace what is there.
 
-    Tables are copied as they are; of the neuron scores those of `OWN_KINDS` and `VIEW_KINDS` are kept, in detail also
-    other sides, token scopes, sites and halves of the text, as float16. The manifest is the run's own, with the hash of
-    every exported file and the schema's version.
+    What came from an export, without weights, is copied whole. Else tables are copied as they are; of the neuron
+    scores those of `OWN_KINDS` and `VIEW_KINDS` are kept, in detail also other sides, token scopes, sites and halves of
+    the text, as float16. The manifest is the run's own, with the hash of every exported file and the schema's version.
 
     Args:
         run: a reward model, or a pair of single-objective ones.
@@ -73,6 +74,10 @@ def export_run(run: Run | SinglePair, target: Path, *, is_detailed: bool = True)
         _require_whole(run.folder, stage, manifest[stage])
     folder = target / run.folder.relative_to(run.root)
     require_own(folder, MANIFEST)
+    if is_archived(run.folder, MANIFEST) and {STAGE_OF[stage] for stage in stages} <= set(manifest["export"]["files"]):
+        with atomic_path(folder) as temporary:
+            _copy(run.folder, temporary)
+        return stages
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         for name in TABLES:
@@ -112,6 +117,35 @@ def export_runs(
         if lacking := [stage for stage in expected if stage not in stages]:
             missing.append(f"{run.folder}: {', '.join(lacking)} not finished")
     return n_exported, missing
+
+
+def restore_run(run: Run | SinglePair, source: Path) -> bool:
+    """Copy the export of a run to its folder, unless the run has one: the stages that were exported count as done.
+
+    Without the weights nothing else can be computed of it; for that, train it anew.
+
+    Args:
+        run: a reward model, or a pair of single-objective ones.
+        source: root of the exported runs.
+
+    Returns:
+        True if it was copied; False if there is no such export, or the run is here.
+
+    Raises:
+        FileExistsError: if something else is in the run's folder.
+        ValueError: if a file of the export is missing, or not the one that its manifest names.
+    """
+    exported = source / run.folder.relative_to(run.root)
+    if read_manifest(run.folder) or not is_archived(exported, MANIFEST):
+        return False
+    require_own(run.folder, MANIFEST)
+    with atomic_path(run.folder) as temporary:
+        _copy(exported, temporary)
+    return True
+
+
+def _copy(folder: Path, target: Path) -> None:
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(".*"))
 
 
 def _of_no_machine(value: Any) -> Any:

@@ -128,6 +128,44 @@ def test_the_export_holds_all_stages_of_all_runs(finished: Path) -> None:
     assert (finished / "results" / "toy" / "single-pair" / "seed0" / "interpolation.parquet").is_file()
 
 
+def test_a_study_goes_on_from_its_export_and_trains_again_what_is_to_grow(finished: Path, tmp_path: Path) -> None:
+    study(finished, "micro", *LOCAL, "--export", "results")
+    copy = tmp_path / "project"
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("runs"))
+    done = study(copy, "micro", *LOCAL, "--resume-from", "results", "--again", "helpful-coin")
+    assert done.returncode == 0, done.stdout + done.stderr
+    computed = [line.split(" | ")[1] for line in done.stdout.splitlines() if " | " in line]
+    assert computed == [f"{stage} helpful-coin seed 0" for stage in ("train", "evaluate", "identify")]
+    runs = copy / "runs" / "micro" / "toy"
+    assert not (runs / "helpful" / "seed0" / "reward_model").exists()
+    assert (runs / "helpful-coin" / "seed0" / "reward_model").is_dir()
+    done = study(copy, "micro", *LOCAL, "--export", "again")
+    assert "0 runs are not finished" in done.stdout
+    kept, again = (
+        {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+        for root in (finished / "results" / "toy", copy / "again" / "toy")
+    )
+    assert kept.keys() == again.keys()
+    assert {path for path in kept if kept[path] != again[path]} == {Path("helpful-coin/seed0/manifest.json")}, "seconds"
+    nothing = study(copy, "micro", *LOCAL, "--resume-from", "results")
+    assert nothing.returncode == 0 and "taken over" not in nothing.stdout, "all is at hand"
+
+
+def test_what_cannot_be_taken_over_is_named(finished: Path, tmp_path: Path) -> None:
+    study(finished, "micro", *LOCAL, "--export", "results")
+    copy = tmp_path / "project"
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("runs"))
+    done = study(copy, "micro", *LOCAL, "--resume-from", "notebooks")
+    assert done.returncode == 2 and "notebooks: expected exported runs of toy; found none" in done.stderr
+    table = copy / "results" / "toy" / "harmless" / "seed0" / "evaluation.parquet"
+    table.write_bytes(table.read_bytes()[:-1])
+    done = study(copy, "micro", *LOCAL, "--resume-from", "results")
+    assert (
+        done.returncode == 2 and str(table.relative_to(copy)) in done.stderr and "copy the folder again" in done.stderr
+    )
+    assert not (copy / "runs" / "micro" / "toy" / "harmless").exists()
+
+
 def test_chapters_run_on_what_was_exported(finished: Path) -> None:
     study(finished, "micro", *LOCAL, "--export", "results")
     assert not stored_chapters(finished), "the base model's name belongs to no profile"

@@ -2,14 +2,17 @@
 
     python workflow/study.py PROFILE [--base-model NAME] [--sources hh-rlhf=FOLDER ...] [--workers 2] [--until PART]
     python workflow/study.py PROFILE [--base-model NAME] --export results
+    python workflow/study.py PROFILE [--base-model NAME] --resume-from results [--again ARM ...]
 
 Every step is a stage of `tension_utils` that finds what is done and goes on where it was stopped. Several workers take
-different steps; a step waits for what it reads. The log has a line per step with its seconds and the hours left.
+different steps; a step waits for what it reads. The log has a line per step with its seconds and the hours left. Where
+the weights are lost, what was exported counts as done; what is to grow is trained again.
 """
 
 import argparse
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 TRAINING_COST = 3.3  # a training pair's cost in scored pairs
 MAIN_ARMS = (*SINGLE_OBJECTIVES, MATCHED_ARM, MIXED)
+CHOICE = "choice.csv"  # candidates of the settings, compared on validation pairs
 ABLATIONS = {MATCHED_ARM: "ablate_matched", MIXED: "ablate_union"}  # sections of a profile; others: ablate_single
 
 
@@ -155,6 +159,11 @@ class Study:
         return Run(self.root, self.base_model, arm, seed)
 
     @property
+    def kept_choice(self) -> Path:
+        """The comparison of candidates, where it was taken over from an export."""
+        return self.root / self.run(MIXED, 0).base_model_name / CHOICE
+
+    @property
     def curve(self) -> list[tuple[int, Run]]:
         """Runs on fewer training pairs, each with their number."""
         section = self.values.get("curve", {"n_pairs": (), "seeds": (), "mixture_pairs": 0})
@@ -220,6 +229,8 @@ def choice_steps(study: Study) -> Iterator[Step]:
 def choice_table(study: Study) -> "pd.DataFrame":
     """Return the lowest validation loss of every finished candidate beside that of the settings of the study.
 
+    A table that was taken over from an export is returned as it is.
+
     Returns:
         learning_rate, n_epochs, is_chosen, objective, n_validation, validation_loss, validation_accuracy (of the same
         checkpoint).
@@ -228,6 +239,8 @@ def choice_table(study: Study) -> "pd.DataFrame":
 
     from tension_utils.artifacts import read_manifest
 
+    if study.kept_choice.exists():
+        return pd.read_csv(study.kept_choice)
     roots = sorted((study.root / "choice").glob("candidate-*"))
     rows = []
     for root in (study.root, *roots):
@@ -344,7 +357,7 @@ def plan(study: Study) -> list[Step]:
     for seed in study.values["seeds"]:
         shams = [arm for arm in SHAM_ARMS if seed in section[f"{ARMS[arm].labels}_seeds"]]
         steps += training_steps(study, f"seed {seed}: train", SINGLE_OBJECTIVES, seed)
-        steps += choice_steps(study) if seed == first else []
+        steps += choice_steps(study) if seed == first and not study.kept_choice.exists() else []
         steps += training_steps(study, f"seed {seed}: train mixed", (MATCHED_ARM, MIXED), seed)
         steps += weight_steps(study, seed)
         steps += weight_change_steps(study, f"seed {seed}: weights", shams, seed, MAIN_ARMS)
@@ -456,11 +469,48 @@ def export(study: Study, target: Path) -> int:
     n_exported, missing = export_runs(expected_stages(study), study.root, target, study.values["seeds"][0])
     table = choice_table(study)
     if len(table):
-        write_csv(target / study.run(MIXED, 0).base_model_name / "choice.csv", table)
+        write_csv(target / study.run(MIXED, 0).base_model_name / CHOICE, table)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 2**20
     print("\n".join(missing))
     print(f"{n_exported} runs exported to {target} ({size:.1f} MiB there); {len(missing)} runs are not finished")
     return 0
+
+
+def up_to(steps: list[Step], until: str | None) -> list[Step]:
+    """Return the steps of all parts up to one.
+
+    Raises:
+        ValueError: if there is no such part.
+    """
+    parts = list(dict.fromkeys(step.part for step in steps))
+    if until is None:
+        return steps
+    if until not in parts:
+        raise ValueError(f"--until: expected one of {parts}; got {until!r}")
+    return [step for step in steps if parts.index(step.part) <= parts.index(until)]
+
+
+def resume(study: Study, source: Path, again: Sequence[str]) -> None:
+    """Take over the exported runs that are not here, but none of the arms that are trained again.
+
+    Raises:
+        ValueError: if a file of the export is damaged, or nothing of this base model was exported.
+    """
+    from tension_utils.export import restore_run
+
+    taken = [
+        run.folder
+        for run, _ in expected_stages(study)
+        if not (isinstance(run, Run) and run.objective in again)
+        and restore_run(run, source / run.root.relative_to(study.root))
+    ]
+    choice = source / study.kept_choice.relative_to(study.root)
+    if not taken and not choice.parent.exists():
+        raise ValueError(f"{source}: expected exported runs of {choice.parent.name}; found none")
+    if choice.exists() and not (study.root / "choice").exists():
+        study.kept_choice.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(choice, study.kept_choice)
+    print("\n".join(f"taken over: {folder}" for folder in taken), flush=True)
 
 
 def main() -> int:
@@ -472,6 +522,10 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that share the steps")
     parser.add_argument("--until", help="last part to run, such as 'seed 0: train'")
     parser.add_argument("--export", type=Path, help="write what is finished below this folder, and run nothing")
+    parser.add_argument("--resume-from", type=Path, help="take over what was exported here, where it is not at hand")
+    parser.add_argument(
+        "--again", nargs="*", default=[], metavar="ARM", choices=list(ARMS), help="but train these again"
+    )
     parser.add_argument("--list", action="store_true", help="print the steps and run nothing")
     parser.add_argument("--is-worker", action="store_true", help=argparse.SUPPRESS)  # of a study that holds the lock
     options = parser.parse_args()
@@ -481,12 +535,10 @@ def main() -> int:
             return export(study, options.export)
         except (OSError, ValueError) as error:
             fail(f"--export: {error}")
-    steps = plan(study)
-    if options.until:
-        parts = list(dict.fromkeys(step.part for step in steps))
-        if options.until not in parts:
-            parser.error(f"--until: expected one of {parts}; got {options.until!r}")
-        steps = [step for step in steps if parts.index(step.part) <= parts.index(options.until)]
+    try:
+        steps = up_to(plan(study), options.until)
+    except ValueError as error:
+        fail(str(error))
     if options.list:
         print("\n".join(f"{step.part} | {step.name} | {step.cost / 1e6:.2f} M tokens" for step in steps))
         return 0
@@ -496,12 +548,15 @@ def main() -> int:
         values = study.values | {"base_models": [study.base_model]}
         check_preconditions(values, study.sources)
         with sole_owner(study.root / ".work"):
+            if options.resume_from:
+                resume(study, options.resume_from, options.again)
+                steps = up_to(plan(study), options.until)
             if options.workers == 1:
                 return work(study, steps)
             command = [sys.executable, __file__, *sys.argv[1:], "--is-worker"]
             workers = [subprocess.Popen(command) for _ in range(options.workers)]
             return max(worker.wait() for worker in workers)
-    except (ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         fail(str(error))
 
 
