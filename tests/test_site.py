@@ -185,6 +185,24 @@ def test_toc_leaves_out_what_the_stored_study_does_not_fill(small_root: Path) ->
     assert [path.name for path in build.toc_files(small_root)] == ["intro.md", "02_evaluate.ipynb"]
 
 
+def test_contents_call_a_readers_own_run_so(small_root: Path) -> None:
+    chapters = [{"file": f"executed/{name}", "title": f"Sandbox: {name}"} for name in ("01_train", "02_evaluate")]
+    appendix = [*chapters[1:], {"file": "executed/07_errata", "title": "Errata"}]
+    parts = [{"caption": "The sandbox (synthetic)", "chapters": chapters}, {"caption": "More", "chapters": appendix}]
+    (small_root / "_toc.yml").write_text(json.dumps({"format": "jb-book", "root": "book/intro", "parts": parts}))
+    for models, first in (("toy", parts), ("mine", None)):
+        for name in ("01_train", "02_evaluate", "07_errata"):
+            cell = nbformat.v4.new_code_cell(f'base_models = ["{models}"]', metadata={"tags": ["parameters"]})
+            path = small_root / "executed" / f"{name}.ipynb"
+            path.parent.mkdir(exist_ok=True)
+            nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+        found = build.present_toc(small_root)["parts"]
+        assert first is None or found == first
+    titles = [[chapter["title"] for chapter in part["chapters"]] for part in found]
+    assert titles == [["Your run: 01_train", "Your run: 02_evaluate"], ["Your run: 02_evaluate", "Errata"]]
+    assert [part["caption"] for part in found] == ["Your run", "More"]
+
+
 def test_build_skips_only_when_nothing_changed(small_root: Path, capsys: pytest.CaptureFixture) -> None:
     for name in ("01_train", "02_evaluate"):
         write_notebook(small_root / "executed" / f"{name}.ipynb")

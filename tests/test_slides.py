@@ -12,20 +12,23 @@ import slides
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><title>%s</title></svg>"
 
 
-def chapter(folder: Path, name: str, picture: bytes, alt: str = "a picture") -> None:
+def chapter(folder: Path, name: str, picture: bytes, alt: str = "a picture", models: str = "toy") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     output = nbformat.v4.new_output("display_data", {"image/svg+xml": picture.decode()})
     cell = nbformat.v4.new_code_cell("plot()", outputs=[output])
     cell.metadata["mystnb"] = {"figure": {"name": name}, "image": {"alt": alt}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / f"{name}.ipynb")
+    parameters = nbformat.v4.new_code_cell(f'base_models = ["{models}"]', metadata={"tags": ["injected-parameters"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, cell]), folder / f"{name}.ipynb")
 
 
 def test_the_study_comes_before_the_sandbox_and_each_says_what_it_is(tmp_path: Path) -> None:
     chapter(tmp_path / "executed", "fig-a", SVG % b"sandbox")
     chapter(tmp_path / "executed", "fig-b", SVG % b"sandbox")
-    chapter(tmp_path / "study", "fig-a", SVG % b"study", 'with "quotes" <b>')
+    chapter(tmp_path / "study", "fig-a", SVG % b"study", 'with "quotes" <b>', models="real")
+    chapter(tmp_path / "executed", "fig-c", SVG % b"own", models="real")
     found = slides.chapter_figures(tmp_path)
     assert b"study" in found["fig-a"][0] and b"sandbox" in found["fig-b"][0]
+    assert [found[name][2] for name in ("fig-a", "fig-c")] == ["the study", "your run"]
     page = BeautifulSoup(
         slides.slide_deck("one\n\n---\n\nfigure: fig-a\n\ntwo\n\n---\n\nfigure: fig-b", found), "html.parser"
     )

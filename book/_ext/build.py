@@ -25,12 +25,13 @@ from sphinx_external_toc.parsing import MalformedError, parse_toc_data
 
 import tension_utils
 from slides import write_slides
-from tension_book import STUDY
+from tension_book import STUDY, is_synthetic
 from tension_utils.artifacts import atomic_path, file_hash, require_own
 
 HERE = Path(__file__).parent
 STAMP = "inputs.sha256"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # host names under which pages are served
+SANDBOX_PREFIX, OWN_PREFIX, OWN_CAPTION = "Sandbox: ", "Your run: ", "Your run"  # of titles, and of their part
 MADE = {"__pycache__", "api"}  # folders that a build fills
 # Folder of npm packages -> folder of the site below vendor/, and the files that the pages load.
 SERVED = {
@@ -97,13 +98,28 @@ def vendor(root: Path, cache: Path) -> Path:
 
 
 def present_toc(root: Path) -> dict:
-    """Return the table of contents of ``_toc.yml``, without chapters that the stored runs of the study do not fill."""
+    """Return the table of contents of ``_toc.yml``, without chapters that the stored runs of the study do not fill.
+
+    Where chapters of the sandbox were executed on other data, such as a reader's own, their titles say so.
+    """
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     for part in toc.get("parts", []):
         files = [chapter["file"] for chapter in part["chapters"]]
         is_there = [not file.startswith(STUDY) or (root / f"{file}.ipynb").is_file() for file in files]
         part["chapters"] = list(compress(part["chapters"], is_there))
+        own = [chapter for chapter in part["chapters"] if _is_own(root, chapter)]
+        for chapter in own:
+            chapter["title"] = chapter["title"].replace(SANDBOX_PREFIX, OWN_PREFIX, 1)
+        if own and len(own) == len(part["chapters"]):
+            part["caption"] = OWN_CAPTION
     return toc | {"parts": [part for part in toc["parts"] if part["chapters"]]} if "parts" in toc else toc
+
+
+def _is_own(root: Path, chapter: dict) -> bool:
+    """Say whether a chapter that the contents call the sandbox's was executed on other data."""
+    path = root / f"{chapter['file']}.ipynb"
+    is_named = chapter.get("title", "").startswith(SANDBOX_PREFIX)
+    return is_named and path.is_file() and not is_synthetic(path.read_text(encoding="utf-8"))
 
 
 def toc_files(root: Path) -> list[Path]:

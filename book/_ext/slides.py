@@ -7,13 +7,14 @@ from pathlib import Path
 import nbformat
 from markdown_it import MarkdownIt
 
-from tension_book import SANDBOX, STUDY
+from tension_book import SANDBOX, STUDY, is_synthetic
 
 HERE = Path(__file__).parent
 RULE = "\n---\n"
 FIGURE = "figure: "
 VERDICTS = "verdicts"  # the figure of the first page
-FOLDERS = {STUDY: "the study", SANDBOX: "the sandbox: made-up data"}  # where figures are looked for, in this order
+FOLDERS = {STUDY: "the study", SANDBOX: "your run"}  # where figures are looked for, in this order
+MADE_UP = "the sandbox: made-up data"
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -65,14 +66,16 @@ def chapter_figures(root: Path) -> dict[str, tuple[bytes, str, str]]:
     found = {}
     for folder, source in FOLDERS.items():
         for path in sorted((root / folder).glob("*.ipynb")):
-            for cell in nbformat.read(path, as_version=4).cells:
+            text = path.read_text(encoding="utf-8")
+            told = MADE_UP if is_synthetic(text) else source
+            for cell in nbformat.reads(text, as_version=4).cells:
                 book = cell.metadata.get("mystnb", {})
                 name = book.get("figure", {}).get("name")
                 pictures = [
                     o.data["image/svg+xml"] for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})
                 ]
                 if name and pictures and name not in found:
-                    found[name] = (pictures[0].encode(), book.get("image", {}).get("alt", ""), source)
+                    found[name] = (pictures[0].encode(), book.get("image", {}).get("alt", ""), told)
     verdicts = root / "book" / "generated" / "verdicts.svg"
     if verdicts.is_file():
         found[VERDICTS] = (

@@ -137,16 +137,22 @@ def with_banner(text: str, twin: str = "") -> str:
         text: the notebook.
         twin: address of the same chapter on real models; "" where there is none.
     """
+    if not is_synthetic(text):
+        return text
     notebook = json.loads(text)
     cells = notebook["cells"]
-    given = ["".join(cell["source"]) for cell in cells if "parameters" in "".join(cell["metadata"].get("tags", []))]
-    named = [lines for lines in given if BASE_MODELS.search(lines)]
-    if not named or not TOY.search(named[-1]):  # what is injected comes last
-        return text
     real = f" The same chapter on real models is [here]({twin})." if twin else ""
     note = f":::{{admonition}} {SANDBOX_TITLE}\n:class: warning\n{SANDBOX_NOTE}{real}\n:::"
     cells.insert(1, {"cell_type": "markdown", "id": "sandbox", "metadata": {}, "source": note})
     return json.dumps(notebook)
+
+
+def is_synthetic(text: str) -> bool:
+    """Say whether the parameters of a notebook, given as JSON text, name the embedded world."""
+    cells = json.loads(text)["cells"]
+    given = ["".join(cell["source"]) for cell in cells if "parameters" in "".join(cell["metadata"].get("tags", []))]
+    named = [lines for lines in given if BASE_MODELS.search(lines)]
+    return bool(named and TOY.search(named[-1]))  # what is injected comes last
 
 
 def with_folds(text: str) -> str:
