@@ -1,5 +1,7 @@
 """Effects of removed sets for a page: the ledger's own numbers, draw by draw, and with fewer items."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,10 @@ from test_claims import N, R, T, ablated_world
 
 from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import primary_of
-from tension_utils.analysis.removed import changes_by_draw, effects_by_items, removal_effects
+from tension_utils.analysis.removed import changes_by_draw, effects_by_items, held_shares, removal_effects
+from tension_utils.config import CONTROLS, Run
+from tension_utils.neurons import NeuronSet, activity_bins
+from tension_utils.scores import NeuronScores
 
 
 def test_effects_are_the_ledgers_pooled_and_by_objective() -> None:
@@ -45,3 +50,25 @@ def test_more_items_end_at_the_ledgers_interval() -> None:
     widths = own.ci_high - own.ci_low
     assert widths.iloc[0] > widths.iloc[-1] > 0
     assert effects_by_items(Evidence()).empty
+
+
+def test_how_much_of_a_set_the_random_sets_hold(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    scores = {}
+    for objective in ("helpful", "harmless", "helpful-harmless"):
+        moved = rng.random((2, 40)).astype(np.float32)
+        tensors = {("rms_change", "both", "all"): moved, ("mean_abs", "both", "all"): moved**2}  # the same neurons
+        scores[Run(tmp_path, "toy", objective, 0)] = NeuronScores(tensors, "down_input", 1, 1)
+    for control in CONTROLS:
+        table = held_shares(Evidence(*ablated_world(control=control), scores))
+        assert set(table.objective) == {"helpful", "harmless"} and set(table.control) == {control}
+        assert table.n_models.tolist() == [1, 1]
+        for row in table.itertuples():
+            own = scores[Run(tmp_path, "toy", row.objective, 0)].tensors["rms_change", "both", "all"]
+            kept = np.zeros(80, dtype=bool)
+            kept[np.argsort(own.ravel())[-8:]] = True
+            kept = kept.reshape(2, 40)
+            bins = activity_bins(own**2) if control == "activity" else np.zeros((2, 40), dtype=int)
+            draws = NeuronSet(kept).matched_random(np.random.default_rng(0), 2000, bins)
+            assert row.held == pytest.approx(np.mean([(draw.mask & kept).sum() / 8 for draw in draws]), abs=0.02)
+    assert held_shares(Evidence()).empty

@@ -249,6 +249,12 @@ def test_random_sets_in_words() -> None:
     )
     assert sentences.controls_answer(ablation[:2]) == "random sets of the same layers and activity: helpful"
     assert sentences.controls_answer(ablation[:1]) == "no random sets: not run"
+    held = pd.DataFrame({"score_kind": ["a", "a", "b"], "held": [0.66, 0.7, 0.5]})
+    said = sentences.controls_answer(ablation[:2], held)
+    assert said.endswith(
+        "activity: helpful; by a they hold 66.0 % to 70.0 % of the set; by b they hold 50.0 % of the set"
+    )
+    assert sentences.controls_answer(ablation[:1], held) == "no random sets: not run"
 
 
 @pytest.mark.parametrize(
@@ -321,10 +327,11 @@ def test_a_plant_in_words() -> None:
         for site in ("down_input", "gate")
     ]
     assert sentences.planted_found(pd.DataFrame(rows)) == (
-        "yes where the plant is louder than typical: rms_change, which the paper selects by, finds 75.0 % [65.0 %, "
-        "85.0 %] (the best score, mean_abs, 90.0 %); too few worlds to tell where it is quieter: 50.0 % [40.0 %, "
-        "60.0 %] (the best score, rms_change, 50.0 %); no where gradient descent chose the weights: 25.0 % [15.0 %, "
-        "35.0 %] (the best score, rms_change, 25.0 %). Yes: more than half of it. A random ranking finds 10.0 %."
+        "yes where the plant is louder than typical: rms_change, one of the paper's two main scores, finds 75.0 % "
+        "[65.0 %, 85.0 %] (the best score, mean_abs, 90.0 %); too few worlds to tell where it is quieter: 50.0 % "
+        "[40.0 %, 60.0 %] (the best score, rms_change, 50.0 %); no where gradient descent chose the weights: 25.0 % "
+        "[15.0 %, 35.0 %] (the best score, rms_change, 25.0 %). Yes: more than half of it. A random ranking finds "
+        "10.0 %."
     )
 
 
@@ -338,11 +345,14 @@ def planted_readings(false_positives: tuple[float, float]) -> pd.DataFrame:
 
 def test_how_often_a_verdict_errs_in_words() -> None:
     assert sentences.planted_erring(planted_readings((0.02, 0.05))) == (
-        "rarely: under control a claim that is false is called supported in at most 5.0 % of the worlds (C5), as "
-        "published in up to 60.0 % (C2). Care has its price: a true claim is supported in 10.0 % (C5) to 75.0 % (C2), "
-        "and refuted in up to 20.0 % (C5)."
+        "rarely, where it supports: under control a claim that is false is called supported in at most 5.0 % of the "
+        "worlds (C5), as published in up to 60.0 % (C2). Care has its price: a true claim is supported in 10.0 % (C5) "
+        "to 75.0 % (C2). Where it refutes, more often: a true claim in up to 20.0 % (C5); above 10 % the claims refute "
+        "nothing."
     )
-    assert sentences.planted_erring(planted_readings((0.06, 0.0))).startswith("too often: under control")
+    assert sentences.planted_erring(planted_readings((0.06, 0.0))).startswith("too often, where it supports:")
+    fewer = planted_readings((0.02, 0.05)).assign(false_refutations=0.04)
+    assert sentences.planted_erring(fewer).endswith("Where it refutes, rarely, too: a true claim in up to 4.0 % (C2).")
 
 
 def test_agreement_with_knock_outs_in_words() -> None:
@@ -409,9 +419,9 @@ def test_pairs_on_which_models_part_in_words() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "start"),
     [
-        (-0.09, -0.01, "yes, joint training interferes: it ends below interpolated weights"),
-        (0.01, 0.09, "no, joint training gains: it ends above"),
-        (-0.02, 0.02, "no, the data disagree and joint training adds nothing: within 3 points of"),
+        (-0.09, -0.01, "yes, joint training does worse than averaging: it ends below interpolated weights"),
+        (0.01, 0.09, "no, joint training does better than averaging: it ends above"),
+        (-0.02, 0.02, "no, joint training does as well as averaging: within 3 points of"),
         (-0.04, 0.02, "too few items or seeds to tell"),
     ],
 )

@@ -513,8 +513,8 @@ def resume(study: Study, source: Path, again: Sequence[str]) -> None:
     print("\n".join(f"taken over: {folder}" for folder in taken), flush=True)
 
 
-def main() -> int:
-    """Run a study from the command line."""
+def read_options() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("profile")
     parser.add_argument("--base-model", help="public name or folder; default: that of the profile")
@@ -528,7 +528,12 @@ def main() -> int:
     )
     parser.add_argument("--list", action="store_true", help="print the steps and run nothing")
     parser.add_argument("--is-worker", action="store_true", help=argparse.SUPPRESS)  # of a study that holds the lock
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run a study from the command line."""
+    options = read_options()
     study = read_study(options)
     if options.export:
         try:

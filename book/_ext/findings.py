@@ -20,6 +20,7 @@ from tension_utils.analysis.accuracy import depth_accuracy, percent, seeds_text,
 from tension_utils.analysis.claims import Evidence
 from tension_utils.analysis.findings import SMALLEST
 from tension_utils.analysis.keystone import keystone_table
+from tension_utils.analysis.removed import held_shares
 from tension_utils.analysis.training import kept_checkpoints
 from tension_utils.analysis.transfer import transferability_table
 from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs, read_table
@@ -110,6 +111,19 @@ class Study:
         main = {*SINGLE_OBJECTIVES, *MIXED_ARMS}
         runs = [run for run in self.runs if run.objective in main and (run.folder / "train_log.parquet").exists()]
         return kept_checkpoints(runs)
+
+    @cached_property
+    def n_steps(self) -> dict[str, int]:
+        """How many steps the models of the main arms were trained for, by objective."""
+        main = [run for run in self.runs if run.objective in {*SINGLE_OBJECTIVES, *MIXED_ARMS}]
+        logs = {run.objective: read_table([run], "train_log", "01_train") for run in main}
+        return {objective: int(log.step.max()) for objective, log in logs.items()}
+
+    @cached_property
+    def held(self) -> pd.Series:
+        """How much of the set that training moved most its random sets hold, by objective."""
+        held = held_shares(self.evidence)
+        return held[held.score_kind == KINDS[0]].set_index("objective").held
 
     @cached_property
     def scored(self) -> list[Run]:
@@ -243,12 +257,17 @@ def train(study: Study) -> str:
         mixed.validation_accuracy.max() < single.validation_accuracy.min(),
         "every mixed model ranks fewer of its validation pairs right than every single-objective one",
     )
+    matched, union = (mixed[mixed.objective == arm].iloc[0] for arm in (MATCHED_ARM, MIXED))
+    require(len(mixed) == 2, "one training run is finished")
+    require(matched.ci_low < 0.5 < union.ci_low, "of both mixed models only that of all pairs is surely above chance")
     return flat(
         f"""
-        **Yes, either objective can be learned, and a mixture of both hardly.** On their own validation pairs the
-        models of one objective agree with people in {_range(single)}, those of both in {_range(mixed)}; a coin gets
-        50 %. It is a small language model, and people often disagree on such labels: what follows is about weak
-        preferences.
+        **Yes, either objective can be learned; both together less well, and from half of each hardly.** On their own
+        validation pairs the models of one objective agree with people in {_range(single)}; the model of all pairs of
+        both in {_share(union.validation_accuracy, union.ci_low, union.ci_high)}; that of half of each, as many pairs as
+        a single model has, in {_share(matched.validation_accuracy, matched.ci_low, matched.ci_high)}
+        (n = {single.n.min():.0f} to {mixed.n.max():.0f}, the pairs that also chose the checkpoint). A coin gets 50 %.
+        It is a small language model, and people often disagree on such labels: what follows is about weak preferences.
         """
     )
 
@@ -292,24 +311,29 @@ def mixing(study: Study) -> str:
     require(matched.verdict == "no verdict", "the claims give no verdict on what mixing costs")
     both = study.sides.xs(margins.BOTH_TESTS, level="test")
     told, average = both.loc[MATCHED_ARM], both.loc[margins.AVERAGE]
-    require(told.ci_low > 0.5, "the mixed model tells what a conflicting pair is about more often than a coin")
     near = abs(told.share_with_own - average.share_with_own) < SMALLEST["points"] / 100
     require(near, "on conflicting pairs it does about as well as the average of both single models")
+    of_all = both.loc[MIXED]
+    require(of_all.ci_low > average.share_with_own, "the model of all pairs does better there than that average")
     learned = study.kept[study.kept.objective == MATCHED_ARM].iloc[0]
     require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
+    n_steps = study.n_steps[MATCHED_ARM]
+    require(learned.step < 0.75 * n_steps, "its best checkpoint is one of long before the end")
     return flat(
         f"""
-        **In the one training run that is finished, mixing costs accuracy.** A model trained on as many pairs, half
-        of each objective, has {value_words(matched)} beside the model of one objective, on that one's own test
-        (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}). With all
-        pairs of both, twice as many, it is {value_words(union)}. Another run may differ by more than these
-        intervals say, so the claims give no verdict yet: two more are to come. And the model of half of each had
-        hardly learned ({_share(learned.validation_accuracy, learned.ci_low, learned.ci_high)}
-        of its validation pairs): fewer pairs of either objective may be a part of what it lost. On the
-        {told.n_items:.0f} pairs where the helpful and the harmless model disagree, the mixed one does tell what a
-        pair is about, but barely: it sides with the model of the test's own objective in
-        {_share(told.share_with_own, told.ci_low, told.ci_high)}, a coin in 50 %, and the
-        average of both single models, which took no training at all, in {percent(average.share_with_own)}.
+        **In the one training run that is finished, mixing costs accuracy.** A model trained on as many pairs, half of
+        each objective, has {value_words(matched)} beside the model of one objective, on that one's own test (helpful
+        {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}). With all pairs
+        of both, twice as many, it is {value_words(union)}. Another run may differ by more than these intervals say,
+        so the claims give no verdict yet: two more are planned. And the model of half of each had hardly learned
+        ({_share(learned.validation_accuracy, learned.ci_low, learned.ci_high)} of its validation pairs; its best
+        checkpoint is that of step {learned.step} of {n_steps}): fewer pairs of either objective may be a part of what
+        it lost. On the {told.n_items:.0f} pairs where the helpful and the harmless model disagree, it sides with the
+        model of the test's own objective in {_share(told.share_with_own, told.ci_low, told.ci_high)}, no more often
+        than the average of both single models, which took no training at all ({percent(average.share_with_own)}): no
+        sign that it tells what a pair is about. The model of all pairs does, a little: {
+            _share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)
+        }.
         """
     )
 
@@ -326,13 +350,13 @@ def identify(study: Study) -> str:
     return flat(
         f"""
         **The score decides which neurons are found.** The tenth of all neurons that training moved most and the tenth
-        with the largest mean activation, the paper's score, have a Jaccard overlap of {both.jaccard:.2f} (by chance
-        {both.jaccard_chance:.2f}; {both.n_models:.0f} models, {seeds_text(both.n_seeds)}): they are answers to
+        with the largest mean activation, one of the paper's scores, have a Jaccard overlap of {both.jaccard:.2f} (by
+        chance {both.jaccard_chance:.2f}; {both.n_models:.0f} models, {seeds_text(both.n_seeds)}): they are answers to
         different questions. Each is a stable fact about its model, for either half of the text gives nearly the same
         set (overlap {found}). What training moved lies late: {percent(min(late["rms_change"]))} to
         {percent(max(late["rms_change"]))} of it in the last third of the layers, of the largest mean activations
-        {percent(min(late["signed_mean"]))} to {percent(max(late["signed_mean"]))}. Whether other training runs
-        would give the same neurons, one seed cannot tell.
+        {percent(min(late["signed_mean"]))} to {percent(max(late["signed_mean"]))}. Whether other training runs would
+        give the same neurons, one seed cannot tell.
         """
     )
 
@@ -352,6 +376,8 @@ def removed(study: Study) -> str:
     raw = published.set_index("score_kind").value[KINDS[0]]
     beyond = study.reading(claim="C2", metric="accuracy", score_kind=KINDS[0]).value
     require(0.3 < beyond / raw < 0.7, "about half of the raw change on the own test is what random sets do")
+    held = study.held
+    require(held.min() > 0.5, "a random set as deep and as active holds over half of the set that it stands beside")
     ends = [study.without.loc[pair] for pair in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1])]
     require(ends[0].accuracy_ci_low < 0.5 < ends[1].accuracy_ci_low, "of both models only the harmless ends above 50 %")
     end_words = [_share(end.accuracy, end.accuracy_ci_low, end.accuracy_ci_high) for end in ends]
@@ -369,8 +395,10 @@ def removed(study: Study) -> str:
         of the other objective (chapter 2), forgetting helps there. It would end at 50 %: the helpful model ends at
         {end_words[0]} of harmless pairs, the harmless one at {end_words[1]} of helpful ones, which would be
         more than forgetting; but this was looked at afterwards, in one training run.
-        Nor does a drop say much without random sets, as it is published: of {-raw:.1f} points on the own test about
-        half is what any such removal does.
+        Of the {-raw:.1f} points lost on the own test, random sets lose about half. That is no measure of mere damage:
+        so many of the loudest neurons of late layers are in the set that a random one, as deep and as active, holds
+        {percent(held.min())} to {percent(held.max())} of it. What is beyond is what the others of the set add, and a
+        lower bound.
         """
     )
 
@@ -436,22 +464,27 @@ def parts(study: Study) -> str:
     require(helpful.ci_low > 0 and harmless.ci_high < 0, "both single models' tests lie apart at the last depth")
     first, last = min(helpful.parting_depth, harmless.parting_depth), helpful.last_depth
     require(first > last / 3, "the tests part after the first third of the layers")
-    within = abs(shared.ci_low) < SMALLEST["points"] / 100 and abs(shared.ci_high) < SMALLEST["points"] / 100
-    require(within, "shared neurons oppose as often as random ones, within the smallest effect")
-    require(abs(study.weight_cosine) < 0.1, "the two trainings change the weights in nearly unrelated directions")
+    require(shared.ci_low < 0 < shared.ci_high, "shared neurons do not oppose surely more often than random ones")
+    dilution = 1 / (1 - shared.held)
+    most = dilution * max(abs(shared.ci_low), abs(shared.ci_high))
+    smallest = SMALLEST["points"] / 100
+    require(smallest < most < 0.1, "those that random sets lack may oppose more, by over 3 and less than 10 points")
+    require(abs(study.weight_cosine) < 0.1, "the cosine of the two weight changes is small")
     require(shared.n_seeds == 1, "one training run is finished")
     effect = number_words(100 * shared.effect, 100 * shared.ci_low, 100 * shared.ci_high, "points")
     return flat(
         f"""
-        **The objectives part from the middle of the network on, and not in the neurons that they share.** Read at
-        every depth, the helpful model's accuracies on both tests lie apart from depth {helpful.parting_depth:.0f} of
-        {last:.0f} on, the harmless model's from {harmless.parting_depth:.0f} on. If shared neurons carried the
-        tension, many of them should raise the margin of one objective and lower that of the other. In the mixed model
-        of half of each {percent(shared.share)} of the {shared.n_neurons:,.0f} shared neurons do so, of random ones, as
-        deep and as active, {percent(shared.random_share)}: {effect}. The two trainings move the weights in nearly
-        unrelated directions (cosine {study.weight_cosine:+.2f}): they use many of the same neurons without turning them
-        against each other ({seeds_text(shared.n_seeds)}). Attribution is measured without removing anything; chapter 4
-        removes them.
+        **The objectives part between a third and two thirds of the way; that the neurons they share are contested
+        more than others is not seen, and cannot be excluded.** Read at every depth, the helpful model's accuracies on
+        both tests lie apart from depth {helpful.parting_depth:.0f} of {last:.0f} on, the harmless model's from
+        {harmless.parting_depth:.0f} on. If shared neurons carried the tension, many of them should raise the margin
+        of one objective and lower that of the other. In the mixed model of half of each {percent(shared.share)} of
+        the {shared.n_neurons:,.0f} shared neurons do so, of random ones, as deep and as active,
+        {percent(shared.random_share)}: {effect}. But a random set holds {percent(shared.held)} of the shared one, so
+        for the others the difference may be {dilution:.1f} times as large, up to {100 * most:.1f} points; and this
+        model had hardly learned. The cosine of the two weight changes is small, {study.weight_cosine:+.2f}; what two
+        seeds of one objective would have is not measured yet ({seeds_text(shared.n_seeds)}). Attribution is measured
+        without removing anything; chapter 4 removes neurons.
         """
     )
 
@@ -540,19 +573,24 @@ def dial(study: Study) -> str:
     }
     smallest = SMALLEST["points"]
     require(all(row.ci_low > -smallest for row in gaps.values()), "no mixed model loses 3 points to either frontier")
-    best, cost = gaps[MIXED, "ensemble"], study.reading(claim="C1", quantity="mixing", arm=MATCHED_ARM, test="own")
+    best, cell = gaps[MIXED, "ensemble"], study.matrix.accuracy
+    special, together = (sum(cell[model or test, test] for test in SINGLE_OBJECTIVES) / 2 for model in ("", MIXED))
+    require(special - together > SMALLEST["points"] / 100, "two specialists do better than the mixed model")
     require(best.n_seeds == 1, "one training run is finished")
     require(best.value > 0, "the mixed model lies above the ensemble of both single models")
     return flat(
         f"""
-        **So far, the data disagree, and joint training does not interfere.** Two models of one objective, combined
+        **So far, joint training does no worse than averaging two models.** Two models of one objective, combined
         afterwards, reach no better pair of accuracies than one model trained on both: at the same balance the mixed
         model lies {value_words(best)} beside their ensemble and {value_words(gaps[MIXED, "interpolation"])} beside
-        their interpolated weights ({extent_words(best)}; trained on as many pairs,
-        {value_words(gaps[MATCHED_ARM, "ensemble"])} and {value_words(gaps[MATCHED_ARM, "interpolation"])}). What
-        mixing costs (chapter 2b, {value_words(cost)}) is the distance to two specialists, which no single number can
-        keep where the labels disagree. Who wants one reward model for both loses nothing by training it on both: so
-        says one training run, and two more are to come.
+        their interpolated weights ({extent_words(best)}; trained on as many pairs, {
+            value_words(gaps[MATCHED_ARM, "ensemble"])
+        } and {value_words(gaps[MATCHED_ARM, "interpolation"])}). Both are far from two specialists, each
+        on its own test: {percent(special)} in the mean, beside {percent(together)} of the mixed model. No pair here
+        has both labels, so one model that tells the two kinds of prompts apart could come near that; whether size,
+        data or interference keeps it from there, this comparison cannot tell. Who wants one reward model for both
+        loses nothing by training it on both, beside averaging two: so says one training run, and two more are
+        planned.
         """
     )
 

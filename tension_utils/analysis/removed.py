@@ -14,7 +14,8 @@ from tension_utils.analysis.claims import (
     removal_finding,
 )
 from tension_utils.analysis.findings import Finding
-from tension_utils.config import REMOVAL, SINGLE_OBJECTIVES
+from tension_utils.config import CONTROLS, REMOVAL, SINGLE_OBJECTIVES
+from tension_utils.neurons import activity_bins, top_neurons
 from tension_utils.statistics import ANALYSIS_SEED, ITEM_COLUMNS, MODEL_COLUMNS, count_distinct
 
 BOTH = "both"  # objectives pooled, each with the same weight
@@ -51,6 +52,29 @@ def removal_effects(evidence: Evidence) -> pd.DataFrame:
 def best_control(evidence: Evidence, kind: str) -> str:
     """Return the kind of random sets that the ledger sets these sets beside; "" where there are none."""
     return next(iter(evidence.controls(SINGLE_OBJECTIVES, kind)), "")
+
+
+def held_shares(evidence: Evidence) -> pd.DataFrame:
+    """Return how much of a single-objective model's top set the random sets beside it hold: it dilutes every effect.
+
+    Matched by activity they are drawn from the loudest neurons of a layer, many of which are in the set itself.
+
+    Returns:
+        score_kind, objective, control, held (share of the set, by `NeuronSet.expected_overlap` with as many bins as by
+        default, mean over reward models), n_models. No rows without random sets or neuron scores.
+    """
+    rows = []
+    for kind in evidence.removed_kinds:
+        control = best_control(evidence, kind)
+        for run, own in evidence.scores.items():
+            if control and run.objective in SINGLE_OBJECTIVES:
+                bins = activity_bins(own.get("mean_abs")) if control == CONTROLS[1] else None
+                held = top_neurons(own.get(kind), evidence.fraction).expected_overlap(bins)
+                rows.append({"score_kind": kind, "objective": run.objective, "control": control, "held": held})
+    if not rows:
+        return pd.DataFrame(columns=["score_kind", "objective", "control", "held", "n_models"])
+    groups = pd.DataFrame(rows).groupby(["score_kind", "objective", "control"], sort=False)
+    return groups.agg(held=("held", "mean"), n_models=("held", "size")).reset_index()
 
 
 def _bounded(finding: Finding, metric: str, model: str) -> dict[str, float]:

@@ -101,7 +101,7 @@ def _truth(text: str) -> Mapping[str, bool]:
     return {f"C{number}": letter == "t" for number, letter in enumerate(text, start=1) if letter != "-"}
 
 
-FAINT_EFFECT = -0.16  # SD: what the study's largest table prints for C2
+FAINT_EFFECT = -0.16  # SD; at 65 % accuracy about 6 points, where the study prints 7 and 13 for C2
 
 SCENARIOS = MappingProxyType(
     {

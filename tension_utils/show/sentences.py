@@ -11,6 +11,7 @@ from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
 from tension_utils.analysis.scaling import best_mixture
 from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, REMOVAL, SHAM_ARMS, SINGLE_OBJECTIVES
+from tension_utils.planted.rates import MOST_ERRORS
 from tension_utils.show.ledger import ARMS, result_of, sentence
 
 NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
@@ -245,13 +246,13 @@ def more_than_half(low: float, high: float) -> str:
 
 
 def planted_found(finders: pd.DataFrame) -> str:
-    """Say whether the score that the paper selects by finds more than half of a plant, and which score finds most.
+    """Say whether one of the paper's two main scores finds more than half of a plant, and which score finds most.
 
     Args:
         finders: the table "finders" of a planted study.
     """
     of_site, parts = finders[finders.site == "down_input"], []
-    subject = f"{SELECTED_BY}, which the paper selects by, finds "
+    subject = f"{SELECTED_BY}, one of the paper's two main scores, finds "
     for plant, words in PLANT_WORDS.items():
         rows = of_site[of_site["plant"] == plant].set_index("score_kind")
         low, high = rows.loc[SELECTED_BY, ["precision_ci_low", "precision_ci_high"]]
@@ -271,13 +272,15 @@ def planted_erring(readings: pd.DataFrame) -> str:
     """
     raw, ours = (readings[readings.way == way].set_index("claim") for way in WAYS)
     false, refuted, power = ours.false_positives, ours.false_refutations, ours.power
-    word = "rarely" if false.max() <= LEVEL else "too often"
+    word, most = "rarely" if false.max() <= LEVEL else "too often", refuted.max()
+    limit = f"; above {100 * MOST_ERRORS:g} % the claims refute nothing" if most > MOST_ERRORS else ""
     return (
-        f"{word}: under control a claim that is false is called supported in at most {percent(false.max())} of the "
-        f"worlds ({false.idxmax()}), as published in up to {percent(raw.false_positives.max())} "
-        f"({raw.false_positives.idxmax()}). Care has its price: a true claim is supported in {percent(power.min())} "
-        f"({power.idxmin()}) to {percent(power.max())} ({power.idxmax()}), and refuted in up to "
-        f"{percent(refuted.max())} ({refuted.idxmax()})."
+        f"{word}, where it supports: under control a claim that is false is called supported in at most "
+        f"{percent(false.max())} of the worlds ({false.idxmax()}), as published in up to "
+        f"{percent(raw.false_positives.max())} ({raw.false_positives.idxmax()}). Care has its price: a true claim is "
+        f"supported in {percent(power.min())} ({power.idxmin()}) to {percent(power.max())} ({power.idxmax()}). Where "
+        f"it refutes, {'more often' if most > LEVEL else 'rarely, too'}: a true claim in up to {percent(most)} "
+        f"({refuted.idxmax()}){limit}."
     )
 
 
@@ -426,11 +429,12 @@ def removal_answer(row: pd.Series) -> str:
 MATCHED_ON = {"layer": "the same layers", "activity": "the same layers and activity"}  # of `config.CONTROLS`
 
 
-def controls_answer(ablation: pd.DataFrame) -> str:
+def controls_answer(ablation: pd.DataFrame, held: pd.DataFrame | None = None) -> str:
     """Say which random sets the removed sets of every model stand beside, and which kind was not run.
 
     Args:
         ablation: rows of ablation.parquet, such as those of one fraction.
+        held: of `removed.held_shares`; how much of the removed sets the random ones hold is said, too.
     """
     found, parts = ablation[ablation["scale"] == REMOVAL], []
     for control in CONTROLS:
@@ -440,7 +444,17 @@ def controls_answer(ablation: pd.DataFrame) -> str:
         if with_it:
             said = f"of {MATCHED_ON[control]}: {', '.join(with_it)}"
             parts.append(said + (f" (not run: {', '.join(without)})" if without else ""))
-    return f"random sets {'; '.join(parts)}" if parts else "no random sets: not run"
+    if not parts:
+        return "no random sets: not run"
+    if held is not None and len(held):
+        of_kinds = held.groupby("score_kind", sort=False).held
+        parts += [f"by {kind} they hold {extent(of_kind)} of the set" for kind, of_kind in of_kinds]
+    return f"random sets {'; '.join(parts)}"
+
+
+def extent(shares: pd.Series) -> str:
+    """Return the lowest and the highest of some shares in percent, or the one that all are."""
+    return " to ".join(dict.fromkeys((percent(shares.min()), percent(shares.max()))))
 
 
 SMALLEST_SLOPE = 0.1  # a tenth of the way to chance
@@ -503,13 +517,13 @@ def dial_answer(gaps: pd.DataFrame) -> str:
     """
     row, smallest = gaps.iloc[0], SMALLEST[POINTS] / 100
     if row.ci_high < 0:
-        verdict = "yes, joint training interferes: it ends below"
+        verdict = "yes, joint training does worse than averaging: it ends below"
     elif row.ci_low > 0:
-        verdict = "no, joint training gains: it ends above"
+        verdict = "no, joint training does better than averaging: it ends above"
     elif -smallest < row.ci_low and row.ci_high < smallest:
-        verdict = f"no, the data disagree and joint training adds nothing: within {SMALLEST[POINTS]:.0f} points of"
+        verdict = f"no, joint training does as well as averaging: within {SMALLEST[POINTS]:.0f} points of"
     else:
-        verdict = f"{UNCLEAR} whether joint training costs anything beyond"
+        verdict = f"{UNCLEAR} whether joint training does worse than averaging, that is than"
     return (
         f"{verdict} {BETWEEN[row.frontier]} of the two single models ({row.objective}: {points(row, 'gap')} at the "
         f"same balance, n = {row.n_items:,}, {seeds_text(row.n_seeds)})"
