@@ -24,7 +24,17 @@ from tension_utils.analysis.removed import held_shares
 from tension_utils.analysis.training import kept_checkpoints
 from tension_utils.analysis.transfer import transferability_table
 from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs, read_table
-from tension_utils.config import MATCHED_ARM, MIXED, MIXED_ARMS, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_pairs
+from tension_utils.config import (
+    ARMS,
+    MATCHED_ARM,
+    MIXED,
+    MIXED_ARMS,
+    OBJECTIVES,
+    SHAM_ARMS,
+    SINGLE_OBJECTIVES,
+    Run,
+    list_pairs,
+)
 from tension_utils.planted.rates import rated_ledger
 from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
@@ -104,6 +114,14 @@ class Study:
     def matrix(self) -> pd.DataFrame:
         """Accuracy by training objective and test: a row each, by both as index."""
         return tension_table(self.evidence.evaluation).set_index(["objective", "test"])
+
+    @cached_property
+    def coins(self) -> pd.DataFrame:
+        """Accuracy of the models of coin-flip labels on both tests."""
+        rows = self.evidence.evaluation
+        arms = [arm for arm in SHAM_ARMS if ARMS[arm].labels == "coin"]
+        rows = rows[rows.objective.isin(arms) & (rows.benchmark == "hh-rlhf")]
+        return tension_table(rows)
 
     @cached_property
     def kept(self) -> pd.DataFrame:
@@ -428,30 +446,37 @@ def explored(study: Study) -> str:
 
 @finding("05_overlap")
 def sharing(study: Study) -> str:
-    """They share neurons, and that alone says little."""
+    """They share neurons, and no objective is needed for that."""
     levels, keystone = study.levels, study.keystone
-    two, base = overlap.TWO_OBJECTIVES, overlap.BASE_TEXTS
+    two, sham, base = overlap.TWO_OBJECTIVES, overlap.SHAM, overlap.BASE_TEXTS
     for kind in KINDS:
         row = levels.loc[kind, two]
         require(row.jaccard > 2 * row.jaccard_chance_by_layer, f"both models share twice what layers explain by {kind}")
+        require(row.jaccard < levels.lowest[kind, sham] + 0.01, f"with coin flips they share as much or more by {kind}")
     moved, mean = (levels.loc[kind, two] for kind in KINDS)
+    coins = levels.loc["rms_change", sham]
+    cells = study.coins
+    is_blind = (cells.ci_low < 0.5) & (cells.ci_high > 0.5)
+    require(is_blind.all(), "models of coin-flip labels rank both tests like a coin")
     untrained = levels.loc["signed_mean", base]
     require(untrained.jaccard > mean.jaccard, "the base model on two texts shares more than both trained models")
     require((keystone.share[[*SINGLE_OBJECTIVES]] > 0.4).all(), "over 40 % of each set was loud before training")
-    require((levels.n_seeds == 1).all(), "one training run is finished")
     claim = study.reading(claim="C4", is_primary=True)
-    require(claim.verdict == "not run", "models of coin-flip labels are still to be scored")
+    require(claim.n_seeds == 1 and claim.verdict == "undecided", "one training run is finished, and decides nothing")
     return flat(
         f"""
-        **Both models use many of the same neurons, and that alone says little.** Of the tenth that training moved
-        most, the helpful and the harmless model share an overlap of {moved.jaccard:.2f}, of the tenth with the largest
-        mean activation {mean.jaccard:.2f} (sets of {moved.n_neurons:,.0f} neurons; with as many per layer, chance is
-        {moved.jaccard_chance_by_layer:.2f} and {mean.jaccard_chance_by_layer:.2f}). But the *untouched* base model,
-        read on both texts, gives {untrained.jaccard:.2f} by mean activation, more than the two trained ones; and
-        {percent(keystone.share[HELPFUL])} and {percent(keystone.share[HARMLESS])} of what training moved was loud on
-        any text before it (by chance {percent(keystone.chance[HELPFUL])}). Whether the objectives share more than
-        models of coin-flip labels do is what claim C4 asks; those are still to be scored
-        ({seeds_text(moved.n_seeds)}).
+        **Both models use many of the same neurons, and no objective is needed for that.** Of the tenth that training
+        moved most, the helpful and the harmless model share an overlap of {moved.jaccard:.2f} (sets of
+        {moved.n_neurons:,.0f} neurons; with as many per layer, chance is {moved.jaccard_chance_by_layer:.2f}). But
+        each shares as much, {coins.lowest:.2f} and {coins.highest:.2f}, with a model that was trained on *coin-flip
+        labels* of the other's pairs and learned nothing of either objective (it ranks
+        {percent(cells.accuracy.min())} to {percent(cells.accuracy.max())} of the tests right). So what is shared is
+        what any training on such text moves: beyond it, the two objectives share {claim.value:+.3f}. By mean activation
+        it is {mean.jaccard:.2f} beside {levels.jaccard["signed_mean", sham]:.2f}, and the *untouched* base model, read
+        on both texts, has {untrained.jaccard:.2f}; {percent(keystone.share[HELPFUL])} and
+        {percent(keystone.share[HARMLESS])} of what training moved was loud on any text before it (by chance
+        {percent(keystone.chance[HELPFUL])}). How far another training run would differ, one cannot tell, so claim C4 is
+        undecided ({seeds_text(moved.n_seeds)}); published as it is, it could not fail.
         """
     )
 
