@@ -50,6 +50,7 @@ def test_an_interval_without_end_is_cut_and_says_so() -> None:
 def test_words_say_what_is_drawn() -> None:
     words = forest_words({"study": ledger_of(C1=(-6.0, -9.0, 3.0))}, PAPER)
     assert "C1 +2.0 [-1.0, +3.0], paper +2.0" in words and "C2 not run;" in words
+    assert "C4 +2.0 without interval" in forest_words({"study": ledger_of(C4=(0.1, nan, nan))}, {})
     two = forest_words({"study": ledger_of(C1=(-6.0, -9.0, 3.0)), "other": ledger_of()}, {})
     assert "C1 +2.0 [-1.0, +3.0] (study); C1 not run (other)" in two
 

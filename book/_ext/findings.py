@@ -249,8 +249,8 @@ def finding(chapter: str) -> Callable:
 
 
 def flat(text: str) -> str:
-    """Return a text on one line."""
-    return " ".join(text.split())
+    """Return a text with every paragraph on one line."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
 
 
 def _share(value: float, low: float, high: float) -> str:
@@ -346,10 +346,12 @@ def mixing(study: Study) -> str:
         so the claims give no verdict yet: two more are planned. And the model of half of each had hardly learned
         ({_share(learned.validation_accuracy, learned.ci_low, learned.ci_high)} of its validation pairs; its best
         checkpoint is that of step {learned.step} of {n_steps}): fewer pairs of either objective may be a part of what
-        it lost. On the {told.n_items:.0f} pairs where the helpful and the harmless model disagree, it sides with the
-        model of the test's own objective in {_share(told.share_with_own, told.ci_low, told.ci_high)}, no more often
-        than the average of both single models, which took no training at all ({percent(average.share_with_own)}): no
-        sign that it tells what a pair is about. The model of all pairs does, a little: {
+        it lost.
+
+        On the {told.n_items:.0f} pairs where the helpful and the harmless model disagree, it sides with the model of
+        the test's own objective in {_share(told.share_with_own, told.ci_low, told.ci_high)}, no more often than the
+        average of both single models, which took no training at all ({percent(average.share_with_own)}): no sign that
+        it tells what a pair is about. The model of all pairs does, a little: {
             _share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)
         }.
         """
@@ -406,13 +408,16 @@ def removed(study: Study) -> str:
         from a model of one objective the tenth of its neurons that training moved most, and the margins of its own
         test change by {value_words(own)} beyond {own.n_draws:.0f} random sets as deep and as active, those of the
         opposing test by {value_words(opposing)} ({extent_words(own)}; there accuracy rises by
-        {value_words(accuracy)}). But damage alone takes every accuracy toward chance, up where a model is below it:
-        the sets of this chapter take {_share(-targeted.slope, -targeted.ci_high, -targeted.ci_low)} of the way, random
-        ones {_share(-random.slope, -random.ci_high, -random.ci_low)}. They carry what the model
-        learned, more than other neurons of their depth and activity do; and as it learned the contrary
-        of the other objective (chapter 2), forgetting helps there. It would end at 50 %: the helpful model ends at
-        {end_words[0]} of harmless pairs, the harmless one at {end_words[1]} of helpful ones, which would be
-        more than forgetting; but this was looked at afterwards, in one training run.
+        {value_words(accuracy)}).
+
+        But damage alone takes every accuracy toward chance, up where a model is below it: the sets of this chapter
+        take {_share(-targeted.slope, -targeted.ci_high, -targeted.ci_low)} of the way, random ones
+        {_share(-random.slope, -random.ci_high, -random.ci_low)}. They carry what the model learned, more than other
+        neurons of their depth and activity do; and as it learned the contrary of the other objective (chapter 2),
+        forgetting helps there. It would end at 50 %: the helpful model ends at {end_words[0]} of harmless pairs, the
+        harmless one at {end_words[1]} of helpful ones, which would be more than forgetting; but this was looked at
+        afterwards, in one training run.
+
         Of the {-raw:.1f} points lost on the own test, random sets lose about half. That is no measure of mere damage:
         so many of the loudest neurons of late layers are in the set that a random one, as deep and as active, holds
         {percent(held.min())} to {percent(held.max())} of it. What is beyond is what the others of the set add, and a
@@ -469,14 +474,15 @@ def sharing(study: Study) -> str:
         moved most, the helpful and the harmless model share an overlap of {moved.jaccard:.2f} (sets of
         {moved.n_neurons:,.0f} neurons; with as many per layer, chance is {moved.jaccard_chance_by_layer:.2f}). But
         each shares as much, {coins.lowest:.2f} and {coins.highest:.2f}, with a model that was trained on *coin-flip
-        labels* of the other's pairs and learned nothing of either objective (it ranks
-        {percent(cells.accuracy.min())} to {percent(cells.accuracy.max())} of the tests right). So what is shared is
-        what any training on such text moves: beyond it, the two objectives share {claim.value:+.3f}. By mean activation
-        it is {mean.jaccard:.2f} beside {levels.jaccard["signed_mean", sham]:.2f}, and the *untouched* base model, read
-        on both texts, has {untrained.jaccard:.2f}; {percent(keystone.share[HELPFUL])} and
-        {percent(keystone.share[HARMLESS])} of what training moved was loud on any text before it (by chance
-        {percent(keystone.chance[HELPFUL])}). How far another training run would differ, one cannot tell, so claim C4 is
-        undecided ({seeds_text(moved.n_seeds)}); published as it is, it could not fail.
+        labels* of the other's pairs and learned nothing of either objective (it ranks {percent(cells.accuracy.min())}
+        to {percent(cells.accuracy.max())} of the tests right). So what is shared is what any training on such text
+        moves: beyond it, the two objectives share {claim.value:+.3f}.
+
+        By mean activation it is {mean.jaccard:.2f} beside {levels.jaccard["signed_mean", sham]:.2f}, and the
+        *untouched* base model, read on both texts, has {untrained.jaccard:.2f}; {percent(keystone.share[HELPFUL])}
+        and {percent(keystone.share[HARMLESS])} of what training moved was loud on any text before it (by chance
+        {percent(keystone.chance[HELPFUL])}). How far another training run would differ, one cannot tell, so claim C4
+        is undecided ({seeds_text(moved.n_seeds)}); published as it is, it could not fail.
         """
     )
 
@@ -502,14 +508,15 @@ def parts(study: Study) -> str:
         **The objectives part between a third and two thirds of the way; that the neurons they share are contested
         more than others is not seen, and cannot be excluded.** Read at every depth, the helpful model's accuracies on
         both tests lie apart from depth {helpful.parting_depth:.0f} of {last:.0f} on, the harmless model's from
-        {harmless.parting_depth:.0f} on. If shared neurons carried the tension, many of them should raise the margin
-        of one objective and lower that of the other. In the mixed model of half of each {percent(shared.share)} of
-        the {shared.n_neurons:,.0f} shared neurons do so, of random ones, as deep and as active,
-        {percent(shared.random_share)}: {effect}. But a random set holds {percent(shared.held)} of the shared one, so
-        for the others the difference may be {dilution:.1f} times as large, up to {100 * most:.1f} points; and this
-        model had hardly learned. The cosine of the two weight changes is small, {study.weight_cosine:+.2f}; what two
-        seeds of one objective would have is not measured yet ({seeds_text(shared.n_seeds)}). Attribution is measured
-        without removing anything; chapter 4 removes neurons.
+        {harmless.parting_depth:.0f} on.
+
+        If shared neurons carried the tension, many of them should raise the margin of one objective and lower that of
+        the other. In the mixed model of half of each {percent(shared.share)} of the {shared.n_neurons:,.0f} shared
+        neurons do so, of random ones, as deep and as active, {percent(shared.random_share)}: {effect}. But a random
+        set holds {percent(shared.held)} of the shared one, so for the others the difference may be {dilution:.1f}
+        times as large, up to {100 * most:.1f} points; and this model had hardly learned. The cosine of the two weight
+        changes is small, {study.weight_cosine:+.2f}; what two seeds of one objective would have is not measured yet
+        ({seeds_text(shared.n_seeds)}). Attribution is measured without removing anything; chapter 4 removes neurons.
         """
     )
 
@@ -610,12 +617,13 @@ def dial(study: Study) -> str:
         model lies {value_words(best)} beside their ensemble and {value_words(gaps[MIXED, "interpolation"])} beside
         their interpolated weights ({extent_words(best)}; trained on as many pairs, {
             value_words(gaps[MATCHED_ARM, "ensemble"])
-        } and {value_words(gaps[MATCHED_ARM, "interpolation"])}). Both are far from two specialists, each
-        on its own test: {percent(special)} in the mean, beside {percent(together)} of the mixed model. No pair here
-        has both labels, so one model that tells the two kinds of prompts apart could come near that; whether size,
-        data or interference keeps it from there, this comparison cannot tell. Who wants one reward model for both
-        loses nothing by training it on both, beside averaging two: so says one training run, and two more are
-        planned.
+        } and {value_words(gaps[MATCHED_ARM, "interpolation"])}).
+
+        Both are far from two specialists, each on its own test: {percent(special)} in the mean, beside
+        {percent(together)} of the mixed model. No pair here has both labels, so one model that tells the two kinds of
+        prompts apart could come near that; whether size, data or interference keeps it from there, this comparison
+        cannot tell. Who wants one reward model for both loses nothing by training it on both, beside averaging two:
+        so says one training run, and two more are planned.
         """
     )
 

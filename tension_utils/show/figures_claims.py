@@ -107,7 +107,8 @@ def forest_words(ledgers: Mapping[str, pd.DataFrame], paper: Mapping[str, float]
             row = primary_of(ledger, claim)
             if row.value == row.value:
                 middle, low, high = _places(claim, row)
-                parts.append(f"{claim} {middle:+.1f} [{low:+.1f}, {high:+.1f}]{source}")
+                ends = f"[{low:+.1f}, {high:+.1f}]" if low == low else "without interval"
+                parts.append(f"{claim} {middle:+.1f} {ends}{source}")
             else:
                 parts.append(f"{claim} not run{source}")
         if claim in paper:
