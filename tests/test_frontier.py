@@ -145,6 +145,7 @@ def test_options_are_compared_on_the_items_they_have():
     ablation = rows_of(np.abs(margins[MATCHED_ARM]), MATCHED_ARM).assign(set="shared", scale=0.5)
     ablation = ablation[ablation.item_id.isin([str(i) for i in kept])].drop(columns=["cluster", "group", "chance"])
     random = ablation.assign(set="random")
+    data = pd.concat([data, rows_of(margins["helpful"], "helpful-coin")], ignore_index=True)  # no option for anybody
     options = frontier.option_rows(data, ablation=pd.concat([ablation, random, ablation.assign(scale=0.0)]))
     assert set(options.option) == {*names, "shared × 0.5", "ensemble 0.25", "ensemble 0.5", "ensemble 0.75"}
     table = frontier.option_table(options, bootstrap=Bootstrap(400)).set_index("option")

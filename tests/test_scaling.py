@@ -100,6 +100,9 @@ def test_a_cost_is_split_by_hand() -> None:
     row = table.iloc[0]
     assert (row.cost, row.fewer_own_pairs, row.other_pairs) == pytest.approx((3 / 8, 2 / 8, 1 / 8))
     assert row.other_pairs_ci_low < 1 / 8 < row.other_pairs_ci_high and row.n_items == 16 and row.n_seeds == 1
+    single = sizes[100][sizes[100].objective != MATCHED_ARM]
+    pd.testing.assert_frame_equal(scaling.halving_table(sizes | {100: single}), table)
+    assert scaling.halving_table({100: single, 200: sized(7, 4).query("objective != @MATCHED_ARM")}).empty
     none = scaling.halving_table({100: sized(5, 4), 300: sized(8, 5)})
     assert none.empty and np.allclose(none.fewer_own_pairs + none.other_pairs, none.cost)
 

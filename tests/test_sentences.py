@@ -244,15 +244,13 @@ def test_random_sets_in_words() -> None:
         columns=["objective", "control", "scale"],
     )
     assert sentences.controls_answer(ablation) == (
-        "random sets of the same layers: union (not run: helpful); "
-        "of the same layers and activity: helpful (not run: union)"
+        "random sets of the same layers (union); of the same layers and activity (helpful)"
     )
-    assert sentences.controls_answer(ablation[:2]) == "random sets of the same layers and activity: helpful"
     assert sentences.controls_answer(ablation[:1]) == "no random sets: not run"
     held = pd.DataFrame({"score_kind": ["a", "a", "b"], "held": [0.66, 0.7, 0.5]})
-    said = sentences.controls_answer(ablation[:2], held)
-    assert said.endswith(
-        "activity: helpful; by a they hold 66.0 % to 70.0 % of the set; by b they hold 50.0 % of the set"
+    assert sentences.controls_answer(ablation[:2], held) == (
+        "random sets of the same layers and activity (helpful). They hold 66.0 % to 70.0 % of the set by a and 50.0 % "
+        "of the set by b"
     )
     assert sentences.controls_answer(ablation[:1], held) == "no random sets: not run"
 
@@ -330,8 +328,8 @@ def test_a_plant_in_words() -> None:
         "yes where the plant is louder than typical: rms_change, one of the paper's two main scores, finds 75.0 % "
         "[65.0 %, 85.0 %] (the best score, mean_abs, 90.0 %); too few worlds to tell where it is quieter: 50.0 % "
         "[40.0 %, 60.0 %] (the best score, rms_change, 50.0 %); no where gradient descent chose the weights: 25.0 % "
-        "[15.0 %, 35.0 %] (the best score, rms_change, 25.0 %). Yes: more than half of it. A random ranking finds "
-        "10.0 %."
+        "[15.0 %, 35.0 %] (the best score, rms_change, 25.0 %). (Yes: more than half of the plant.) A random "
+        "ranking finds 10.0 %."
     )
 
 
@@ -340,15 +338,15 @@ def planted_readings(false_positives: tuple[float, float]) -> pd.DataFrame:
     names = ["claim", "way", "power", "false_positives", "false_refutations"]
     rows = [("C2", WAYS[0], 0.9, 0.6, 0.0), ("C5", WAYS[0], 0.8, 0.5, 0.1)]
     rows += [("C2", WAYS[1], 0.75, false_positives[0], 0.0), ("C5", WAYS[1], 0.1, false_positives[1], 0.2)]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=names).assign(n_seeds=3)
 
 
 def test_how_often_a_verdict_errs_in_words() -> None:
     assert sentences.planted_erring(planted_readings((0.02, 0.05))) == (
-        "rarely, where it supports: under control a claim that is false is called supported in at most 5.0 % of the "
-        "worlds (C5), as published in up to 60.0 % (C2). Care has its price: a true claim is supported in 10.0 % (C5) "
-        "to 75.0 % (C2). Where it refutes, more often: a true claim in up to 20.0 % (C5); above 10 % the claims refute "
-        "nothing."
+        "rarely, where it supports: with 3 seeds, under control, a claim that is false is called supported in at most "
+        "5.0 % of the worlds (C5), as published in up to 60.0 % (C2). Care has its price: a true claim is supported in "
+        "10.0 % (C5) to 75.0 % (C2). Where it refutes, more often: a true claim in up to 20.0 % (C5); beyond 10 % "
+        "there is no verdict."
     )
     assert sentences.planted_erring(planted_readings((0.06, 0.0))).startswith("too often, where it supports:")
     fewer = planted_readings((0.02, 0.05)).assign(false_refutations=0.04)

@@ -21,11 +21,14 @@ from tension_utils.analysis.claims import Evidence
 from tension_utils.analysis.findings import SMALLEST
 from tension_utils.analysis.keystone import keystone_table
 from tension_utils.analysis.removed import held_shares
+from tension_utils.analysis.scaling import halving_table
 from tension_utils.analysis.training import kept_checkpoints
 from tension_utils.analysis.transfer import transferability_table
-from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs, read_table
+from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs, read_section, read_table
 from tension_utils.config import (
     ARMS,
+    CURVE,
+    CURVE_ARMS,
     MATCHED_ARM,
     MIXED,
     MIXED_ARMS,
@@ -114,6 +117,20 @@ class Study:
     def matrix(self) -> pd.DataFrame:
         """Accuracy by training objective and test: a row each, by both as index."""
         return tension_table(self.evidence.evaluation).set_index(["objective", "test"])
+
+    @cached_property
+    def split(self) -> pd.Series:
+        """What mixing costs, and what of it fewer own pairs and the other objective's pairs cost."""
+        runs = [run for run in self.runs if run.objective in CURVE_ARMS and (run.folder / "train_log.parquet").exists()]
+        sizes: dict[int, list[Run]] = {}
+        for run in runs:
+            sizes.setdefault(read_section(run.folder, "train")["n_train"], []).append(run)
+        for place in (self.folder / CURVE).glob("*-pairs"):
+            sizes[int(place.name.removesuffix("-pairs"))] = find_runs(place)
+        tables = {n: read_table(found, "evaluation", "02_evaluate") for n, found in sizes.items()}
+        split = halving_table(tables)
+        require(len(split) > 0, "single-objective models were trained on half as many pairs")
+        return split.iloc[-1]
 
     @cached_property
     def coins(self) -> pd.DataFrame:
@@ -339,21 +356,21 @@ def mixing(study: Study) -> str:
     require(learned.step < 0.75 * n_steps, "its best checkpoint is one of long before the end")
     return flat(
         f"""
-        **In the one training run that is finished, mixing costs accuracy.** A model trained on as many pairs, half of
-        each objective, has {value_words(matched)} beside the model of one objective, on that one's own test (helpful
-        {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}). With all pairs
-        of both, twice as many, it is {value_words(union)}. Another run may differ by more than these intervals say,
-        so the claims give no verdict yet: two more are planned. And the model of half of each had hardly learned
-        ({_share(learned.validation_accuracy, learned.ci_low, learned.ci_high)} of its validation pairs; its best
-        checkpoint is that of step {learned.step} of {n_steps}): fewer pairs of either objective may be a part of what
-        it lost.
+        **In the one training run that is finished, mixing costs accuracy beside a specialist.** A model trained on as
+        many pairs, half of each objective, has {value_words(matched)} beside the model of one objective, on that
+        one's own test (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)};
+        {extent_words(matched)}). With all pairs of both, twice as many, it is {value_words(union)}. Another run may
+        differ by more than these intervals say, so the claims give no verdict yet: two more are planned. And the
+        model of half of each had hardly learned ({
+            _share(learned.validation_accuracy, learned.ci_low, learned.ci_high)
+        } of its validation pairs; its best checkpoint is that of step {learned.step} of {n_steps}):
+        fewer pairs of either objective may be a part of what it lost.
 
-        On the {told.n_items:.0f} pairs where the helpful and the harmless model disagree, it sides with the model of
-        the test's own objective in {_share(told.share_with_own, told.ci_low, told.ci_high)}, no more often than the
-        average of both single models, which took no training at all ({percent(average.share_with_own)}): no sign that
-        it tells what a pair is about. The model of all pairs does, a little: {
-            _share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)
-        }.
+        On the {told.n_items:.0f} pairs where the helpful and the harmless model disagree, the one of half of each
+        sides with the model of the test's own objective in {_share(told.share_with_own, told.ci_low, told.ci_high)},
+        no more often than the average of both single models, which takes no joint training
+        ({percent(average.share_with_own)}): no sign that it tells what a pair is about. The model of all pairs does,
+        a little: {_share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)}.
         """
     )
 
@@ -396,8 +413,9 @@ def removed(study: Study) -> str:
     raw = published.set_index("score_kind").value[KINDS[0]]
     beyond = study.reading(claim="C2", metric="accuracy", score_kind=KINDS[0]).value
     require(0.3 < beyond / raw < 0.7, "about half of the raw change on the own test is what random sets do")
-    held = study.held
-    require(held.min() > 0.5, "a random set as deep and as active holds over half of the set that it stands beside")
+    require(
+        study.held.min() > 0.5, "a random set as deep and as active holds over half of the set that it stands beside"
+    )
     ends = [study.without.loc[pair] for pair in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1])]
     require(ends[0].accuracy_ci_low < 0.5 < ends[1].accuracy_ci_low, "of both models only the harmless ends above 50 %")
     end_words = [_share(end.accuracy, end.accuracy_ci_low, end.accuracy_ci_high) for end in ends]
@@ -418,9 +436,9 @@ def removed(study: Study) -> str:
         harmless one at {end_words[1]} of helpful ones, which would be more than forgetting; but this was looked at
         afterwards, in one training run.
 
-        Of the {-raw:.1f} points lost on the own test, random sets lose about half. That is no measure of mere damage:
-        so many of the loudest neurons of late layers are in the set that a random one, as deep and as active, holds
-        {percent(held.min())} to {percent(held.max())} of it. What is beyond is what the others of the set add, and a
+        Of the {-raw:.1f} points lost on the own test, random sets lose about half. But these are largely the same
+        neurons: loud neurons of late layers are few, so a random set as deep and as active holds
+        {percent(study.held.min())} to {percent(study.held.max())} of the chosen one. The effect is what the rest of it adds: a
         lower bound.
         """
     )
@@ -433,18 +451,22 @@ def explored(study: Study) -> str:
     n_draws, smallest = effects.n_draws.max(), effects.smallest_p
     is_outside = effects.p_value <= smallest + SLACK
     is_both = ~effects.test.isin(SINGLE_OBJECTIVES)
-    single, both = is_outside[~is_both], effects[is_both & (effects.metric == "accuracy")]
+    single, pooled = is_outside[~is_both], is_outside[is_both]
+    both = effects[is_both & (effects.metric == "accuracy")]
     require(single.mean() > 0.8, "most effects on one test are larger than those of all random sets")
+    require(0.2 < pooled.mean() < 0.8, "on both tests together some effects are, and some are not")
+    require(set(effects.objective[is_both & is_outside]) == {HARMLESS}, "those are of the harmless model alone")
     require(both.effect.abs().max() < 0.1, "on both tests together no removal changes accuracy by 10 points")
     low, high = 100 * both.effect.min(), 100 * both.effect.max()
     return flat(
         f"""
-        **On one test, nearly everywhere; on both together, hardly anywhere.** Of {len(single)} effects on a single
-        test {single.sum()} are larger than those of all {n_draws:.0f} random sets, where about
-        {smallest[~is_both].sum():.0f} would be by chance. Choose *both* as the test, and accuracy moves by
-        {low:+.1f} to {high:+.1f} points beyond random sets: what a removal takes on one test it gives back on the
-        other. Beside {n_draws:.0f} random sets a single effect has no $p$ below {smallest.min():.2f}; what all
-        items say together is in [chapter 4](04_ablate.ipynb) ({seeds_text(effects.n_seeds.max())}).
+        **On one test, nearly everywhere; on both together, less, and only in the harmless model.** Of {len(single)}
+        effects on a single test {single.sum()} are larger than those of all {n_draws:.0f} random sets, where about
+        {smallest[~is_both].sum():.0f} would be by chance; of {len(pooled)} on *both* tests {pooled.sum()}, where about
+        {smallest[is_both].sum():.0f} would be. There accuracy moves by {low:+.1f} to {high:+.1f} points beyond random
+        sets: most of what a removal takes on one test it gives back on the other. Beside {n_draws:.0f} random sets a
+        single effect has no $p$ below {smallest.min():.2f}; what all items say together is in
+        [chapter 4](04_ablate.ipynb) ({seeds_text(effects.n_seeds.max())}).
         """
     )
 

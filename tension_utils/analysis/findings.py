@@ -95,10 +95,10 @@ CLAIMS = {
         1,
         INDEX,
         {
-            "supported": "The objectives share more neurons than random labels do",
-            "refuted": "The objectives share no more neurons than random labels do",
-            "contradictory": "The objectives share more neurons than random labels do, or fewer, by base model",
-            "undecided": "Too little evidence to say whether the objectives share more neurons than random labels do",
+            "supported": "The objectives share more neurons than random labels bring",
+            "refuted": "The objectives share no more neurons than random labels bring",
+            "contradictory": "Both objectives share more neurons than random labels bring, or fewer, by base model",
+            "undecided": "Too little evidence to say whether objectives share more neurons than random labels bring",
         },
     ),
     "C5": Claim(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.conditions import CONTROL
-from tension_utils.config import MATCHED_ARM, MIXED_ARMS, REMOVAL, SINGLE_OBJECTIVES
+from tension_utils.config import MATCHED_ARM, MIXED_ARMS, REMOVAL, SHAM_ARMS, SINGLE_OBJECTIVES
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     MODEL_COLUMNS,
@@ -211,8 +211,8 @@ def option_rows(
 ) -> pd.DataFrame:
     """Return the HH-RLHF rows of everything that could stand in for a mixed model, with a column ``option``.
 
-    Options are the trained arms (by name), an ensemble and interpolated weights at `SHOWN_WEIGHTS` of the harmless
-    model, and the matched mixed model with neuron sets scaled.
+    Options are the trained arms (by name; none of sham labels, which nobody would train instead), an ensemble and
+    interpolated weights at `SHOWN_WEIGHTS` of the harmless model, and the matched mixed model with neuron sets scaled.
 
     Args:
         evaluation: rows of evaluation.parquet.
@@ -220,6 +220,7 @@ def option_rows(
         ablation: rows of ablation.parquet; random sets are left out.
     """
     rows = hh_rows(evaluation)
+    rows = rows[~rows.objective.isin(SHAM_ARMS)]
     tables = [rows.assign(option=rows.objective)]
     frontiers = frontier_rows(evaluation, interpolation)
     shown = frontiers[frontiers.harmless_weight.isin(SHOWN_WEIGHTS)]

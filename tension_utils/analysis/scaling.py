@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tension_utils.config import ARMS, MATCHED_ARM, MIXTURES, SINGLE_OBJECTIVES
+from tension_utils.config import ARMS, CURVE_ARMS, MATCHED_ARM, MIXTURES, SINGLE_OBJECTIVES
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     MODEL_COLUMNS,
@@ -164,15 +164,16 @@ def halving_table(evaluations: Mapping[int, pd.DataFrame], bootstrap: Bootstrap 
     .. math:: A(n) - A_\text{half}(n) = [A(n) - A(n / 2)] + [A(n / 2) - A_\text{half}(n)]
 
     Args:
-        evaluations: pairs per reward model -> rows of evaluation.parquet of both single objectives and
-            `config.MATCHED_ARM`, on the same items and seeds.
+        evaluations: pairs per reward model -> rows of evaluation.parquet of both single objectives and, for a size that
+            is split, `config.MATCHED_ARM`, on the same items and seeds.
         bootstrap: how many draws, and their source.
 
     Returns:
         n_pairs, cost, fewer_own_pairs and other_pairs (shares; the last two add up to the first), each with a 95 %
         interval as <name>_ci_low and <name>_ci_high, n_items, n_seeds; no row without a half.
     """
-    sizes = [n for n in sorted(evaluations) if n % 2 == 0 and n // 2 in evaluations]
+    whole, single = (sizes_of(evaluations, arms) for arms in (CURVE_ARMS, SINGLE_OBJECTIVES))
+    sizes = [n for n in whole if n % 2 == 0 and n // 2 in single]
     parts = [rows.assign(n_pairs=n) for n, rows in evaluations.items()]
     rows = pd.concat(parts, ignore_index=True) if sizes else pd.DataFrame(columns=["benchmark", "group", "objective"])
     own = rows[(rows.benchmark == "hh-rlhf") & rows.group.isin(SINGLE_OBJECTIVES)]

@@ -14,7 +14,7 @@ from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, REMOVAL, SHAM_ARM
 from tension_utils.planted.rates import MOST_ERRORS
 from tension_utils.show.ledger import ARMS, result_of, sentence
 
-NO_WEIGHTS = "not run: the weights of these reward models are not stored with their results"
+NO_WEIGHTS = "not run here, for the weights are not stored; the sandbox's page of this chapter runs the same lines"
 
 
 def train_answer(kept: pd.DataFrame) -> str:
@@ -261,7 +261,8 @@ def planted_found(finders: pd.DataFrame) -> str:
             f"{more_than_half(low, high)} {words}: {'' if parts else subject}{percent(rows.precision[SELECTED_BY])} "
             f"[{percent(low)}, {percent(high)}] (the best score, {best}, {percent(rows.precision[best])})"
         )
-    return f"{'; '.join(parts)}. Yes: more than half of it. A random ranking finds {percent(of_site.chance.mean())}."
+    chance = percent(of_site.chance.mean())
+    return f"{'; '.join(parts)}. (Yes: more than half of the plant.) A random ranking finds {chance}."
 
 
 def planted_erring(readings: pd.DataFrame) -> str:
@@ -273,10 +274,10 @@ def planted_erring(readings: pd.DataFrame) -> str:
     raw, ours = (readings[readings.way == way].set_index("claim") for way in WAYS)
     false, refuted, power = ours.false_positives, ours.false_refutations, ours.power
     word, most = "rarely" if false.max() <= LEVEL else "too often", refuted.max()
-    limit = f"; above {100 * MOST_ERRORS:g} % the claims refute nothing" if most > MOST_ERRORS else ""
+    limit = f"; beyond {100 * MOST_ERRORS:g} % there is no verdict" if most > MOST_ERRORS else ""
     return (
-        f"{word}, where it supports: under control a claim that is false is called supported in at most "
-        f"{percent(false.max())} of the worlds ({false.idxmax()}), as published in up to "
+        f"{word}, where it supports: with {seeds_text(ours.n_seeds.max())}, under control, a claim that is false is "
+        f"called supported in at most {percent(false.max())} of the worlds ({false.idxmax()}), as published in up to "
         f"{percent(raw.false_positives.max())} ({raw.false_positives.idxmax()}). Care has its price: a true claim is "
         f"supported in {percent(power.min())} ({power.idxmin()}) to {percent(power.max())} ({power.idxmax()}). Where "
         f"it refutes, {'more often' if most > LEVEL else 'rarely, too'}: a true claim in up to {percent(most)} "
@@ -440,16 +441,15 @@ def controls_answer(ablation: pd.DataFrame, held: pd.DataFrame | None = None) ->
     for control in CONTROLS:
         has = set(found.objective[found.control == control])
         with_it = [objective for objective in dict.fromkeys(ablation.objective) if objective in has]
-        without = [objective for objective in dict.fromkeys(ablation.objective) if objective not in has]
         if with_it:
-            said = f"of {MATCHED_ON[control]}: {', '.join(with_it)}"
-            parts.append(said + (f" (not run: {', '.join(without)})" if without else ""))
+            parts.append(f"of {MATCHED_ON[control]} ({', '.join(with_it)})")
     if not parts:
         return "no random sets: not run"
-    if held is not None and len(held):
-        of_kinds = held.groupby("score_kind", sort=False).held
-        parts += [f"by {kind} they hold {extent(of_kind)} of the set" for kind, of_kind in of_kinds]
-    return f"random sets {'; '.join(parts)}"
+    said = f"random sets {'; '.join(parts)}"
+    if held is None or not len(held):
+        return said
+    of_kinds = held.groupby("score_kind", sort=False).held
+    return f"{said}. They hold {' and '.join(f'{extent(own)} of the set by {kind}' for kind, own in of_kinds)}"
 
 
 def extent(shares: pd.Series) -> str:
