@@ -41,7 +41,7 @@ from tension_utils.config import (
 from tension_utils.planted.rates import rated_ledger
 from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
-from tension_utils.show.sentences import SLACK
+from tension_utils.show.sentences import SLACK, extent
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
@@ -413,9 +413,7 @@ def removed(study: Study) -> str:
     raw = published.set_index("score_kind").value[KINDS[0]]
     beyond = study.reading(claim="C2", metric="accuracy", score_kind=KINDS[0]).value
     require(0.3 < beyond / raw < 0.7, "about half of the raw change on the own test is what random sets do")
-    require(
-        study.held.min() > 0.5, "a random set as deep and as active holds over half of the set that it stands beside"
-    )
+    require(study.held.min() > 0.5, "a random set as deep and as active holds over half of the chosen one")
     ends = [study.without.loc[pair] for pair in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1])]
     require(ends[0].accuracy_ci_low < 0.5 < ends[1].accuracy_ci_low, "of both models only the harmless ends above 50 %")
     end_words = [_share(end.accuracy, end.accuracy_ci_low, end.accuracy_ci_high) for end in ends]
@@ -437,9 +435,8 @@ def removed(study: Study) -> str:
         afterwards, in one training run.
 
         Of the {-raw:.1f} points lost on the own test, random sets lose about half. But these are largely the same
-        neurons: loud neurons of late layers are few, so a random set as deep and as active holds
-        {percent(study.held.min())} to {percent(study.held.max())} of the chosen one. The effect is what the rest of it adds: a
-        lower bound.
+        neurons: loud neurons of late layers are few, so a random set as deep and as active holds {extent(study.held)}
+        of the chosen one. The effect is what the rest of it adds: a lower bound.
         """
     )
 
