@@ -350,21 +350,15 @@ def mixing(study: Study) -> str:
     require(near, "on conflicting pairs it does about as well as the average of both single models")
     of_all = both.loc[MIXED]
     require(of_all.ci_low > average.share_with_own, "the model of all pairs does better there than that average")
-    learned = study.kept[study.kept.objective == MATCHED_ARM].iloc[0]
-    require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
-    n_steps = study.n_steps[MATCHED_ARM]
-    require(learned.step < 0.75 * n_steps, "its best checkpoint is one of long before the end")
     return flat(
         f"""
         **In the one training run that is finished, mixing costs accuracy beside a specialist.** A model trained on as
         many pairs, half of each objective, has {value_words(matched)} beside the model of one objective, on that
         one's own test (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)};
         {extent_words(matched)}). With all pairs of both, twice as many, it is {value_words(union)}. Another run may
-        differ by more than these intervals say, so the claims give no verdict yet: two more are planned. And the
-        model of half of each had hardly learned ({
-            _share(learned.validation_accuracy, learned.ci_low, learned.ci_high)
-        } of its validation pairs; its best checkpoint is that of step {learned.step} of {n_steps}):
-        fewer pairs of either objective may be a part of what it lost.
+        differ by more than these intervals say, so the claims give no verdict yet: two more are planned.
+
+        {_split(study)}
 
         On the {told.n_items:.0f} pairs where the helpful and the harmless model disagree, the one of half of each
         sides with the model of the test's own objective in {_share(told.share_with_own, told.ci_low, told.ci_high)},
@@ -373,6 +367,30 @@ def mixing(study: Study) -> str:
         a little: {_share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)}.
         """
     )
+
+
+def _split(study: Study) -> str:
+    """Say that the cost is not one of fewer own pairs."""
+    learned, n_steps = study.kept[study.kept.objective == MATCHED_ARM].iloc[0], study.n_steps[MATCHED_ARM]
+    require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
+    require(learned.step < 0.75 * n_steps, "its best checkpoint is one of long before the end")
+    split, smallest = study.split, SMALLEST["points"] / 100
+    low, high = -split.fewer_own_pairs_ci_high, -split.fewer_own_pairs_ci_low
+    require(-smallest < low and high < smallest, "half of the own pairs are as good as all of them")
+    require(split.other_pairs_ci_low > smallest, "the other objective's pairs cost more than the smallest effect")
+    own, other = (
+        number_words(100 * value, 100 * low, 100 * high, "points")
+        for value, low, high in (
+            (-split.fewer_own_pairs, low, high),
+            (split.other_pairs, split.other_pairs_ci_low, split.other_pairs_ci_high),
+        )
+    )
+    accuracy = _share(learned.validation_accuracy, learned.ci_low, learned.ci_high)
+    return f"""
+        It is not for want of own pairs: models of one objective on half as many, as many of theirs as the mixed one
+        had, differ from those on all by {own}. So the other objective's pairs cost it {other}: the model of half of
+        each had hardly learned ({accuracy} of its validation pairs; its best checkpoint is that of step {learned.step}
+        of {n_steps})."""
 
 
 @finding("03_identify")
