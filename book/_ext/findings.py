@@ -22,18 +22,16 @@ from tension_utils.analysis.findings import SMALLEST
 from tension_utils.analysis.keystone import keystone_table
 from tension_utils.analysis.removed import held_shares
 from tension_utils.analysis.scaling import halving_table
-from tension_utils.analysis.training import kept_checkpoints
+from tension_utils.analysis.training import kept_checkpoints, training_sizes
 from tension_utils.analysis.transfer import transferability_table
-from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs, read_section, read_table
+from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs, read_table
 from tension_utils.config import (
-    ARMS,
     CURVE,
     CURVE_ARMS,
     MATCHED_ARM,
     MIXED,
     MIXED_ARMS,
     OBJECTIVES,
-    SHAM_ARMS,
     SINGLE_OBJECTIVES,
     Run,
     list_pairs,
@@ -121,13 +119,12 @@ class Study:
     @cached_property
     def split(self) -> pd.Series:
         """What mixing costs, and what of it fewer own pairs and the other objective's pairs cost."""
-        runs = [run for run in self.runs if run.objective in CURVE_ARMS and (run.folder / "train_log.parquet").exists()]
-        sizes: dict[int, list[Run]] = {}
-        for run in runs:
-            sizes.setdefault(read_section(run.folder, "train")["n_train"], []).append(run)
+        rows = self.evidence.evaluation
+        tables = {int(self.sizes.n_pairs[MATCHED_ARM]): rows[rows.objective.isin(CURVE_ARMS)]}
         for place in (self.folder / CURVE).glob("*-pairs"):
-            sizes[int(place.name.removesuffix("-pairs"))] = find_runs(place)
-        tables = {n: read_table(found, "evaluation", "02_evaluate") for n, found in sizes.items()}
+            found = [run for run in find_runs(place) if (run.folder / "evaluation.parquet").exists()]
+            if found:
+                tables[int(place.name.removesuffix("-pairs"))] = read_table(found, "evaluation", "02_evaluate")
         split = halving_table(tables)
         require(len(split) > 0, "single-objective models were trained on half as many pairs")
         return split.iloc[-1]
@@ -135,24 +132,23 @@ class Study:
     @cached_property
     def coins(self) -> pd.DataFrame:
         """Accuracy of the models of coin-flip labels on both tests."""
-        rows = self.evidence.evaluation
-        arms = [arm for arm in SHAM_ARMS if ARMS[arm].labels == "coin"]
-        rows = rows[rows.objective.isin(arms) & (rows.benchmark == "hh-rlhf")]
-        return tension_table(rows)
+        return self.matrix.loc[[*overlap.COIN_ARMS.values()]]
+
+    @property
+    def trained(self) -> list[Run]:
+        """Reward models of the four main arms whose training was logged."""
+        main = {*SINGLE_OBJECTIVES, *MIXED_ARMS}
+        return [run for run in self.runs if run.objective in main and (run.folder / "train_log.parquet").exists()]
 
     @cached_property
     def kept(self) -> pd.DataFrame:
         """The checkpoint that every model of the four main arms kept."""
-        main = {*SINGLE_OBJECTIVES, *MIXED_ARMS}
-        runs = [run for run in self.runs if run.objective in main and (run.folder / "train_log.parquet").exists()]
-        return kept_checkpoints(runs)
+        return kept_checkpoints(self.trained)
 
     @cached_property
-    def n_steps(self) -> dict[str, int]:
-        """How many steps the models of the main arms were trained for, by objective."""
-        main = [run for run in self.runs if run.objective in {*SINGLE_OBJECTIVES, *MIXED_ARMS}]
-        logs = {run.objective: read_table([run], "train_log", "01_train") for run in main}
-        return {objective: int(log.step.max()) for objective, log in logs.items()}
+    def sizes(self) -> pd.DataFrame:
+        """How many pairs and steps the four main arms were trained on: a row each, by objective as index."""
+        return training_sizes(self.trained).set_index("objective")
 
     @cached_property
     def held(self) -> pd.Series:
@@ -292,24 +288,21 @@ def train(study: Study) -> str:
         mixed.validation_accuracy.max() < single.validation_accuracy.min(),
         "every mixed model ranks fewer of its validation pairs right than every single-objective one",
     )
-    matched, union = (mixed[mixed.objective == arm].iloc[0] for arm in (MATCHED_ARM, MIXED))
     require(len(mixed) == 2, "one training run is finished")
+    matched, union = (mixed[mixed.objective == arm].iloc[0] for arm in (MATCHED_ARM, MIXED))
     require(matched.ci_low < 0.5 < union.ci_low, "of both mixed models only that of all pairs is surely above chance")
     return flat(
         f"""
-        **Yes, either objective can be learned; both together less well, and from half of each hardly.** On their own
-        validation pairs the models of one objective agree with people in {_range(single)}; the model of all pairs of
-        both in {_share(union.validation_accuracy, union.ci_low, union.ci_high)}; that of half of each, as many pairs as
-        a single model has, in {_share(matched.validation_accuracy, matched.ci_low, matched.ci_high)}
-        (n = {single.n.min():.0f} to {mixed.n.max():.0f}, the pairs that also chose the checkpoint). A coin gets 50 %.
-        It is a small language model, and people often disagree on such labels: what follows is about weak preferences.
+        **Yes, either objective can be learned; both together less well, and from half of each hardly.** On their
+        own validation pairs the models of one objective agree with people in {extent(single.validation_accuracy)};
+        the model of all pairs of both in {_share(union.validation_accuracy, union.ci_low, union.ci_high)}; that of
+        half of each, as many pairs as a single model has, in {
+            _share(matched.validation_accuracy, matched.ci_low, matched.ci_high)
+        } (n = {single.n.min():.0f} to {mixed.n.max():.0f}, the pairs that also chose the
+        checkpoint). A coin gets 50 %. It is a small language model, and people often disagree on such labels: what
+        follows is about weak preferences.
         """
     )
-
-
-def _range(kept: pd.DataFrame) -> str:
-    """Return the lowest and the highest validation accuracy of checkpoints."""
-    return f"{percent(kept.validation_accuracy.min())} to {percent(kept.validation_accuracy.max())}"
 
 
 @finding("02_evaluate")
@@ -371,7 +364,7 @@ def mixing(study: Study) -> str:
 
 def _split(study: Study) -> str:
     """Say that the cost is not one of fewer own pairs."""
-    learned, n_steps = study.kept[study.kept.objective == MATCHED_ARM].iloc[0], study.n_steps[MATCHED_ARM]
+    learned, n_steps = study.kept[study.kept.objective == MATCHED_ARM].iloc[0], study.sizes.n_steps[MATCHED_ARM]
     require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
     require(learned.step < 0.75 * n_steps, "its best checkpoint is one of long before the end")
     split, smallest = study.split, SMALLEST["points"] / 100
@@ -390,7 +383,7 @@ def _split(study: Study) -> str:
         It is not for want of own pairs: models of one objective on half as many, as many of theirs as the mixed one
         had, differ from those on all by {own}. So the other objective's pairs cost it {other}: the model of half of
         each had hardly learned ({accuracy} of its validation pairs; its best checkpoint is that of step {learned.step}
-        of {n_steps})."""
+        of {n_steps:.0f})."""
 
 
 @finding("03_identify")
@@ -461,7 +454,7 @@ def removed(study: Study) -> str:
 
 @finding("08_explorer")
 def explored(study: Study) -> str:
-    """Most removals stand apart on one test, and hardly any on both together."""
+    """Most removals stand apart on one test, fewer on both together."""
     effects = study.removals[study.removals.objective.isin(SINGLE_OBJECTIVES)]
     n_draws, smallest = effects.n_draws.max(), effects.smallest_p
     is_outside = effects.p_value <= smallest + SLACK
@@ -489,6 +482,8 @@ def explored(study: Study) -> str:
 @finding("05_overlap")
 def sharing(study: Study) -> str:
     """They share neurons, and no objective is needed for that."""
+    claim = study.reading(claim="C4", is_primary=True)
+    require(claim.n_seeds == 1 and claim.verdict == "undecided", "one training run is finished, and decides nothing")
     levels, keystone = study.levels, study.keystone
     two, sham, base = overlap.TWO_OBJECTIVES, overlap.SHAM, overlap.BASE_TEXTS
     for kind in KINDS:
@@ -503,8 +498,6 @@ def sharing(study: Study) -> str:
     untrained = levels.loc["signed_mean", base]
     require(untrained.jaccard > mean.jaccard, "the base model on two texts shares more than both trained models")
     require((keystone.share[[*SINGLE_OBJECTIVES]] > 0.4).all(), "over 40 % of each set was loud before training")
-    claim = study.reading(claim="C4", is_primary=True)
-    require(claim.n_seeds == 1 and claim.verdict == "undecided", "one training run is finished, and decides nothing")
     return flat(
         f"""
         **Both models use many of the same neurons, and no objective is needed for that.** Of the tenth that training
@@ -643,7 +636,8 @@ def dial(study: Study) -> str:
     smallest = SMALLEST["points"]
     require(all(row.ci_low > -smallest for row in gaps.values()), "no mixed model loses 3 points to either frontier")
     best, cell = gaps[MIXED, "ensemble"], study.matrix.accuracy
-    special, together = (sum(cell[model or test, test] for test in SINGLE_OBJECTIVES) / 2 for model in ("", MIXED))
+    special = sum(cell[test, test] for test in SINGLE_OBJECTIVES) / 2
+    together = sum(cell[MIXED, test] for test in SINGLE_OBJECTIVES) / 2
     require(special - together > SMALLEST["points"] / 100, "two specialists do better than the mixed model")
     require(best.n_seeds == 1, "one training run is finished")
     require(best.value > 0, "the mixed model lies above the ensemble of both single models")
@@ -652,9 +646,8 @@ def dial(study: Study) -> str:
         **So far, joint training does no worse than averaging two models.** Two models of one objective, combined
         afterwards, reach no better pair of accuracies than one model trained on both: at the same balance the mixed
         model lies {value_words(best)} beside their ensemble and {value_words(gaps[MIXED, "interpolation"])} beside
-        their interpolated weights ({extent_words(best)}; trained on as many pairs, {
-            value_words(gaps[MATCHED_ARM, "ensemble"])
-        } and {value_words(gaps[MATCHED_ARM, "interpolation"])}).
+        their interpolated weights ({extent_words(best)}; trained on as many pairs,
+        {value_words(gaps[MATCHED_ARM, "ensemble"])} and {value_words(gaps[MATCHED_ARM, "interpolation"])}).
 
         Both are far from two specialists, each on its own test: {percent(special)} in the mean, beside
         {percent(together)} of the mixed model. No pair here has both labels, so one model that tells the two kinds of

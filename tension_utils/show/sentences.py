@@ -690,21 +690,21 @@ def explorer_answer(effects: pd.DataFrame | None) -> str:
     """
     if effects is None:
         return "not run: no neuron set was removed beside random ones"
-    n, extent = len(effects), f"(n = {effects.n_items.max():,}, {seeds_text(effects.n_seeds.max())})"
+    n, sizes = len(effects), f"(n = {effects.n_items.max():,}, {seeds_text(effects.n_seeds.max())})"
     if (effects.smallest_p > LEVEL).all():
         draws = " to ".join(f"{number:.0f}" for number in sorted({effects.n_draws.min(), effects.n_draws.max()}))
         outside = int((effects.p_value <= effects.smallest_p + SLACK).sum())
         return (
             f"{outside} of {n} effects that one can choose here are larger than those of all {draws} random sets, "
             f"and about {effects.smallest_p.sum():.0f} would be by chance; one alone is no evidence, for beside "
-            f"{draws} random sets p is never below {effects.smallest_p.min():.2f} {extent}"
+            f"{draws} random sets p is never below {effects.smallest_p.min():.2f} {sizes}"
         )
     apart = int((effects.q_value <= LEVEL).sum())
     word = f"yes, {apart}" if apart else f"{UNCLEAR}: none"
     return (
         f"{word} of {n} effects that one can choose here stand out among random sets when corrected for choosing "
         f"(q at most {LEVEL:g}); {int((effects.p_value <= LEVEL).sum())} have p at most {LEVEL:g}, and about "
-        f"{LEVEL * n:.0f} would by chance {extent}"
+        f"{LEVEL * n:.0f} would by chance {sizes}"
     )
 
 
