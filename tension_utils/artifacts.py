@@ -308,6 +308,15 @@ def find_runs(root: Path) -> list[Run]:
     return found
 
 
+def present_runs(runs: Sequence[Run]) -> list[Run]:
+    """Return the reward models of a chapter: all of them, or where some came from an export, those with a manifest.
+
+    A study that was exported before its end has arms that not every seed has, and nothing can be trained there.
+    """
+    is_there = {run: read_manifest(run.folder) for run in runs}
+    return [run for run in runs if is_there[run]] if any("export" in of for of in is_there.values()) else list(runs)
+
+
 def enter_project() -> Path:
     """Make the project's folder the working directory, wherever below it a notebook was opened, and return it.
 

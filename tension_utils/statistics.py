@@ -316,6 +316,16 @@ def sizes(table: pd.DataFrame) -> dict[str, int]:
     return {name: count_distinct(table, of) for name, of in zip(SIZES, UNITS, strict=True)}
 
 
+def complete_models(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of base models and seeds that have all of some values of a column, such as all objectives.
+
+    Of several training runs some may not have every arm; a comparison is one of those that have both sides.
+    """
+    keys = [name for name in MODEL_COLUMNS if name in table]
+    rows = table[table[column].isin(values)]
+    return rows[rows.groupby(keys, dropna=False)[column].transform("nunique") == len(set(values))]
+
+
 def require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
     """Check that a table has what a computation reads.
 

@@ -8,7 +8,16 @@ import pandas as pd
 import pytest
 from test_measurement_stages import DEPTH, INTERPOLATE, runs  # noqa: F401
 
-from tension_utils.artifacts import DETAIL_KINDS, OWN_SCORES, VIEWS, file_hash, is_archived, read_manifest, read_table
+from tension_utils.artifacts import (
+    DETAIL_KINDS,
+    OWN_SCORES,
+    VIEWS,
+    file_hash,
+    is_archived,
+    present_runs,
+    read_manifest,
+    read_table,
+)
 from tension_utils.config import EngineConfig, IdentifyConfig, Run, list_pairs
 from tension_utils.depth import depth_run
 from tension_utils.export import OWN_KINDS, _of_no_machine, export_run, export_runs
@@ -117,3 +126,14 @@ def test_a_folder_of_others_is_not_replaced(finished: list, tmp_path: Path) -> N
 def test_no_path_of_a_machine_is_exported() -> None:
     found = {"inputs": {"/data/hh-rlhf/a.jsonl": "x"}, "config": {"from": ["/data/hh-rlhf", "a/b", 1]}}
     assert _of_no_machine(found) == {"inputs": {"a.jsonl": "x"}, "config": {"from": ["hh-rlhf", "a/b", 1]}}
+
+
+def test_of_exported_runs_a_chapter_shows_those_that_are_there(finished: list, tmp_path: Path) -> None:
+    mixed, single = finished[2], finished[0]
+    assert present_runs([single, Run(single.root, single.base_model, single.objective, 99)])[1].seed == 99
+    for run in (mixed, single):
+        export_run(run, tmp_path)
+    exported = [
+        Run(tmp_path, run.base_model, run.objective, seed) for run in (mixed, single) for seed in (run.seed, 99)
+    ]
+    assert present_runs(exported) == [exported[0], exported[2]]

@@ -14,7 +14,7 @@ from tension_utils import statistics as bootstrap
 from tension_utils import statistics as comparisons
 from tension_utils import statistics as effects
 from tension_utils.data import chance_credit
-from tension_utils.statistics import Bootstrap
+from tension_utils.statistics import Bootstrap, complete_models
 
 RUN = {"objective": "helpful", "base_model": "toy-llama", "benchmark": "toy", "subset": "all"}
 
@@ -346,3 +346,14 @@ def test_ablation_effects_refuse_unmatched_rows():
         effects.ablation_effects(pd.concat([top, random]), intact[1:], by)
     with pytest.raises(ValueError, match="expected `by` to hold set, fraction"):
         effects.ablation_effects(pd.concat([top, random]), intact, ["set"])
+
+
+def test_complete_models_are_those_with_every_arm():
+    rows = pd.DataFrame(
+        {"base_model": "m", "objective": ["a", "b", "c", "a", "b", "a"], "seed": [0, 0, 0, 1, 1, 2], "item_id": "x"}
+    )
+    both = complete_models(rows, "objective", ["a", "b"])
+    assert list(zip(both.objective, both.seed, strict=True)) == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert set(complete_models(rows, "objective", ["a", "b", "c"]).seed) == {0}
+    assert complete_models(rows, "objective", ["a", "d"]).empty
+    assert len(complete_models(rows.drop(columns="base_model"), "objective", ["a"])) == 3

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from one_kernel import execute_chapters
 
-from stored import CHAPTERS, FURTHER_ARMS, stored_chapters
+from stored import CHAPTERS, FURTHER_ARMS, UNEVEN, stored_chapters
 from tension_utils.artifacts import read_manifest, read_table
 from tension_utils.config import CURVE_ARMS, SINGLE_OBJECTIVES, Run
 
@@ -197,7 +197,12 @@ def test_chapters_wait_for_what_is_missing(tmp_path: Path) -> None:
             folder.mkdir(parents=True)
             (folder / "evaluation.parquet").touch()
     chapters = stored_chapters(tmp_path)
-    assert list(chapters) == ["02_evaluate"], "the union lacks seed 1, so chapter 2b waits for it"
+    assert list(chapters) == [name for name in UNEVEN if name != "01_train"], "the union was not trained on seed 1"
+    parameters, inputs = chapters["02b_tension"]
+    assert parameters["objectives"] == ["helpful", "harmless", "helpful-harmless"] and len(inputs) == 5
+    Run(tmp_path / "results", "unreachable", "helpful-harmless", 1).folder.mkdir()
+    chapters = stored_chapters(tmp_path)
+    assert list(chapters) == ["02_evaluate"], "the union of seed 1 is not evaluated, so chapter 2b waits for it"
     parameters, inputs = chapters["02_evaluate"]
     assert parameters["objectives"] == ["helpful", "harmless"] and parameters["seeds"] == [0, 1]
     assert inputs[0] == "results/unreachable/harmless/seed0/evaluation.parquet" and len(inputs) == 4

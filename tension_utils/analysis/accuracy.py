@@ -23,6 +23,7 @@ from tension_utils.statistics import (
     Bootstrap,
     accuracy_table,
     benjamini_hochberg,
+    complete_models,
     contrast_draws,
     count_distinct,
     crossed_parts,
@@ -49,7 +50,8 @@ def mixed_against_single(
     """Compare a mixed arm with each single objective, item by item and seed by seed.
 
     Args:
-        evaluation: rows of evaluation.parquet of the arm and both objectives, on the same items and seeds.
+        evaluation: rows of evaluation.parquet of the arm and both objectives, on the same items; seeds that lack one of
+            them are left out.
         by: columns that name the comparisons.
         bootstrap: how many draws, and their source.
         arm: of `config.MIXED_ARMS`.
@@ -60,12 +62,13 @@ def mixed_against_single(
         whole table), chance_accuracy, n_items, n_clusters, n_seeds.
 
     Raises:
-        ValueError: an objective is missing or lacks an item or a seed.
+        ValueError: an objective is missing or lacks an item.
 
     Source: paper, claim C1; the pairing, intervals and tests are ours.
     """
     by, bootstrap, tables = list(by), bootstrap or Bootstrap(), []
     require_columns(evaluation, ["objective", "chance", "credit", *by])
+    evaluation = complete_models(evaluation, "objective", (arm, *SINGLE_OBJECTIVES))
     for single in SINGLE_OBJECTIVES:
         table = paired_bootstrap(evaluation, "objective", (arm, single), by, bootstrap=bootstrap)
         for name, objective in (("mixed", arm), ("single", single)):

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from tension_utils.config import MIXED, MIXED_ARMS, SINGLE_OBJECTIVES
+from tension_utils.config import MIXED, MIXED_ARMS, OBJECTIVES, SINGLE_OBJECTIVES
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     MODEL_COLUMNS,
     RUN_COLUMNS,
     TAILS,
     Bootstrap,
+    complete_models,
     conditions,
     contrast_draws,
     count_distinct,
@@ -173,7 +174,8 @@ def score_shifts(evaluation: pd.DataFrame, reference: str | None = "hh-rlhf") ->
     """Return, item by item and seed by seed, how the mixed objective shifts scores against each single one.
 
     Args:
-        evaluation: rows of evaluation.parquet of all three objectives, on the same items and seeds.
+        evaluation: rows of evaluation.parquet of all three objectives, on the same items; seeds that lack one of them
+            are left out.
         reference: see `standardized_margins`.
 
     Returns:
@@ -182,10 +184,10 @@ def score_shifts(evaluation: pd.DataFrame, reference: str | None = "hh-rlhf") ->
         own margins), is_both_right (margin > 0 in both models).
 
     Raises:
-        ValueError: an objective is missing or lacks an item or a seed.
+        ValueError: an objective is missing or lacks an item.
     """
     require_columns(evaluation, ["chosen_reward"])
-    rows = standardized_margins(evaluation, reference)
+    rows = standardized_margins(complete_models(evaluation, "objective", OBJECTIVES), reference)
     rows = rows.assign(is_both_right=rows.margin > 0, lost=(rows.margin > 0).astype(float))
     values = {"chosen_reward": "reward_shift", "standardized_margin": "margin_shift"}
     tables = []

@@ -14,6 +14,7 @@ from tension_utils.statistics import (
     TAILS,
     Bootstrap,
     bounded,
+    complete_models,
     contrast_draws,
     count_distinct,
     crossed_parts,
@@ -165,7 +166,7 @@ def halving_table(evaluations: Mapping[int, pd.DataFrame], bootstrap: Bootstrap 
 
     Args:
         evaluations: pairs per reward model -> rows of evaluation.parquet of both single objectives and, for a size that
-            is split, `config.MATCHED_ARM`, on the same items and seeds.
+            is split, `config.MATCHED_ARM`, on the same items; seeds that lack a part of a split are left out.
         bootstrap: how many draws, and their source.
 
     Returns:
@@ -175,12 +176,15 @@ def halving_table(evaluations: Mapping[int, pd.DataFrame], bootstrap: Bootstrap 
     whole, single = (sizes_of(evaluations, arms) for arms in (CURVE_ARMS, SINGLE_OBJECTIVES))
     sizes = [n for n in whole if n % 2 == 0 and n // 2 in single]
     parts = [rows.assign(n_pairs=n) for n, rows in evaluations.items()]
-    rows = pd.concat(parts, ignore_index=True) if sizes else pd.DataFrame(columns=["benchmark", "group", "objective"])
+    rows = pd.concat(parts, ignore_index=True)
     own = rows[(rows.benchmark == "hh-rlhf") & rows.group.isin(SINGLE_OBJECTIVES)]
     own = own[(own.objective == own.group) | (own.objective == MATCHED_ARM)]
+    needed = {(n, arm) for n in sizes for arm in CURVE_ARMS}
+    needed |= {(n // 2, arm) for n in sizes for arm in SINGLE_OBJECTIVES}
+    own = complete_models(own.assign(trained=list(zip(own.n_pairs, own.objective, strict=True))), "trained", [*needed])
     names = ("cost", "fewer_own_pairs", "other_pairs")
     columns = ["n_pairs", *(name + end for name in names for end in ("", "_ci_low", "_ci_high")), "n_items", "n_seeds"]
-    if not sizes:
+    if own.empty:
         return pd.DataFrame(columns=columns, dtype=float)
     sums, counts, cells = crossed_parts(own.assign(is_mixed=own.objective == MATCHED_ARM), "credit", PARTS)
 

@@ -7,7 +7,15 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.config import OBJECTIVES
-from tension_utils.statistics import ITEM_COLUMNS, TAILS, Bootstrap, conditions, crossed_bootstrap, require_columns
+from tension_utils.statistics import (
+    ITEM_COLUMNS,
+    TAILS,
+    Bootstrap,
+    complete_models,
+    conditions,
+    crossed_bootstrap,
+    require_columns,
+)
 
 MEASURES = (
     "transferability",
@@ -171,7 +179,9 @@ def _row(estimates: np.ndarray, draws: np.ndarray) -> dict[str, float]:
 
 def _conditions(evaluation: pd.DataFrame, by: Sequence[str]) -> list[tuple[dict, pd.DataFrame]]:
     by = list(by)
-    require_columns(evaluation, by)
+    require_columns(evaluation, ["objective", "seed", *by])
+    complete = complete_models(evaluation, "objective", OBJECTIVES)
+    evaluation = complete if len(complete) else evaluation  # of which `right_sets` says what is missing
     return [(dict(zip(by, key, strict=True)), right_sets(part)) for key, part in conditions(evaluation, by)]
 
 
@@ -183,8 +193,8 @@ def transferability_table(
     """Return mean transferability and Jaccards over seed pairings, with intervals over items and seeds.
 
     Args:
-        evaluation: rows of all three objectives, on the same items and seeds; several base models in a condition
-            are averaged, weighted by their seeds.
+        evaluation: rows of all three objectives, on the same items; seeds that lack one of them are left out, and
+            several base models in a condition are averaged, weighted by their seeds.
         by: columns that name a condition, such as ["base_model", "group"]; [] is one.
 
     Returns:
