@@ -9,6 +9,7 @@ from bs4 import BeautifulSoup
 from sphinx.errors import ConfigError
 
 import tension_book
+from tension_utils.show.sentences import NO_WEIGHTS
 
 
 @pytest.mark.parametrize("url", ["https://example.org/a/b", "github.com/a/b", "https://github.com/a", "javascript:x"])
@@ -103,6 +104,13 @@ def test_every_caption_of_a_sandbox_page_says_so_but_a_drawing_of_no_data(tmp_pa
     assert "Sandbox." not in tension_book.mended(page.format("Question"), tmp_path / "x.html")
 
 
+def test_a_cell_without_weights_leads_to_the_page_that_has_them() -> None:
+    ran, told = ({"cell_type": "code", "outputs": [{"text": [words]}]} for words in ("loss 0.69", NO_WEIGHTS))
+    found = json.loads(tension_book.with_sandbox(json.dumps({"cells": [ran, told, ran]}), "../executed/01.ipynb"))
+    assert [cell["cell_type"] for cell in found["cells"]] == ["code", "code", "markdown", "code"]
+    assert "](../executed/01.ipynb)" in found["cells"][2]["source"]
+
+
 def test_a_finding_stands_below_the_question_in_place_of_generated_sentences_and_an_empty_one_nowhere() -> None:
     title = {"cell_type": "markdown", "metadata": {}, "source": ["# Title\n", "text"]}
     boxed = "```{admonition} Question\n:class: important\nIs it so?\n\n**In this run:** {glue:text}`answer`.\n```"
@@ -113,6 +121,8 @@ def test_a_finding_stands_below_the_question_in_place_of_generated_sentences_and
     assert first == last == title
     assert asked["source"] == "```{admonition} Question\n:class: important\nIs it so?\n```"
     assert "What this run found" in note["source"] and "**Yes.** 3 of 4." in note["source"]
-    beside = question | {"source": "::::{grid}\n" + boxed + "\n::::"}  # a question in a layout of its own
+    figure = "```{glue:figure} plane\n:name: fig\n\nAccuracy.\n```"
+    beside = question | {"source": f"::::{{grid}}\n{boxed}\n\n{figure}\n::::"}  # a question in a layout of its own
     kept = json.loads(tension_book.with_finding(json.dumps({"cells": [title, beside]}), "Yes."))["cells"]
-    assert kept[1] == beside and len(kept) == 3
+    assert kept[1]["source"] == f"::::{{grid}}\n{asked['source']}\n\n{figure}\n::::" and len(kept) == 3
+    assert "What the study found" in tension_book.with_finding(text, "Yes.", tension_book.STUDY_FOUND)

@@ -13,6 +13,7 @@ import yaml
 from one_kernel import execute_chapters
 
 from stored import CHAPTERS, FURTHER_ARMS, UNEVEN, stored_chapters
+from study import Study as StudyPlan
 from tension_utils.artifacts import read_manifest, read_table
 from tension_utils.config import CURVE_ARMS, SINGLE_OBJECTIVES, Run
 
@@ -47,6 +48,7 @@ MICRO = {
         "longer_seeds": [],
         "candidates": [{"learning_rate": 5e-4}],
         "identify": {"n_generic": 3},
+        "identify_later": {"n_view_items": 3},
         "identify_sham": {"n_view_items": 2, "n_generic": 0},
         "ablate_single": [
             {
@@ -251,6 +253,20 @@ def test_the_list_names_the_parts_in_order(project: Path) -> None:
     done = study(project, "micro", *LOCAL, "--list", "--until", "choice")
     names = [line.split(" | ")[1] for line in done.stdout.splitlines()]
     assert names[:2] == ["train helpful seed 0", "train harmless seed 0"] and names[-1] == "choice 0 harmless"
+    done = study(
+        project, "micro", *LOCAL, "--list", "--from", "seed 0: measure single", "--until", "seed 0: train matched"
+    )
+    names = [line.split(" | ")[1].split(" seed")[0] for line in done.stdout.splitlines()]
+    singles = [f"{stage} {arm}" for stage in ("identify", "ablate") for arm in SINGLE_OBJECTIVES]
+    assert names == [*singles, "train helpful-harmless-matched", "evaluate helpful-harmless-matched"]
+
+
+def test_later_seeds_and_sham_models_are_read_in_fewer_views() -> None:
+    values = MICRO | {"seeds": [0, 7]}
+    plan = StudyPlan("micro", values, "toy", {})
+    for arm, seed, n_views in (("helpful", 0, 4), ("helpful", 7, 3), ("helpful-coin", 0, 2), ("helpful-coin", 7, 2)):
+        assert plan.identification(arm, seed).n_view_items == n_views
+    assert plan.identification("helpful", 7).n_generic == 3 and values["identify"]["n_view_items"] == 4
 
 
 @pytest.mark.parametrize(
@@ -259,6 +275,8 @@ def test_the_list_names_the_parts_in_order(project: Path) -> None:
         (("nothing",), "profile: expected one of micro, "),
         (("typo",), "config/typo.yaml: study.candidates[0].learning_rat: unknown name; did you mean 'learning_rate'?"),
         (("micro", "--until", "seed 9: train"), "--until: expected one of"),
+        (("micro", "--from", "seed 9: train"), "--from: expected one of"),
+        (("micro", "--from", "choice", "--until", "seed 0: train single"), "expected a part from 'choice' on; got"),
         (("micro", "--sources", "hh-rlhf"), "--sources: expected BENCHMARK=SOURCE"),
         (("plain",), "config/plain.yaml: expected the sections study, as in config/smollm2-135m.yaml; got nothing"),
     ],
@@ -278,7 +296,7 @@ def test_a_step_that_fails_is_told_and_the_others_go_on(project: Path, tmp_path:
     folder = copy / "runs" / "micro" / "toy"
     folder.mkdir(parents=True)
     (folder / "harmless").write_text("in the way of a folder")
-    done = study(copy, "micro", *LOCAL, "--until", "seed 0: train")
+    done = study(copy, "micro", *LOCAL, "--until", "seed 0: train single")
     assert done.returncode == 1 and "FAILED train harmless seed 0" in done.stdout
     assert (folder / "helpful" / "seed0" / "evaluation.parquet").is_file()
     assert (folder / "harmless").read_text() == "in the way of a folder"

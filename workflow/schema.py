@@ -321,6 +321,7 @@ class Study(TypedDict):
         coin_seeds: seeds of the sham arms whose labels are a fair coin.
         longer_seeds: seeds of the sham arms whose label is the longer response.
         identify: fields of `IdentifyConfig` that differ from the section `identify`.
+        identify_later: those that differ once more for all seeds but the first.
         identify_sham: those that differ once more for sham models.
         candidates: fields of `TrainConfig` that differ; their validation losses are compared.
         ablate_single: of a single-objective model, entry by entry: fields of `AblateConfig` and `n_items`.
@@ -334,6 +335,7 @@ class Study(TypedDict):
     coin_seeds: list[whole(0, MAX_SEED)]
     longer_seeds: list[whole(0, MAX_SEED)]
     identify: NotRequired[IdentifyConfig]
+    identify_later: NotRequired[IdentifyConfig]
     identify_sham: NotRequired[IdentifyConfig]
     candidates: list[TrainConfig]
     ablate_single: StudyAblations

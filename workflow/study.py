@@ -1,6 +1,7 @@
 """Run a study of one base model: every arm and seed through every stage, the most telling parts first.
 
-    python workflow/study.py PROFILE [--base-model NAME] [--sources hh-rlhf=FOLDER ...] [--workers 2] [--until PART]
+    python workflow/study.py PROFILE [--base-model NAME] [--sources hh-rlhf=FOLDER ...] [--workers 2]
+        [--from PART] [--until PART]
     python workflow/study.py PROFILE [--base-model NAME] --export results
     python workflow/study.py PROFILE [--base-model NAME] --resume-from results [--again ARM ...]
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 TRAINING_COST = 3.3  # a training pair's cost in scored pairs
 MAIN_ARMS = (*SINGLE_OBJECTIVES, MATCHED_ARM, MIXED)
+GROUPS = {"single": SINGLE_OBJECTIVES, "matched": (MATCHED_ARM,), "union": (MIXED,)}  # in this order, each to its end
 CHOICE = "choice.csv"  # candidates of the settings, compared on validation pairs
 ABLATIONS = {MATCHED_ARM: "ablate_matched", MIXED: "ablate_union"}  # sections of a profile; others: ablate_single
 
@@ -123,10 +125,12 @@ class Study:
             items_of={name: n for name, n in section.get("benchmark_items", {}).items() if name in benchmarks},
         )
 
-    def identification(self, arm: str) -> IdentifyConfig:
-        """Return which neuron statistics are taken in an arm; sham models may do with fewer."""
-        section = self.values["identify"] | self.values["study"].get("identify", {})
-        section |= self.values["study"].get("identify_sham", {}) if arm in SHAM_ARMS else {}
+    def identification(self, arm: str, seed: int) -> IdentifyConfig:
+        """Return which neuron statistics are taken of a model; later seeds and sham models may do with fewer."""
+        own = self.values["study"]
+        section = self.values["identify"] | own.get("identify", {})
+        section |= own.get("identify_later", {}) if seed != self.values["seeds"][0] else {}
+        section |= own.get("identify_sham", {}) if arm in SHAM_ARMS else {}
         engine = EngineConfig(n_items=section.pop("n_items", 0), precision=section.pop("precision", "auto"))
         return IdentifyConfig(engine=engine, **section)
 
@@ -298,7 +302,7 @@ def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> I
     from tension_utils.stages import identify_run
 
     for arm in arms:
-        config = study.identification(arm)
+        config = study.identification(arm, seed)
         cost = (4 * config.engine.n_items + 10 * (config.n_view_items or config.engine.n_items)) * study.tokens
         yield Step(
             part,
@@ -356,13 +360,14 @@ def plan(study: Study) -> list[Step]:
     section, first, steps = study.values["study"], study.values["seeds"][0], []
     for seed in study.values["seeds"]:
         shams = [arm for arm in SHAM_ARMS if seed in section[f"{ARMS[arm].labels}_seeds"]]
-        steps += training_steps(study, f"seed {seed}: train", SINGLE_OBJECTIVES, seed)
-        steps += choice_steps(study) if seed == first and not study.kept_choice.exists() else []
-        steps += training_steps(study, f"seed {seed}: train mixed", (MATCHED_ARM, MIXED), seed)
+        for group, arms in GROUPS.items():
+            steps += training_steps(study, f"seed {seed}: train {group}", arms, seed)
+            is_open = group == "single" and seed == first and not study.kept_choice.exists()
+            steps += choice_steps(study) if is_open else []
+            steps += identify_steps(study, f"seed {seed}: measure {group}", arms, seed)
+            steps += ablate_steps(study, f"seed {seed}: measure {group}", arms, seed, 1)
         steps += weight_steps(study, seed)
         steps += weight_change_steps(study, f"seed {seed}: weights", shams, seed, MAIN_ARMS)
-        steps += identify_steps(study, f"seed {seed}: identify", MAIN_ARMS, seed)
-        steps += ablate_steps(study, f"seed {seed}: ablate", MAIN_ARMS, seed, 1)
         steps += training_steps(study, f"seed {seed}: sham", shams, seed)
         if shams:
             steps += weight_change_steps(study, f"seed {seed}: sham", shams, seed, (*MAIN_ARMS, *shams))
@@ -476,18 +481,20 @@ def export(study: Study, target: Path) -> int:
     return 0
 
 
-def up_to(steps: list[Step], until: str | None) -> list[Step]:
-    """Return the steps of all parts up to one.
+def between(steps: list[Step], first: str | None, last: str | None) -> list[Step]:
+    """Return the steps of all parts from one to another; None is the first or the last.
 
     Raises:
-        ValueError: if there is no such part.
+        ValueError: if there is no such part, or the last comes before the first.
     """
     parts = list(dict.fromkeys(step.part for step in steps))
-    if until is None:
-        return steps
-    if until not in parts:
-        raise ValueError(f"--until: expected one of {parts}; got {until!r}")
-    return [step for step in steps if parts.index(step.part) <= parts.index(until)]
+    for name, part in (("--from", first), ("--until", last)):
+        if part is not None and part not in parts:
+            raise ValueError(f"{name}: expected one of {parts}; got {part!r}")
+    start, end = parts.index(first or parts[0]), parts.index(last or parts[-1])
+    if end < start:
+        raise ValueError(f"--until: expected a part from {first!r} on; got {last!r}, which comes before it")
+    return [step for step in steps if start <= parts.index(step.part) <= end]
 
 
 def resume(study: Study, source: Path, again: Sequence[str]) -> None:
@@ -520,7 +527,10 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--base-model", help="public name or folder; default: that of the profile")
     parser.add_argument("--sources", nargs="*", default=[], metavar="BENCHMARK=SOURCE", help="folders to read instead")
     parser.add_argument("--workers", type=int, default=1, help="processes that share the steps")
-    parser.add_argument("--until", help="last part to run, such as 'seed 0: train'")
+    parser.add_argument(
+        "--from", dest="first", metavar="PART", help="first part to run, such as 'seed 247: train single'"
+    )
+    parser.add_argument("--until", dest="last", metavar="PART", help="last part to run")
     parser.add_argument("--export", type=Path, help="write what is finished below this folder, and run nothing")
     parser.add_argument("--resume-from", type=Path, help="take over what was exported here, where it is not at hand")
     parser.add_argument(
@@ -541,7 +551,7 @@ def main() -> int:
         except (OSError, ValueError) as error:
             fail(f"--export: {error}")
     try:
-        steps = up_to(plan(study), options.until)
+        steps = between(plan(study), options.first, options.last)
     except ValueError as error:
         fail(str(error))
     if options.list:
@@ -555,7 +565,7 @@ def main() -> int:
         with sole_owner(study.root / ".work"):
             if options.resume_from:
                 resume(study, options.resume_from, options.again)
-                steps = up_to(plan(study), options.until)
+                steps = between(plan(study), options.first, options.last)
             if options.workers == 1:
                 return work(study, steps)
             command = [sys.executable, __file__, *sys.argv[1:], "--is-worker"]

@@ -33,7 +33,9 @@ SANDBOX_NOTE = (
     "and none of its text. The models have about a million parameters. The page shows how the method works; its "
     "numbers say nothing about language models."
 )
-QUESTION = "```{admonition} Question"
+QUESTION = re.compile(r"(```\{admonition\} Question\n.*?)\n```$", re.DOTALL | re.MULTILINE)  # up to its fence
+RUN_FOUND, STUDY_FOUND = "What this run found", "What the study found"
+WITHOUT_WEIGHTS = "the weights are not stored"  # what a cell prints that needs them
 EXPLANATIONS = ("Method", "Reading the figure", "Reading the figures", "Differences from the paper")  # headings
 HEADING = re.compile(r"^#+ ", re.MULTILINE)
 FENCE = 8 * ":"  # more than chapters use
@@ -102,10 +104,13 @@ def point_at_sources(app: Sphinx, page: str, template: str, context: dict, doctr
 
 def label_study(app: Sphinx, page: str, source: list[str]) -> None:
     """Put its finding on a page of the study, and give its labels names of their own; in place."""
-    if page.startswith(STUDY):
-        words = Path(app.srcdir) / "book" / "generated" / "findings" / f"{page.removeprefix(STUDY)}.md"
+    if page.startswith(STUDY) or page in OF_BOTH:
+        words = Path(app.srcdir) / "book" / "generated" / "findings" / f"{Path(page).name}.md"
         if words.is_file():
-            source[0] = with_finding(source[0], words.read_text(encoding="utf-8"))
+            title = STUDY_FOUND if page in OF_BOTH else RUN_FOUND
+            source[0] = with_finding(source[0], words.read_text(encoding="utf-8"), title)
+    if page.startswith(STUDY):
+        source[0] = with_sandbox(source[0], f"../{SANDBOX}{page.removeprefix(STUDY)}.ipynb")
         notebooks = sorted((Path(app.srcdir) / STUDY).glob("*.ipynb"))
         names = {name for path in notebooks for name in labels_in(path.read_text(encoding="utf-8"))}
         source[0] = CHAPTER_ARCHIVE.sub("generated/downloads/study.zip", source[0])
@@ -173,7 +178,23 @@ def with_folds(text: str) -> str:
     return json.dumps(notebook)
 
 
-def with_finding(text: str, words: str) -> str:
+def with_sandbox(text: str, twin: str) -> str:
+    """Return a notebook's JSON text with a link below every cell that could not run without the weights.
+
+    Args:
+        text: the notebook.
+        twin: address of the same chapter on the embedded world.
+    """
+    notebook, cells = json.loads(text), []
+    for cell in notebook["cells"]:
+        cells.append(cell)
+        if any(WITHOUT_WEIGHTS in "".join(output.get("text", "")) for output in cell.get("outputs", [])):
+            link = f"[The sandbox's page]({twin}) shows what these lines print."
+            cells.append({"cell_type": "markdown", "id": f"sandbox-{len(cells)}", "metadata": {}, "source": link})
+    return json.dumps(notebook | {"cells": cells})
+
+
+def with_finding(text: str, words: str, title: str = RUN_FOUND) -> str:
     """Return a notebook's JSON text with a finding below its title and question; as it is where there is none.
 
     A sentence written by hand takes the place of those that the notebook generates for any run.
@@ -181,16 +202,20 @@ def with_finding(text: str, words: str) -> str:
     Args:
         text: the notebook.
         words: Markdown, perhaps empty.
+        title: of the box.
     """
     if not words.strip():
         return text
     notebook = json.loads(text)
-    question, note = notebook["cells"][1], f"````{{admonition}} What this run found\n:class: tip\n{words.strip()}\n````"
-    paragraphs = "".join(question["source"]).removesuffix("\n```").split("\n\n")
-    if paragraphs[0].startswith(QUESTION):
-        question["source"] = "\n\n".join(words for words in paragraphs if "{glue:" not in words) + "\n```"
+    question, note = notebook["cells"][1], f"````{{admonition}} {title}\n:class: tip\n{words.strip()}\n````"
+    question["source"] = QUESTION.sub(_without_answers, "".join(question["source"]), count=1)
     notebook["cells"].insert(2, {"cell_type": "markdown", "id": "finding", "metadata": {}, "source": note})
     return json.dumps(notebook)
+
+
+def _without_answers(box: re.Match) -> str:
+    """Return the box of a question without the paragraphs that a notebook generates."""
+    return "\n\n".join(words for words in box[1].split("\n\n") if "{glue:" not in words) + "\n```"
 
 
 def with_links(text: str, there: set[str]) -> str:
