@@ -18,7 +18,7 @@ import pandas as pd
 from tension_utils.analysis import margins, overlap, parting, removal
 from tension_utils.analysis.accuracy import depth_accuracy, percent, seeds_text, tension_table
 from tension_utils.analysis.claims import Evidence
-from tension_utils.analysis.findings import SMALLEST
+from tension_utils.analysis.findings import CLAIMS, SMALLEST
 from tension_utils.analysis.keystone import keystone_table
 from tension_utils.analysis.removed import held_shares
 from tension_utils.analysis.scaling import halving_table
@@ -40,6 +40,7 @@ from tension_utils.planted.rates import rated_ledger
 from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
 from tension_utils.show.sentences import SLACK, extent
+from tension_utils.statistics import complete_models
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
@@ -335,32 +336,48 @@ def mixing(study: Study) -> str:
     """Mixing costs accuracy on both tests, pair for pair."""
     matched = study.reading(claim="C1", quantity="mixing", arm=MATCHED_ARM, test="own")
     union = study.reading(claim="C1", quantity="mixing", arm=MIXED, test="own")
-    require(matched.n_seeds == 1, "one training run is finished")
+    require((matched.n_seeds, union.n_seeds) == (3, 1), "three seeds are finished, and one of the model of all pairs")
     require(matched.ci_high < -SMALLEST["points"], "training on half of each costs more than the smallest effect")
-    require(matched.verdict == "no verdict", "the claims give no verdict on what mixing costs")
-    both = study.sides.xs(margins.BOTH_TESTS, level="test")
-    told, average = both.loc[MATCHED_ARM], both.loc[margins.AVERAGE]
-    near = abs(told.share_with_own - average.share_with_own) < SMALLEST["points"] / 100
-    require(near, "on conflicting pairs it does about as well as the average of both single models")
-    of_all = both.loc[MIXED]
-    require(of_all.ci_low > average.share_with_own, "the model of all pairs does better there than that average")
+    require(max(matched.by_seed) < -SMALLEST["points"], "it does so in every training run")
+    require(matched.verdict == "supported", "the claims support that mixing costs accuracy")
+    require(matched.false_positives < 0.05 < 0.9 < matched.power, "its test is rarely wrong in made-up worlds")
+    by_seed = [f"{value:+.1f}" for value in matched.by_seed]
     return flat(
         f"""
-        **In the one training run that is finished, mixing costs accuracy beside a specialist.** A model trained on as
-        many pairs, half of each objective, has {value_words(matched)} beside the model of one objective, on that
-        one's own test (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)};
-        {extent_words(matched)}). With all pairs of both, twice as many, it is {value_words(union)}. Another run may
-        differ by more than these intervals say, so the claims give no verdict yet: two more are planned.
+        **Yes: a model of both objectives is worse on each than the model of that one.** Trained on as many pairs,
+        half of each objective, it has {value_words(matched)} beside the model of one objective, on that one's own
+        test (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}: run
+        by run {", ".join(by_seed[:-1])} and {by_seed[-1]}). That mixing costs accuracy, claim C1, is supported; in
+        made-up worlds where it costs nothing, this test says so in {100 * matched.false_positives:.0f} %, and finds the
+        cost, where there is one, in {100 * matched.power:.0f} %. With all pairs of both, twice as many, it is
+        {value_words(union)} in the one run that has it.
 
         {_split(study)}
 
-        On the {told.n_items:.0f} pairs where the helpful and the harmless model disagree, the one of half of each
-        sides with the model of the test's own objective in {_share(told.share_with_own, told.ci_low, told.ci_high)},
-        no more often than the average of both single models, which takes no joint training
-        ({percent(average.share_with_own)}): no sign that it tells what a pair is about. The model of all pairs does,
-        a little: {_share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)}.
+        {_conflicts(study)}
         """
     )
+
+
+def _conflicts(study: Study) -> str:
+    """Say whose side mixed models take where the single ones disagree; each beside the average of its own seeds."""
+    words = {}
+    for arm in MIXED_ARMS:
+        rows = complete_models(study.evidence.evaluation, "objective", (arm, *SINGLE_OBJECTIVES))
+        sides = margins.conflict_sides(margins.conflicting_margins(rows)).set_index(["model", "test"])
+        both = sides.xs(margins.BOTH_TESTS, level="test")
+        words[arm] = both.loc[arm], both.loc[margins.AVERAGE]
+    (told, average), (of_all, beside) = words[MATCHED_ARM], words[MIXED]
+    near = abs(told.share_with_own - average.share_with_own) < SMALLEST["points"] / 100
+    require(near, "on conflicting pairs it does about as well as the average of both single models")
+    require(of_all.ci_low > beside.share_with_own, "the model of all pairs does better there than that average")
+    return f"""
+        On the pairs where the helpful and the harmless model of a seed disagree (n = {told.n_items:.0f},
+        {seeds_text(told.n_seeds)}), that of half of each sides with the model of the test's own objective in
+        {_share(told.share_with_own, told.ci_low, told.ci_high)}, no more often than the average of both single models,
+        which takes no joint training ({percent(average.share_with_own)}): no sign that it tells what a pair is about.
+        The model of all pairs does, a little: {_share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)}, beside
+        {percent(beside.share_with_own)} of the average ({seeds_text(of_all.n_seeds)})."""
 
 
 def _split(study: Study) -> str:
@@ -658,6 +675,37 @@ def dial(study: Study) -> str:
         prompts apart could come near that; whether size, data or interference keeps it from there, this comparison
         cannot tell. Who wants one reward model for both loses nothing by training it on both, beside averaging two:
         so says one training run, and two more are planned.
+        """
+    )
+
+
+@finding("09_ledger")
+def together(study: Study) -> str:
+    """Read together, the claims tell one story."""
+    mixed, own, opposing, shared, weight = (study.reading(claim=claim, is_primary=True) for claim in CLAIMS)
+    verdicts = [row.verdict for row in (mixed, own, opposing, shared, weight)]
+    wanted = ["supported", "supported", "supported", "undecided", "not run"]
+    require(verdicts == wanted, "three claims are supported, one is undecided and one not run")
+    runs = [row.n_seeds for row in (mixed, own, opposing, shared)]
+    require(runs == [3, 1, 1, 1], "three training runs tell what mixing costs, and one the rest")
+    two, coins = (study.levels.loc["rms_change", level] for level in (overlap.TWO_OBJECTIVES, overlap.SHAM))
+    require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
+    gap = study.reading(claim="C1", quantity="frontier", arm=MIXED, control="ensemble")
+    require(gap.ci_low > -SMALLEST["points"], "the mixed model loses no 3 points to both single ones averaged")
+    return flat(
+        f"""
+        **One model of both objectives does worse than two specialists; that shared neurons are the reason is not
+        shown.** *Mixing costs* (C1) {value_words(mixed)} on the own test ({extent_words(mixed)}). The neurons that
+        training moved most *carry* what a model learned ({value_words(own)} on its own test without them, C2), and as
+        each model learned the contrary of the other objective, they *stand against* it ({value_words(opposing)}, C3):
+        one fact, read on two tests, and in one training run.
+
+        *Shared neurons* (C4) are many, an overlap of {two.jaccard:.2f}; a model of coin-flip labels on the same pairs
+        shares as many. Whether shared neurons *weigh more* than others (C5) is not measured under control yet.
+
+        For practice: one model trained on both does no worse than two averaged ({value_words(gap)} beside their
+        ensemble, {seeds_text(gap.n_seeds)}; [the dial](../study/05c_dial.ipynb)). And an overlap of neuron sets says
+        nothing about objectives until it stands beside one that needs none.
         """
     )
 
