@@ -656,25 +656,27 @@ def dial(study: Study) -> str:
     }
     smallest = SMALLEST["points"]
     require(all(row.ci_low > -smallest for row in gaps.values()), "no mixed model loses 3 points to either frontier")
-    best, cell = gaps[MIXED, "ensemble"], study.matrix.accuracy
+    matched, union = (gaps[arm, "ensemble"] for arm in (MATCHED_ARM, MIXED))
+    require((matched.n_seeds, union.n_seeds) == (3, 1), "three seeds are finished, and one of the model of all pairs")
+    require(union.value > 0, "the model of all pairs lies above the ensemble of both single models")
+    cell = study.matrix.accuracy
     special = sum(cell[test, test] for test in SINGLE_OBJECTIVES) / 2
-    together = sum(cell[MIXED, test] for test in SINGLE_OBJECTIVES) / 2
-    require(special - together > SMALLEST["points"] / 100, "two specialists do better than the mixed model")
-    require(best.n_seeds == 1, "one training run is finished")
-    require(best.value > 0, "the mixed model lies above the ensemble of both single models")
+    together = sum(cell[MATCHED_ARM, test] for test in SINGLE_OBJECTIVES) / 2
+    require(special - together > smallest / 100, "two specialists do better than the mixed model")
+    weights = [value_words(gaps[arm, "interpolation"]) for arm in (MATCHED_ARM, MIXED)]
     return flat(
         f"""
         **So far, joint training does no worse than averaging two models.** Two models of one objective, combined
-        afterwards, reach no better pair of accuracies than one model trained on both: at the same balance the mixed
-        model lies {value_words(best)} beside their ensemble and {value_words(gaps[MIXED, "interpolation"])} beside
-        their interpolated weights ({extent_words(best)}; trained on as many pairs,
-        {value_words(gaps[MATCHED_ARM, "ensemble"])} and {value_words(gaps[MATCHED_ARM, "interpolation"])}).
+        afterwards, reach no better pair of accuracies than one model trained on both. At the same balance, the model
+        of half of each lies {value_words(matched)} beside their ensemble ({extent_words(matched)}), that of all
+        pairs {value_words(union)} ({seeds_text(union.n_seeds)}); beside their interpolated weights, in one run,
+        {weights[0]} and {weights[1]}.
 
         Both are far from two specialists, each on its own test: {percent(special)} in the mean, beside
-        {percent(together)} of the mixed model. No pair here has both labels, so one model that tells the two kinds of
-        prompts apart could come near that; whether size, data or interference keeps it from there, this comparison
-        cannot tell. Who wants one reward model for both loses nothing by training it on both, beside averaging two:
-        so says one training run, and two more are planned.
+        {percent(together)} of the model on as many pairs. No pair here has both labels, so one model that tells the
+        two kinds of prompts apart could come near that; whether size, data or interference keeps it from there, this
+        comparison cannot tell. Who wants one reward model for both loses nothing by training it on both, beside
+        averaging two.
         """
     )
 
