@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from tension_utils.analysis import margins, overlap, parting, removal
-from tension_utils.analysis.accuracy import depth_accuracy, percent, seeds_text, tension_table
+from tension_utils.analysis.accuracy import behavior_table, depth_accuracy, percent, seeds_text, tension_table
 from tension_utils.analysis.claims import Evidence
 from tension_utils.analysis.findings import CLAIMS, SMALLEST
 from tension_utils.analysis.keystone import keystone_table
@@ -40,7 +40,7 @@ from tension_utils.planted.rates import rated_ledger
 from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
 from tension_utils.show.sentences import SLACK, extent
-from tension_utils.statistics import complete_models
+from tension_utils.statistics import MODEL_COLUMNS, complete_models
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
@@ -341,22 +341,65 @@ def mixing(study: Study) -> str:
     require(max(matched.by_seed) < -SMALLEST["points"], "it does so in every training run")
     require(matched.verdict == "supported", "the claims support that mixing costs accuracy")
     require(matched.false_positives < 0.05 < 0.9 < matched.power, "its test is rarely wrong in made-up worlds")
-    by_seed = [f"{value:+.1f}" for value in matched.by_seed]
+    costs = _by_run(study)
+    require((costs < 0).all(axis=None), "every run loses on both tests")
+    lean = costs[HELPFUL] - costs[HARMLESS]
+    require(lean.min() < -5 < 5 < lean.max(), "some runs lose more on helpful pairs, and some on harmless ones")
+    by_run = "; ".join(f"{row[HELPFUL]:+.1f} and {row[HARMLESS]:+.1f}" for _, row in costs.iterrows())
     return flat(
         f"""
-        **Yes: a model of both objectives is worse on each than the model of that one.** Trained on as many pairs,
-        half of each objective, it has {value_words(matched)} beside the model of one objective, on that one's own
-        test (helpful {part_of(matched, HELPFUL)}; harmless {part_of(matched, HARMLESS)}; {extent_words(matched)}: run
-        by run {", ".join(by_seed[:-1])} and {by_seed[-1]}). That mixing costs accuracy, claim C1, is supported; in
-        made-up worlds where it costs nothing, this test says so in {100 * matched.false_positives:.0f} %, and finds the
-        cost, where there is one, in {100 * matched.power:.0f} %. With all pairs of both, twice as many, it is
-        {value_words(union)} in the one run that has it.
+        **Yes: a model of both objectives does worse than the two models of one.** Trained on as many pairs, half of
+        each objective, it has {value_words(matched)} beside the model of one objective, on that one's own test
+        ({extent_words(matched)}). Each of three training runs loses about as much, but not on the same test: helpful
+        and harmless, run by run, {by_run} points. Which objective such a model gives up more of differs between
+        runs; that it gives something up does not.
+
+        That mixing costs accuracy, claim C1, is *supported*. In made-up worlds where it costs nothing this test
+        supports it in {100 * matched.false_positives:.0f} %, and where it does cost in {100 * matched.power:.0f} %.
+        With all pairs of both, twice as many, it is {value_words(union)} in the one run that has them.
 
         {_split(study)}
+
+        {_safety(study)}
 
         {_conflicts(study)}
         """
     )
+
+
+def _safety(study: Study) -> str:
+    """Say that single models lean to refusing or to answering, and that the mixed one tells the two kinds apart."""
+    rows = study.evidence.evaluation
+    rows = rows[(rows.benchmark == "rm-bench") & rows.objective.isin((*SINGLE_OBJECTIVES, MATCHED_ARM))]
+    table = behavior_table(rows).set_index("objective")
+    helpful, harmless, mixed = (table.loc[arm] for arm in (*SINGLE_OBJECTIVES, MATCHED_ARM))
+    require(harmless.refuse_accuracy_ci_low > 0.8 and harmless.respond_accuracy_ci_high < 0.2, "one mostly refuses")
+    require(helpful.respond_accuracy_ci_low > 0.6 and helpful.refuse_accuracy_ci_high < 0.4, "the other mostly answers")
+    singles = table.loc[[*SINGLE_OBJECTIVES]]
+    require((singles.balanced_accuracy_ci_low < 0.5).all(), "neither is surely above chance in both together")
+    require(mixed.balanced_accuracy_ci_low > singles.balanced_accuracy_ci_high.max(), "the mixed model is better")
+    require(mixed.n_seeds == 1, "one training run was tested on this benchmark")
+    balanced = [
+        _share(row.balanced_accuracy, row.balanced_accuracy_ci_low, row.balanced_accuracy_ci_high)
+        for row in (harmless, helpful, mixed)
+    ]
+    return f"""
+        A specialist's lead is not judgment. On the safety prompts of RM-Bench the harmless model prefers refusals: it
+        is right in {percent(harmless.refuse_accuracy)} where one should refuse and in
+        {percent(harmless.respond_accuracy)} where one should answer, and so {balanced[0]} in the mean of both, like a
+        model that refuses everything; the helpful one leans the other way ({percent(helpful.refuse_accuracy)} and
+        {percent(helpful.respond_accuracy)}; {balanced[1]}). The model of half of each has {balanced[2]}: it tells
+        apart, a little, what neither does (n = {mixed.n_refuse_items:.0f} and {mixed.n_respond_items:.0f} pairs of
+        {mixed.n_clusters:.0f} prompts, {seeds_text(mixed.n_seeds)})."""
+
+
+def _by_run(study: Study) -> pd.DataFrame:
+    """Return in points what the model of half of each loses to that of the test's objective: a row per training run."""
+    rows = study.evidence.evaluation
+    rows = complete_models(rows[rows.benchmark == "hh-rlhf"], "objective", (MATCHED_ARM, *SINGLE_OBJECTIVES))
+    mean = rows.groupby([*MODEL_COLUMNS, "group", "objective"]).credit.mean().unstack("objective")
+    own = {test: mean.xs(test, level="group") for test in SINGLE_OBJECTIVES}
+    return pd.DataFrame({test: 100 * (of[MATCHED_ARM] - of[test]) for test, of in own.items()})
 
 
 def _conflicts(study: Study) -> str:
@@ -374,7 +417,7 @@ def _conflicts(study: Study) -> str:
     return f"""
         On the pairs where the helpful and the harmless model of a seed disagree (n = {told.n_items:.0f},
         {seeds_text(told.n_seeds)}), that of half of each sides with the model of the test's own objective in
-        {_share(told.share_with_own, told.ci_low, told.ci_high)}, no more often than the average of both single models,
+        {_share(told.share_with_own, told.ci_low, told.ci_high)}, about as often as the average of both single models,
         which takes no joint training ({percent(average.share_with_own)}): no sign that it tells what a pair is about.
         The model of all pairs does, a little: {_share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)}, beside
         {percent(beside.share_with_own)} of the average ({seeds_text(of_all.n_seeds)})."""
@@ -382,10 +425,13 @@ def _conflicts(study: Study) -> str:
 
 def _split(study: Study) -> str:
     """Say that the cost is not one of fewer own pairs."""
-    learned, n_steps = study.kept[study.kept.objective == MATCHED_ARM].iloc[0], study.sizes.n_steps[MATCHED_ARM]
+    split = study.split
+    require(split.n_seeds == 1, "one training run has models on half of the pairs")
+    learned = study.kept[study.kept.objective == MATCHED_ARM].sort_values("seed").iloc[0]  # of that run
+    n_steps = study.sizes.n_steps[MATCHED_ARM]
     require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
     require(learned.step < 0.75 * n_steps, "its best checkpoint is one of long before the end")
-    split, smallest = study.split, SMALLEST["points"] / 100
+    smallest = SMALLEST["points"] / 100
     low, high = -split.fewer_own_pairs_ci_high, -split.fewer_own_pairs_ci_low
     require(-smallest < low and high < smallest, "half of the own pairs are as good as all of them")
     require(split.other_pairs_ci_low > smallest, "the other objective's pairs cost more than the smallest effect")
@@ -398,10 +444,10 @@ def _split(study: Study) -> str:
     )
     accuracy = _share(learned.validation_accuracy, learned.ci_low, learned.ci_high)
     return f"""
-        It is not for want of own pairs: models of one objective on half as many, as many of theirs as the mixed one
-        had, differ from those on all by {own}. So the other objective's pairs cost it {other}: the model of half of
-        each had hardly learned ({accuracy} of its validation pairs; its best checkpoint is that of step {learned.step}
-        of {n_steps:.0f})."""
+        It is not for want of own pairs, in the one run where that was split: models of one objective on half as many,
+        as many of theirs as the mixed one had, differ from those on all by {own}. So the other objective's pairs cost
+        it {other}: the model of half of each had hardly learned ({accuracy} of its validation pairs;
+        its best checkpoint is that of step {learned.step} of {n_steps:.0f})."""
 
 
 @finding("03_identify")
@@ -692,15 +738,19 @@ def together(study: Study) -> str:
     require(runs == [3, 1, 1, 1], "three training runs tell what mixing costs, and one the rest")
     two, coins = (study.levels.loc["rms_change", level] for level in (overlap.TWO_OBJECTIVES, overlap.SHAM))
     require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
+    safety = study.reading(claim="C1", quantity="mixing", arm=MATCHED_ARM, test="safety")
+    require(safety.ci_low > SMALLEST["points"] and safety.n_seeds == 1, "on safety tests one mixed model does better")
     gap = study.reading(claim="C1", quantity="frontier", arm=MIXED, control="ensemble")
     require(gap.ci_low > -SMALLEST["points"], "the mixed model loses no 3 points to both single ones averaged")
     return flat(
         f"""
         **One model of both objectives does worse than two specialists; that shared neurons are the reason is not
-        shown.** *Mixing costs* (C1) {value_words(mixed)} on the own test ({extent_words(mixed)}). The neurons that
-        training moved most *carry* what a model learned ({value_words(own)} on its own test without them, C2), and as
-        each model learned the contrary of the other objective, they *stand against* it ({value_words(opposing)}, C3):
-        one fact, read on two tests, and in one training run.
+        shown.** *Mixing costs* (C1) {value_words(mixed)} on the own test ({extent_words(mixed)}). Where refusing
+        and answering weigh the same, the mixed model is ahead instead: {value_words(safety)} ({extent_words(safety)}).
+
+        The neurons that training moved most *carry* what a model learned ({value_words(own)} on its own test without
+        them, C2), and as each model learned the contrary of the other objective, they *stand against* it
+        ({value_words(opposing)}, C3): one fact, read on two tests, and in one training run.
 
         *Shared neurons* (C4) are many, an overlap of {two.jaccard:.2f}; a model of coin-flip labels on the same pairs
         shares as many. Whether shared neurons *weigh more* than others (C5) is not measured under control yet.
