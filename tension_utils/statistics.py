@@ -316,12 +316,20 @@ def sizes(table: pd.DataFrame) -> dict[str, int]:
     return {name: count_distinct(table, of) for name, of in zip(SIZES, UNITS, strict=True)}
 
 
-def complete_models(table: pd.DataFrame, column: str, values: Sequence[str]) -> pd.DataFrame:
+def complete_models(
+    table: pd.DataFrame, column: str, values: Sequence[str], within: Sequence[str] = MODEL_COLUMNS
+) -> pd.DataFrame:
     """Return the rows of base models and seeds that have all of some values of a column, such as all objectives.
 
     Of several training runs some may not have every arm; a comparison is one of those that have both sides.
+
+    Args:
+        table: one row per (reward model, item).
+        column: such as "objective".
+        values: all of which are needed; rows of others are left out.
+        within: columns that name what has them or not; those that the table lacks are passed over.
     """
-    keys = [name for name in MODEL_COLUMNS if name in table]
+    keys = [name for name in within if name in table]
     rows = table[table[column].isin(values)]
     return rows[rows.groupby(keys, dropna=False)[column].transform("nunique") == len(set(values))]
 

@@ -37,7 +37,6 @@ class Changed(Study):
         super().__init__(study.folder)
         self.matrix = study.matrix.assign(accuracy=0.5, ci_low=0.4, ci_high=0.6)
         self.ledger = study.ledger.assign(value=0.0, ci_low=-50.0, ci_high=50.0, p_value=0.5)
-        self.sides = study.sides.assign(share_with_own=0.5, ci_low=0.4, ci_high=0.6)
         self.errors = study.errors.assign(overconfidence_ci_low=-0.1)
         self.lengths = study.lengths.assign(ci_low=-0.5, ci_high=0.5)
         self.transfer = study.transfer.assign(excess_transferability_ci_low=-0.1)

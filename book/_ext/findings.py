@@ -16,7 +16,14 @@ from pathlib import Path
 import pandas as pd
 
 from tension_utils.analysis import margins, overlap, parting, removal
-from tension_utils.analysis.accuracy import behavior_table, depth_accuracy, percent, seeds_text, tension_table
+from tension_utils.analysis.accuracy import (
+    behavior_table,
+    depth_accuracy,
+    mixed_against_single,
+    percent,
+    seeds_text,
+    tension_table,
+)
 from tension_utils.analysis.claims import Evidence
 from tension_utils.analysis.findings import CLAIMS, SMALLEST
 from tension_utils.analysis.keystone import keystone_table
@@ -40,7 +47,7 @@ from tension_utils.planted.rates import rated_ledger
 from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
 from tension_utils.show.sentences import SLACK, extent
-from tension_utils.statistics import MODEL_COLUMNS, complete_models
+from tension_utils.statistics import complete_models
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
@@ -89,12 +96,6 @@ class Study:
         """Rows of the HH-RLHF tests, of the three objectives."""
         rows = self.evidence.evaluation
         return rows[rows.objective.isin(OBJECTIVES) & (rows.benchmark == "hh-rlhf")]
-
-    @cached_property
-    def sides(self) -> pd.DataFrame:
-        """Whose side models take on conflicting pairs: a row each, by model and test as index."""
-        sides = margins.conflict_sides(margins.conflicting_margins(self.evidence.evaluation))
-        return sides.set_index(["model", "test"])
 
     @cached_property
     def errors(self) -> pd.DataFrame:
@@ -272,12 +273,6 @@ def _share(value: float, low: float, high: float) -> str:
     return f"{percent(value)} [{percent(low)}, {percent(high)}]"
 
 
-def part_of(row: pd.Series, name: str) -> str:
-    """Return the number of one objective in a pooled reading."""
-    part = next(part for part in row.parts if part.name == name)
-    return number_words(*part[1:], row.unit)
-
-
 @finding("01_train")
 def train(study: Study) -> str:
     """Every model learned what it was taught."""
@@ -341,7 +336,9 @@ def mixing(study: Study) -> str:
     require(max(matched.by_seed) < -SMALLEST["points"], "it does so in every training run")
     require(matched.verdict == "supported", "the claims support that mixing costs accuracy")
     require(matched.false_positives < 0.05 < 0.9 < matched.power, "its test is rarely wrong in made-up worlds")
-    costs = _by_run(study)
+    rows = study.evidence.evaluation
+    costs = mixed_against_single(rows[rows.benchmark == "hh-rlhf"], by=["seed", "group"], arm=MATCHED_ARM)
+    costs = 100 * costs[costs.is_own].pivot(index="seed", columns="group", values="difference")
     require((costs < 0).all(axis=None), "every run loses on both tests")
     lean = costs[HELPFUL] - costs[HARMLESS]
     require(lean.min() < -5 < 5 < lean.max(), "some runs lose more on helpful pairs, and some on harmless ones")
@@ -391,15 +388,6 @@ def _safety(study: Study) -> str:
         {percent(helpful.respond_accuracy)}; {balanced[1]}). The model of half of each has {balanced[2]}: it tells
         apart, a little, what neither does (n = {mixed.n_refuse_items:.0f} and {mixed.n_respond_items:.0f} pairs of
         {mixed.n_clusters:.0f} prompts, {seeds_text(mixed.n_seeds)})."""
-
-
-def _by_run(study: Study) -> pd.DataFrame:
-    """Return in points what the model of half of each loses to that of the test's objective: a row per training run."""
-    rows = study.evidence.evaluation
-    rows = complete_models(rows[rows.benchmark == "hh-rlhf"], "objective", (MATCHED_ARM, *SINGLE_OBJECTIVES))
-    mean = rows.groupby([*MODEL_COLUMNS, "group", "objective"]).credit.mean().unstack("objective")
-    own = {test: mean.xs(test, level="group") for test in SINGLE_OBJECTIVES}
-    return pd.DataFrame({test: 100 * (of[MATCHED_ARM] - of[test]) for test, of in own.items()})
 
 
 def _conflicts(study: Study) -> str:
@@ -709,7 +697,9 @@ def dial(study: Study) -> str:
     special = sum(cell[test, test] for test in SINGLE_OBJECTIVES) / 2
     together = sum(cell[MATCHED_ARM, test] for test in SINGLE_OBJECTIVES) / 2
     require(special - together > smallest / 100, "two specialists do better than the mixed model")
-    weights = [value_words(gaps[arm, "interpolation"]) for arm in (MATCHED_ARM, MIXED)]
+    interpolated = [gaps[arm, "interpolation"] for arm in (MATCHED_ARM, MIXED)]
+    require(all(row.n_seeds == 1 for row in interpolated), "weights were interpolated in one training run")
+    weights = [value_words(row) for row in interpolated]
     return flat(
         f"""
         **So far, joint training does no worse than averaging two models.** Two models of one objective, combined

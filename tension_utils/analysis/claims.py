@@ -47,6 +47,7 @@ from tension_utils.statistics import (
     Bootstrap,
     Spread,
     ablation_changes,
+    complete_models,
     contrast_draws,
     contrast_spread,
     count_distinct,
@@ -267,12 +268,11 @@ def _mixing(evidence: Evidence, arm: str, test: str, way: str = CONTROLLED, is_p
     parts = []
     for single in SINGLE_OBJECTIVES:
         rows = _of_test(evidence.evaluation, single, test)
-        rows = rows[rows.objective.isin([arm, single])]
-        has_both = rows.groupby([*MODEL_COLUMNS, "benchmark"]).objective.transform("nunique") == 2
-        if not has_both.any():
+        rows = complete_models(rows, "objective", (arm, single), (*MODEL_COLUMNS, "benchmark"))
+        if rows.empty:
             return not_run(what, f"{single} model and {arm} were not evaluated on the same items ({test})")
         score = 100 * ((rows.margin > 0).astype(float) if is_published else rows.credit)
-        rows = rows[["objective", *PLACE, "direction"]].assign(value=score)[has_both]
+        rows = rows[["objective", *PLACE, "direction"]].assign(value=score)
         difference = pair_differences(rows, "objective", (arm, single), ["value"])
         parts.append(difference.assign(part=single))
     rows = pd.concat(parts, ignore_index=True)
