@@ -17,6 +17,8 @@ SHARED = "shared"
 
 ONLY = {objective: f"only-{objective}" for objective in SINGLE_OBJECTIVES}
 
+OWNERS = {name: objective for objective, name in ONLY.items()}
+
 MIXED_SETS = (SHARED, *ONLY.values())
 
 NATURAL, EQUAL_SIZE, EQUAL_ACTIVITY, WITHOUT_KEYSTONE = FAMILIES

@@ -464,6 +464,8 @@ class AblateConfig:
             its own training text.
         scales: what the activations of every targeted set and its random sets are multiplied by; 0 removes them. Sets
             that are scaled by anything else use the kind "zero", which alone scales the activation itself.
+        own_test: remove the set that only one objective has, and its random sets, on that objective's items alone. It
+            is all that claim C5 reads of them, in two thirds of the time.
     """
 
     score_kinds: some(Literal[SCORE_KINDS]) = ("signed_mean", "rms_change")
@@ -482,6 +484,7 @@ class AblateConfig:
     controls: some(Literal[CONTROLS]) = CONTROLS[:1]
     n_activity_bins: whole(1) = 20
     scales: some(number(REMOVAL, MOST_SCALE)) = (REMOVAL,)
+    own_test: bool = False
 
     def __post_init__(self) -> None:
         for benchmark in self.sources:

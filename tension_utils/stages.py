@@ -48,7 +48,7 @@ from tension_utils.artifacts import (
     write_table,
 )
 from tension_utils.benchmarks.load import LoadedBenchmarks, first_prompts, is_reachable, load_benchmarks
-from tension_utils.conditions import Condition, list_conditions, score_sources, set_generator
+from tension_utils.conditions import OWNERS, Condition, list_conditions, score_sources, set_generator
 from tension_utils.config import (
     BENCHMARKS,
     MASK_MODES,
@@ -76,6 +76,7 @@ from tension_utils.config import (
     whole,
 )
 from tension_utils.data import Item, training_pairs
+from tension_utils.engine.lower_layers import LowerLayers
 from tension_utils.engine.packing import prepare_items
 from tension_utils.evaluation import PromptGroup, group_by_prompt, score_groups
 from tension_utils.masking import NEURON_MASK_FILE, NeuronMask
@@ -574,7 +575,14 @@ class _Items:
 
     def without(self, covered: frozenset[tuple[str, ...]]) -> "_Items":
         """Return the prompts that have an item which is not covered."""
-        left = [group for group in self.groups if not covered.issuperset(_keys_of(group))]
+        return self._those(lambda group: not covered.issuperset(_keys_of(group)))
+
+    def of_objective(self, objective: str) -> "_Items":
+        """Return the prompts whose items test an objective."""
+        return self._those(lambda group: group.items[0].group == objective)
+
+    def _those(self, is_kept: Callable[[PromptGroup], bool]) -> "_Items":
+        left = [group for group in self.groups if is_kept(group)]
         return self if len(left) == len(self.groups) else _Items(tuple(left), self.tokens_per_batch)
 
 
@@ -589,6 +597,7 @@ class _Ablation:
     def __init__(self, stage: Stage, max_length: int) -> None:
         self.stage, self.run = stage, stage.run
         self.options = {"max_length": max_length, "device": stage.device, "progress": False}
+        self.lower = LowerLayers(stage.model)
         self.seconds: dict[str, list[float]] = {}  # by digest of the items
         self.n_found = 0
 
@@ -654,8 +663,12 @@ class _Ablation:
         if table is None:
             replacement = self.replacement(condition)
             kind, scale = condition.ablation_kind, condition.scale
+            n_intact = int(np.argmax(condition.neurons.counts_by_layer() > 0))  # layers below the set
             start = time.perf_counter()
-            with ablated(self.stage.model, condition.neurons, kind=kind, scale=scale, **replacement):
+            with (
+                ablated(self.stage.model, condition.neurons, kind=kind, scale=scale, **replacement),
+                self.lower.skipped(n_intact),
+            ):
                 table = self._score(items)[list(PART_COLUMNS)]
             self.seconds.setdefault(items.digest, []).append(time.perf_counter() - start)
             write_part(path, table)
@@ -703,8 +716,9 @@ def list_work(
     covered: dict[tuple, frozenset] = {}
     neurons_of: dict[tuple, NeuronSet] = {}
     for config, items in zip(configs, items_of, strict=True):
-        pieces: dict[frozenset, _Items] = {frozenset(): items}  # of these items, by what earlier ones have of them
+        pieces: dict[tuple[str, frozenset], _Items] = {}  # of these items, by objective and what earlier ones have
         for condition in list_conditions(run, config):
+            tested = OWNERS.get(condition.matched_to, "") if config.own_test else ""
             key = tuple(condition.key.values())
             if neurons_of.setdefault(key, condition.neurons) != condition.neurons:
                 raise ValueError(
@@ -712,9 +726,9 @@ def list_work(
                     "n_activity_bins differ; give them the same, or other fractions"
                 )
             before = covered.get(key, frozenset())
-            if before not in pieces:
-                pieces[before] = items.without(before)
-            left = pieces[before]
+            if (tested, before) not in pieces:
+                pieces[tested, before] = (items.of_objective(tested) if tested else items).without(before)
+            left = pieces[tested, before]
             covered[key] = before | left.key_set if before else left.key_set
             if left.groups:
                 yield condition, left

@@ -18,7 +18,7 @@ from tension_utils.analysis.findings import CLAIMS, WAYS, primary_of
 from tension_utils.analysis.overlap import overlap_table
 from tension_utils.analysis.removal import per_neuron, per_neuron_differences
 from tension_utils.artifacts import OWN_SCORES, file_hash, read_manifest
-from tension_utils.conditions import MIXED_SETS, Condition, list_conditions
+from tension_utils.conditions import MIXED_SETS, ONLY, SHARED, Condition, list_conditions
 from tension_utils.config import (
     CONTROLS,
     FAMILIES,
@@ -416,6 +416,31 @@ def test_a_mixed_model_can_have_its_shared_and_only_sets_alone(runs: list[Run], 
             rows, evaluation, bootstrap=Bootstrap(20), control=control, family=FAMILIES[2]
         )
         assert len(differences) == 2 * 3 * 2 and (differences.n_neurons == differences.n_neurons[0]).all()
+
+
+def test_only_sets_can_be_removed_on_their_own_test_alone_and_on_the_other_later(
+    runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(runs[0].root, tmp_path / "all")
+    mixed = dataclasses.replace(runs[2], root=tmp_path / "all")
+    names = {"main_kind": "attribution", "blocks": ("mixed",), "families": ("natural",), "engine": ENGINE}
+    own = AblateConfig(fraction=0.3, n_draws=2, own_test=True, **names)
+    group_of = pd.read_parquet(mixed.folder / "evaluation.parquet").set_index("item_id").group
+    n_sets = len(list_conditions(mixed, own))
+    assert ablate_run(mixed, own)
+    table = pd.read_parquet(mixed.folder / "ablation.parquet")
+    tested = {name: set(group_of[rows.item_id]) for name, rows in table.groupby("matched_to")}
+    own_tests = {name: {objective} for objective, name in ONLY.items()}
+    assert tested == {SHARED: set(ONLY)} | own_tests
+    calls = counted(monkeypatch)
+    assert ablate_run(mixed, own, dataclasses.replace(own, own_test=False))
+    n_only = n_sets * 2 // 3
+    assert len(calls) == n_only + 2, "the other test of the only sets, and two intact passes"
+    grown = pd.read_parquet(mixed.folder / "ablation.parquet")
+    assert set(group_of[grown.item_id]) == set(ONLY) and len(grown) == n_sets * grown.item_id.nunique()
+    names = [*list_conditions(mixed, own)[0].key, "benchmark", "subset", "item_id"]
+    both = table.merge(grown, on=names, suffixes=("", "_grown"))
+    assert len(both) == len(table) and (both.margin == both.margin_grown).all()
 
 
 def test_scaled_rows_equal_a_model_with_hooks(copied: Run) -> None:

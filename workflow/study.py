@@ -341,7 +341,8 @@ def ablate_first(run: Run, configs: list[AblateConfig]) -> bool:
 def n_conditions(config: AblateConfig) -> int:
     """Return about how many conditions a configuration has, for the estimate of the time left."""
     n_sets = len(config.score_kinds) * len(config.fractions) if "scored" in config.blocks else 0
-    n_sets += 3 * len(config.families) if "mixed" in config.blocks else 0
+    n_mixed = 2 if config.own_test else 3  # the only sets on half of the items
+    n_sets += n_mixed * len(config.families) if "mixed" in config.blocks else 0
     return n_sets * len(config.ablation_kinds) * len(config.scales) * (1 + len(config.controls) * config.n_draws)
 
 

@@ -6,7 +6,7 @@ In a layer with a sliding window, a token at position p of its sequence attends 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -222,13 +222,21 @@ for _name, (_attend, _) in LAYOUTS.items():
     AttentionInterface.register(_name, _registered(_attend))
 
 
-def _blocks_by_window(
-    batch: PackedBatch, layout: str, dtype: torch.dtype, device: torch.device
-) -> Callable[[int | None], list]:
-    """Return a function from a layer's window to its blocks, made once; a window no sequence exceeds is none."""
-    longest = max(sequence.length for sequence in batch.sequences)
-    make = cache(partial(LAYOUTS[layout][1], batch, dtype, device))
-    return lambda window: make(None if window is None or window >= longest else window)
+class _PackedBlocks:
+    """The blocks of a batch by a layer's window, made once; a window that no sequence exceeds is none."""
+
+    def __init__(self, batch: PackedBatch, layout: str, dtype: torch.dtype, device: torch.device) -> None:
+        self.batch = batch
+        self.longest = max(sequence.length for sequence in batch.sequences)
+        self.make = cache(partial(LAYOUTS[layout][1], batch, dtype, device))
+
+    def __call__(self, window: int | None) -> list:
+        return self.make(None if window is None or window >= self.longest else window)
+
+    @cached_property
+    def key(self) -> tuple:
+        """All of the batch that the hidden states depend on."""
+        return tuple(self.batch.input_ids.tolist()), self.batch.sequences, self.batch.n_real
 
 
 @contextmanager
@@ -260,7 +268,7 @@ def packed_attention(
             inputs_embeds=embeddings,
             position_ids=batch.position_ids[None].to(device),
             use_cache=False,
-            packed_blocks=_blocks_by_window(batch, layout, embeddings.dtype, device),
+            packed_blocks=_PackedBlocks(batch, layout, embeddings.dtype, device),
         ).last_hidden_state[0]
 
     backbone.set_attn_implementation(layout)
