@@ -49,7 +49,7 @@ PINNED = {
     EngineConfig: "9499062703d6c288",
     EvaluateConfig: "1e9bc7e2904a5544",
     IdentifyConfig: "65ddc4597756b475",
-    AblateConfig: "15e7c1ae4f8c9f17",
+    AblateConfig: "36cb2f2829adc96f",
     ItemsConfig: "f4cf61aeabaa69b0",
     MaskConfig: "e810e8bb6aec306e",
     InterpolateConfig: "9bfd355da1c683de",
