@@ -3,13 +3,15 @@
 python benchmarks/stages.py --reward-model FOLDER --rm-bench FILE [--prompts 570] [--clock cpu]
 
 * evaluate: loading, tokenizing, scoring and tabling RM-Bench (six responses a prompt, nine pairs) / scoring alone
-* ablate: one condition of the ablate stage / one pass through the intact model, alternately
+* ablate: one condition of the ablate stage / one pass through the intact model, alternately; the same for a set from
+  layer ``--first-layer`` on, below which the layers are computed once
 """
 
 import argparse
 import itertools
 import statistics
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -17,9 +19,10 @@ import torch
 from tension_utils.ablation import ablated
 from tension_utils.architectures import neuron_shape
 from tension_utils.benchmarks.load import first_prompts, load_benchmark
+from tension_utils.engine.lower_layers import LowerLayers
 from tension_utils.evaluation import group_by_prompt, reward_rows, score_groups, score_items, split_rewards
 from tension_utils.models import load_reward_model, load_tokenizer
-from tension_utils.neurons import random_neurons
+from tension_utils.neurons import NeuronSet, random_neurons
 from tension_utils.statistics import accuracy_table, analysis_rng
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -63,19 +66,24 @@ def evaluate(options: argparse.Namespace, model: torch.nn.Module, tokenizer: obj
 def ablate(options: argparse.Namespace, model: torch.nn.Module, tokenizer: object, groups: list) -> None:
     """Report the time of one ablated condition as a ratio to the intact model's."""
     clock, rng = CLOCKS[options.clock], np.random.default_rng(0)
-    few, taken = groups[: options.ablated_prompts], {"intact": [], "ablated": []}
+    few, taken = groups[: options.ablated_prompts], {"intact": [], "ablated": [], "upper": []}
+    lower, shape, first = LowerLayers(model), neuron_shape(model), options.first_layer
+    upper = NeuronSet(np.broadcast_to(np.arange(shape[0])[:, None] >= first, shape))
     for _, name in itertools.product(range(options.repeats + 1), taken):
         start = clock()
-        if name == "intact":
+        with ExitStack() as stack:
+            if name != "intact":
+                neurons = random_neurons(shape, 0.1, rng)
+                stack.enter_context(ablated(model, neurons & upper if name == "upper" else neurons))
+            if name == "upper":
+                stack.enter_context(lower.skipped(first))
             score_groups(model, tokenizer, few, max_length=options.max_length, progress=False)
-        else:
-            with ablated(model, random_neurons(neuron_shape(model), 0.1, rng)):
-                score_groups(model, tokenizer, few, max_length=options.max_length, progress=False)
         taken[name].append(clock() - start)
-    intact, condition = (statistics.median(values[1:]) for values in taken.values())  # the first is a warm-up
+    intact, condition, part = (statistics.median(values[1:]) for values in taken.values())  # the first is a warm-up
     report(
         f"ablate: one condition / intact pass ({len(few)} prompts, {condition:.1f} s)", condition / intact, "<= 1.05"
     )
+    report(f"ablate: one condition from layer {first} of {shape[0]} on / intact pass", part / intact)
 
 
 def main() -> None:
@@ -84,6 +92,7 @@ def main() -> None:
     parser.add_argument("--rm-bench", required=True, help="folder or public name")
     parser.add_argument("--prompts", type=int, default=570)
     parser.add_argument("--ablated-prompts", type=int, default=12)
+    parser.add_argument("--first-layer", type=int, default=8, help="of the second kind of set; equal activity has 8")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
