@@ -23,7 +23,7 @@ from tension_utils.engine.lower_layers import LowerLayers
 from tension_utils.evaluation import group_by_prompt, reward_rows, score_groups, score_items, split_rewards
 from tension_utils.models import load_reward_model, load_tokenizer
 from tension_utils.neurons import NeuronSet, random_neurons
-from tension_utils.statistics import accuracy_table, analysis_rng
+from tension_utils.statistics import Bootstrap, accuracy_table
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -49,7 +49,7 @@ def evaluate(options: argparse.Namespace, model: torch.nn.Module, tokenizer: obj
     rows = reward_rows([item for group in groups for item in group.items], values)
     marks.append(clock())
     label = {"base_model": "benchmark", "objective": "helpful", "seed": 0}
-    accuracy_table(rows.assign(**label), ["objective", "benchmark", "subset", "style"], analysis_rng())
+    accuracy_table(rows.assign(**label), ["objective", "benchmark", "subset", "style"], Bootstrap())
     marks.append(clock())
     load, tokenize, score, table, summary = np.diff(marks)
     n_responses = sum(len(group.responses) for group in groups)
