@@ -1,7 +1,7 @@
 """Stored scores of all neurons of one model: how they are named, kept and read, without the model that has them."""
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -48,10 +48,15 @@ class NeuronScores:
         Raises:
             KeyError: if they were not computed; the message lists what there is.
         """
-        if (kind, side, scope) not in self.tensors:
+        found = self.find(kind, side, scope)
+        if found is None:
             there = ", ".join("/".join(key) for key in sorted(self.tensors))
             raise KeyError(f"no scores {kind}/{side}/{scope}; there are {there}. Compute them with neuron_scores")
-        return self.tensors[kind, side, scope]
+        return found
+
+    def find(self, kind: str, side: str = "both", scope: str = "all") -> np.ndarray | None:
+        """Return the same, or None if there are none: of later seeds an export keeps fewer scores than of the first."""
+        return self.tensors.get((kind, side, scope))
 
     def only(self, kinds: Container[str], sides: Container[str], scopes: Container[str]) -> "NeuronScores":
         """Return the scores of some kinds, sides and scopes."""
@@ -123,4 +128,19 @@ def load_view(run: Run, view: str) -> NeuronScores:
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    return NeuronScores.load(require(run.folder / VIEWS / f"{view}.safetensors", "03_identify", run))
+    return NeuronScores.load(require(_view_file(run, view), "03_identify", run))
+
+
+def load_views(runs: Iterable[Run], *views: str) -> dict[Run, tuple[NeuronScores, ...]]:
+    """Return some of the further scores of every run that has them.
+
+    Raises:
+        FileNotFoundError: if no run has them; names the missing file of the first one and the chapter to run.
+    """
+    runs = list(runs)
+    having = [run for run in runs if all(_view_file(run, view).exists() for view in views)]
+    return {run: tuple(load_view(run, view) for view in views) for run in having or runs}
+
+
+def _view_file(run: Run, view: str) -> Path:
+    return run.folder / VIEWS / f"{view}.safetensors"

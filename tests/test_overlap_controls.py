@@ -23,6 +23,7 @@ from tension_utils.analysis.overlap import (
     level_rows,
     objective_permutation_test,
     permutation_table,
+    seed_stability,
     seed_table,
     stability_table,
 )
@@ -88,6 +89,16 @@ def test_seeds_of_one_objective_are_all_paired(runs: list[Run]) -> None:
 def test_halves_of_one_model_are_compared(runs: list[Run]) -> None:
     table = half_table(runs, KINDS, FRACTION)
     assert len(table) == 9 * 2 and table.jaccard.tolist() == pytest.approx([1 / 3] * 18)
+
+
+def test_halves_that_were_not_kept_are_left_out(runs: list[Run]) -> None:
+    (runs[0].folder / "score_views" / "half-1.safetensors").unlink()
+    table = half_table(runs, KINDS, FRACTION)
+    assert len(table) == 8 * 2 and not (table[list(runs[0].label)] == list(runs[0].label.values())).all(axis=1).any()
+    with pytest.raises(FileNotFoundError, match="half-1.safetensors is missing.*03_identify.ipynb"):
+        half_table(runs[:1], KINDS, FRACTION)
+    stability = seed_stability(half_table(runs[3:], KINDS, FRACTION), seed_table(runs, KINDS, FRACTION))
+    assert set(stability.n_models) == {9} and set(stability.n_seeds) == {3}, "of the halves, and of the seeds compared"
 
 
 def test_cross_design_sorts_every_pair_by_what_it_shares(runs: list[Run]) -> None:

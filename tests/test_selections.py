@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -156,6 +157,29 @@ def test_sides_scopes_and_sites_stand_beside_each_other(runs: list[Run]) -> None
     table = reading_table(runs, ["rms"], 2 / 12, ["all", "last"])
     assert list(table.columns[1:4]) == ["chosen / rejected", "all / last", "neuron / gate"]
     assert table.iloc[0, 1:4].tolist() == pytest.approx([1 / 3, 1 / 3, 0]) and table.n_models.item() == 4
+
+
+def test_what_an_export_did_not_keep_of_a_run_is_left_out(runs: list[Run]) -> None:
+    lean, rest = runs[0], runs[1:]
+    expected = {
+        "kinds": kind_table(rest, ["rms", "contrast"], 2 / 12, "all", ["rms"]),
+        "reading": reading_table(rest, ["rms"], 2 / 12, ["all", "last"]),
+        "entropy": lape_sets(rest, ("helpful", "harmless"), 2 / 40),
+    }
+    keys = [("rms", "both", "all"), ("contrast", "both", "all")]
+    save({key: mask([(0, 0), (1, i)]) for i, key in enumerate(keys)}, lean.folder / "neuron_scores.safetensors")
+    (lean.folder / "score_views" / "gate.safetensors").unlink()
+    save({("rms", "both", "all"): mask([(0, 1)])}, lean.folder / "score_views" / "text-helpful.safetensors")
+    kinds = kind_table(runs, ["rms", "contrast"], 2 / 12, "all", ["rms"])
+    is_lean = (kinds.objective == lean.objective) & (kinds.seed == lean.seed)
+    assert kinds[is_lean][["first", "second"]].to_numpy().tolist() == [["rms", "contrast"]]
+    pd.testing.assert_frame_equal(kinds[~is_lean].reset_index(drop=True), expected["kinds"])
+    pd.testing.assert_frame_equal(reading_table(runs, ["rms"], 2 / 12, ["all", "last"]), expected["reading"])
+    assert lape_sets(runs, ("helpful", "harmless"), 2 / 40) == expected["entropy"]
+    with pytest.raises(FileNotFoundError, match="gate.safetensors is missing"):
+        site_table([lean], ["rms"], 2 / 12)
+    with pytest.raises(KeyError, match="no scores frequency"):
+        lape_sets([lean], ("helpful", "harmless"))
 
 
 def test_layers_share_a_set(runs: list[Run]) -> None:

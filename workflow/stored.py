@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from schema import read_profile
-from tension_utils.artifacts import DETAIL_KINDS, DETAIL_VIEWS, OWN_SCORES, VIEWS, find_runs
+from tension_utils.artifacts import DETAIL_KINDS, OWN_SCORES, VIEWS, find_runs
 from tension_utils.config import (
     CURVE,
     MATCHED_ARM,
@@ -19,17 +19,16 @@ from tension_utils.config import (
 )
 
 TEXTS = tuple(f"{VIEWS}/text-{objective}.safetensors" for objective in SINGLE_OBJECTIVES)
-DETAILS = tuple(f"{VIEWS}/{view}.safetensors" for view in DETAIL_VIEWS if not view.startswith(("text", "base")))
 # Chapter -> section of the profile with its parameters, files it reads of every run, whether it needs the mixed model.
 CHAPTERS = {
     "01_train": ("train", ("train_log.parquet",), False),
     "02_evaluate": ("evaluate", ("evaluation.parquet",), False),
     "02b_tension": ("tension", ("evaluation.parquet",), True),
-    "03_identify": ("identify", (OWN_SCORES, *DETAILS), True),
+    "03_identify": ("identify", (OWN_SCORES, *TEXTS), True),
     "04_ablate": ("ablate", ("evaluation.parquet", OWN_SCORES, "ablation.parquet"), False),
     "a1_heads": ("identify", (OWN_SCORES, f"{VIEWS}/heads.safetensors"), False),
     "a2_removal_details": ("ablate", ("evaluation.parquet", "ablation.parquet"), False),
-    "05_overlap": ("overlap", (OWN_SCORES, *DETAILS), True),
+    "05_overlap": ("overlap", (OWN_SCORES, *TEXTS), True),
     "05b_part": ("part", ("evaluation.parquet", OWN_SCORES, *TEXTS, "depth.parquet"), True),
     "05c_dial": ("dial", ("evaluation.parquet",), True),
     "08_explorer": ("explorer", ("evaluation.parquet", "ablation.parquet"), False),
@@ -50,7 +49,10 @@ FURTHER_ARMS = dict.fromkeys(
     ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer", "d1_more_pairs"), (MATCHED_ARM,)
 )
 # Chapters that show an arm although not every seed has it.
-UNEVEN = ("01_train", "02_evaluate", "02b_tension", "b1_calibration", "b2_length_style_template", "b3_transferability")
+UNEVEN = (
+    *("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "a2_removal_details", "05_overlap"),
+    *("08_explorer", "b1_calibration", "b2_length_style_template", "b3_transferability"),
+)
 # Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
 MIXED_FILES = {"05b_part": ("gradients.parquet",)}
 PAIR_FILES = {"05b_part": ("weight_changes.parquet",), "05c_dial": ("interpolation.parquet",)}
@@ -91,8 +93,10 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
             parameters = {"root": folder, "base_models": [own[0].base_model], "objectives": arms, "seeds": seeds}
             shown = [run for run in own if run.objective in arms and run.seed in seeds]
             read = {path for run in shown for path in _read(chapter, run, files)}
+            if OWN_SCORES in files:
+                read |= {path for run in shown for path in (run.folder / VIEWS).glob("*.safetensors")}
             inputs = sorted(path.relative_to(project).as_posix() for path in read)
-            kinds = {"score_kinds": list(DETAIL_KINDS)} if section == "identify" or set(DETAILS) <= set(files) else {}
+            kinds = {"score_kinds": list(DETAIL_KINDS)} if section in ("identify", "overlap") else {}
             found[chapter] = (parameters | own_parameters(chapter, values.get(section, {})) | kinds, inputs)
     return found
 

@@ -21,7 +21,7 @@ from tension_utils.neurons import (
     shared_chances_by_layer,
     top_neurons,
 )
-from tension_utils.scores import HEAD_KINDS, HEADS, UNSIDED_KINDS, NeuronScores, load_view, own_scores
+from tension_utils.scores import HEAD_KINDS, HEADS, UNSIDED_KINDS, NeuronScores, load_view, load_views, own_scores
 from tension_utils.statistics import MODEL_COLUMNS, jackknife_interval, seed_interval
 
 COMPARISON = ("jaccard", "jaccard_chance", "jaccard_chance_by_layer", "p_value", "n_shared", "n_neurons")
@@ -337,16 +337,16 @@ def half_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope
     """Return the overlap of one reward model's sets by either half of its training pairs: the noise of the text alone.
 
     Returns:
-        base_model, objective, seed, score_kind, and the columns of `compare_sets`.
+        base_model, objective, seed, score_kind, and the columns of `compare_sets`; runs whose halves were not kept are
+        left out.
 
     Raises:
-        FileNotFoundError: names the missing file and the chapter to run.
+        FileNotFoundError: no run has halves; names a missing file and the chapter to run.
 
     Source: ours.
     """
     rows = []
-    for run in runs:
-        halves = [load_view(run, f"half-{number}") for number in (0, 1)]
+    for run, halves in load_views(runs, "half-0", "half-1").items():
         for kind in kinds:
             first, second = (top_neurons(half.get(kind, "both", scope), fraction) for half in halves)
             rows.append(run.label | {"score_kind": kind} | compare_sets(first, second))
@@ -567,13 +567,17 @@ def lape_neurons(
 def lape_sets(
     runs: Sequence[Run], texts: Sequence[str], fraction: float = LAPE_FRACTION
 ) -> dict[Run, dict[str, NeuronSet]]:
-    """Return `lape_neurons` of each reward model on the training pairs of these objectives.
+    """Return `lape_neurons` of each reward model on the training pairs of these objectives, where it has frequencies.
 
     Raises:
         FileNotFoundError: names the missing file and the chapter to run.
+        KeyError: if no reward model has the frequencies.
     """
+    views = {run: {text: load_view(run, f"text-{text}") for text in texts} for run in runs}
+    having = [run for run in runs if all(view.find("frequency") is not None for view in views[run].values())]
     return {
-        run: lape_neurons({t: load_view(run, f"text-{t}").get("frequency") for t in texts}, fraction) for run in runs
+        run: lape_neurons({text: view.get("frequency") for text, view in views[run].items()}, fraction)
+        for run in having or runs
     }
 
 
@@ -596,13 +600,13 @@ def head_sets(runs: Sequence[Run], fraction: float, kind: str = HEAD_KINDS[0]) -
 
 
 def variant_table(
-    runs: Sequence[Run], variants: Mapping[str, Callable[[Run], np.ndarray]], fraction: float
+    runs: Sequence[Run], variants: Mapping[str, Callable[[Run], np.ndarray | None]], fraction: float
 ) -> pd.DataFrame:
     """Return the overlap, within each run, of the sets that every two ways to score its neurons select.
 
     Args:
         runs: reward models.
-        variants: name -> function that returns a run's scores (L, N).
+        variants: name -> function that returns a run's scores (L, N), or None where they were not kept.
         fraction: share of neurons per set, in (0, 1].
 
     Returns:
@@ -610,8 +614,9 @@ def variant_table(
     """
     rows = []
     for run in runs:
-        sets = {name: top_neurons(scores(run), fraction) for name, scores in variants.items()}
-        for first, second in itertools.combinations(variants, 2):
+        found = {name: scores(run) for name, scores in variants.items()}
+        sets = {name: top_neurons(values, fraction) for name, values in found.items() if values is not None}
+        for first, second in itertools.combinations(sets, 2):
             rows.append(run.label | {"first": first, "second": second} | compare_sets(sets[first], sets[second]))
     return comparison_table(rows, ["base_model", "objective", "seed", "first", "second"])
 
@@ -627,10 +632,18 @@ def kind_table(
     Source: METHOD.md, section 2, facts 2 and 3.
     """
     own = {run: own_scores(run) for run in runs}
-    gates = {run: load_view(run, "gate") for run in runs} if gate_kinds else {}
     variants = {kind: lambda run, kind=kind: own[run].get(kind, "both", scope) for kind in kinds}
-    variants |= {kind + GATE: lambda run, kind=kind: gates[run].get(kind, "both", scope) for kind in gate_kinds}
+    if gate_kinds:
+        gates = load_views(runs, "gate")
+        variants |= {kind + GATE: _at_gate(gates, kind, scope) for kind in gate_kinds}
     return variant_table(runs, variants, fraction)
+
+
+def _at_gate(
+    gates: Mapping[Run, tuple[NeuronScores, ...]], kind: str, scope: str
+) -> Callable[[Run], np.ndarray | None]:
+    """Return what gives a run's scores at the gate, None for a run whose gate was not kept."""
+    return lambda run: gates[run][0].get(kind, "both", scope) if run in gates else None
 
 
 def agreement_table(compared: pd.DataFrame) -> pd.DataFrame:
@@ -661,15 +674,12 @@ def site_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope
 
     Source: METHOD.md, section 2, fact 3.
     """
-    sites = {"neuron": own_scores, "gate": lambda run: load_view(run, "gate")}
-    scores = {name: {run: load(run) for run in runs} for name, load in sites.items()}
-    parts = []
+    gates = load_views(runs, "gate")
+    own, parts = {run: own_scores(run) for run in gates}, []
     for kind in kinds:
-        variants = {
-            name: lambda run, kind=kind, of_run=of_run: of_run[run].get(kind, "both", scope)
-            for name, of_run in scores.items()
-        }
-        parts.append(variant_table(runs, variants, fraction).assign(score_kind=kind))
+        variants = {"neuron": lambda run, kind=kind: own[run].get(kind, "both", scope)}
+        variants["gate"] = _at_gate(gates, kind, scope)
+        parts.append(variant_table(list(gates), variants, fraction).assign(score_kind=kind))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -684,7 +694,7 @@ def side_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope
     own = {run: own_scores(run) for run in runs}
     parts = [comparison_table([], ["score_kind", "base_model", "objective", "seed", "first", "second"])]
     for kind in (kind for kind in kinds if kind not in UNSIDED_KINDS):
-        variants = {side: lambda run, kind=kind, side=side: own[run].get(kind, side, scope) for side in SIDES}
+        variants = {side: lambda run, kind=kind, side=side: own[run].find(kind, side, scope) for side in SIDES}
         parts.append(variant_table(runs, variants, fraction).assign(score_kind=kind))
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
@@ -700,7 +710,7 @@ def scope_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scop
     own = {run: own_scores(run) for run in runs}
     parts = []
     for kind in kinds:
-        variants = {scope: lambda run, kind=kind, scope=scope: own[run].get(kind, "both", scope) for scope in scopes}
+        variants = {scope: lambda run, kind=kind, scope=scope: own[run].find(kind, "both", scope) for scope in scopes}
         parts.append(variant_table(runs, variants, fraction).assign(score_kind=kind))
     return pd.concat(parts, ignore_index=True)
 
@@ -773,7 +783,9 @@ def seed_stability(halves: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
         row |= _range("other_seed", pairs.jaccard) | {"jaccard_chance": chance, "beyond": beyond.mean()}
         low, high = jackknife_interval(pairs.seed, pairs.other_seed, beyond)
         row |= {"beyond_ci_low": low, "beyond_ci_high": high, "p_value": pairs.p_value.max()}
-        row |= {"n_neurons": round(half.n_neurons.mean()), "n_models": len(half), "n_seeds": half.seed.nunique()}
+        models = pd.concat([half, pairs, pairs.assign(seed=pairs.other_seed)])[["base_model", "objective", "seed"]]
+        row |= {"n_neurons": round(half.n_neurons.mean()), "n_models": len(models.drop_duplicates())}
+        row["n_seeds"] = models.seed.nunique()
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -795,7 +807,7 @@ def reading_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, sc
 
     Returns:
         score_kind; mean Jaccard over the models of "chosen / rejected", of every two ``scopes``, and of
-        "neuron / gate", NaN where a kind has no such choice; jaccard_chance, n_models.
+        "neuron / gate", NaN where a kind has no such choice or no model kept it; jaccard_chance, n_models.
     """
     parts = [
         side_table(runs, kinds, fraction, scopes[0]),
@@ -806,7 +818,8 @@ def reading_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, sc
     pair = rows["first"] + " / " + rows["second"]
     wide = rows.groupby(["score_kind", pair], sort=False).jaccard.mean().unstack().reindex(index=kinds)
     wide = wide[list(dict.fromkeys(pair))].rename_axis(index="score_kind", columns=None)
-    return wide.reset_index().assign(jaccard_chance=rows.jaccard_chance.mean(), n_models=len(runs))
+    n_models = len(rows.drop_duplicates(["base_model", "objective", "seed"]))
+    return wide.reset_index().assign(jaccard_chance=rows.jaccard_chance.mean(), n_models=n_models)
 
 
 def lape_table(
