@@ -189,6 +189,13 @@ class Study:
         return overlap.summarize_overlaps(rows, ["score_kind", "level"]).set_index(["score_kind", "level"])
 
     @cached_property
+    def same_text(self) -> pd.Series:
+        """What the sets of the helpful and the harmless model share where both read one text, by score kind."""
+        cross = overlap.cross_design_table(self.scored, KINDS, FRACTION)
+        is_it = (cross.relation == overlap.SAME_TEXT) & (cross.models == overlap.TWO_OBJECTIVES)
+        return cross[is_it].groupby("score_kind").jaccard.mean()
+
+    @cached_property
     def keystone(self) -> pd.DataFrame:
         """How many neurons of sets were loud on any text before training: a row each, by set as index."""
         return keystone_table(self.scored, ["rms_change"], FRACTION, "all").set_index("set")
@@ -447,6 +454,10 @@ def identify(study: Study) -> str:
     late = {kind: [row.last_third for name, row in thirds.loc[kind].iterrows() if name] for kind in KINDS}
     require(min(late["rms_change"]) > 0.8, "over 80 % of what training moved lies in the last third of the layers")
     found = " and ".join(f"{halves.halves[kind]:.2f}" for kind in KINDS)
+    require((halves.n_seeds == 2).all(), "two training runs have neuron scores")
+    again, by_chance = halves.other_seed, halves.jaccard_chance
+    require((again > 2 * by_chance).all(), "sets of two training runs share over twice what their layers explain")
+    require((halves.other_seed_highest < halves.halves_lowest - 0.1).all(), "and clearly less than two halves of one")
     return flat(
         f"""
         **The score decides which neurons are found.** The tenth of all neurons that training moved most and the tenth
@@ -455,8 +466,12 @@ def identify(study: Study) -> str:
         different questions. Each is a stable fact about its model, for either half of the text gives nearly the same
         set (overlap {found}). What training moved lies late: {percent(min(late["rms_change"]))} to
         {percent(max(late["rms_change"]))} of it in the last third of the layers, of the largest mean activations
-        {percent(min(late["signed_mean"]))} to {percent(max(late["signed_mean"]))}. Whether other training runs would
-        give the same neurons, one seed cannot tell.
+        {percent(min(late["signed_mean"]))} to {percent(max(late["signed_mean"]))}.
+
+        Of an objective they are facts in part: trained again, on nearly the same pairs from another start, it gives
+        sets that overlap by {again[KINDS[0]]:.2f} and {again[KINDS[1]]:.2f} (sets of the same layers, drawn at random,
+        by {by_chance[KINDS[0]]:.2f} and {by_chance[KINDS[1]]:.2f}; two runs). An overlap of two *objectives* has to be
+        read beside these numbers ([chapter 5](05_overlap.ipynb)).
         """
     )
 
@@ -539,11 +554,17 @@ def sharing(study: Study) -> str:
     levels, keystone = study.levels, study.keystone
     two, sham, base = overlap.TWO_OBJECTIVES, overlap.SHAM, overlap.BASE_TEXTS
     for kind in KINDS:
-        row = levels.loc[kind, two]
+        row, again = levels.loc[kind, two], levels.loc[kind, overlap.OTHER_SEED]
         require(row.jaccard > 2 * row.jaccard_chance_by_layer, f"both models share twice what layers explain by {kind}")
         require(row.jaccard < levels.lowest[kind, sham] + 0.01, f"with coin flips they share as much or more by {kind}")
+        require(row.highest < again.lowest, f"one objective learned twice shares more than two objectives by {kind}")
+        require((row.n_seeds, again.n_seeds) == (2, 2), "two training runs have neuron scores")
     moved, mean = (levels.loc[kind, two] for kind in KINDS)
-    coins = levels.loc["rms_change", sham]
+    coins, again = (levels.loc["rms_change", level] for level in (sham, overlap.OTHER_SEED))
+    one_text = study.same_text["rms_change"]
+    require(
+        again.lowest < one_text < again.highest, "read on one text two objectives share as much as one learned twice"
+    )
     cells = study.coins
     is_blind = (cells.ci_low < 0.5) & (cells.ci_high > 0.5)
     require(is_blind.all(), "models of coin-flip labels rank both tests like a coin")
@@ -565,9 +586,11 @@ def sharing(study: Study) -> str:
         and {percent(keystone.share[HARMLESS])} of what training moved was loud on any text before it (by chance
         {percent(keystone.chance[HELPFUL])}).
 
-        Whether they share fewer than one objective learned twice would is open: that takes a second training run. So
-        is claim C4, for with one run its test has no interval ({seeds_text(moved.n_seeds)}). As published it could not
-        fail.
+        One objective learned twice, on nearly the same pairs, has {again.lowest:.2f} and {again.highest:.2f}, a little
+        more than the two objectives. But there the text is the same, too: read on *one* text, the helpful and the
+        harmless model have {one_text:.2f}. So far there is no sign that the objective, beyond the
+        text, makes the set; two runs are too few to test it ({seeds_text(again.n_seeds)}). Claim C4 is open as well:
+        models of coin flips exist in one run, and its test has no interval. As published it could not fail.
         """
     )
 
