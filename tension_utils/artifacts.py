@@ -308,13 +308,18 @@ def find_runs(root: Path) -> list[Run]:
     return found
 
 
-def present_runs(runs: Sequence[Run]) -> list[Run]:
-    """Return the reward models of a chapter: all of them, or where some came from an export, those with a manifest.
+def present_runs(runs: Sequence[Run], *files: str) -> list[Run]:
+    """Return the reward models of a chapter: all of them, or where some came from an export, those with these files.
 
-    A study that was exported before its end has arms that not every seed has, and nothing can be trained there.
+    A study that was exported before its end has arms that not every seed has, and nothing can be computed there.
+
+    Args:
+        runs: the reward models that the chapter's parameters name.
+        files: that the chapter reads of each, as paths in its folder.
     """
-    is_there = {run: read_manifest(run.folder) for run in runs}
-    return [run for run in runs if is_there[run]] if any("export" in of for of in is_there.values()) else list(runs)
+    if not any("export" in read_manifest(run.folder) for run in runs):
+        return list(runs)
+    return [run for run in runs if all((run.folder / file).is_file() for file in files)]
 
 
 def enter_project() -> Path:

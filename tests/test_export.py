@@ -130,10 +130,12 @@ def test_no_path_of_a_machine_is_exported() -> None:
 
 def test_of_exported_runs_a_chapter_shows_those_that_are_there(finished: list, tmp_path: Path) -> None:
     mixed, single = finished[2], finished[0]
-    assert present_runs([single, Run(single.root, single.base_model, single.objective, 99)])[1].seed == 99
+    assert present_runs([single, Run(single.root, single.base_model, single.objective, 99)], "x")[1].seed == 99
     for run in (mixed, single):
         export_run(run, tmp_path)
     exported = [
         Run(tmp_path, run.base_model, run.objective, seed) for run in (mixed, single) for seed in (run.seed, 99)
     ]
-    assert present_runs(exported) == [exported[0], exported[2]]
+    assert present_runs(exported, "evaluation.parquet") == [exported[0], exported[2]]
+    (exported[0].folder / "evaluation.parquet").unlink()
+    assert present_runs(exported, "manifest.json", "evaluation.parquet") == [exported[2]]

@@ -48,11 +48,6 @@ VARIED = {"a2_removal_details": ("ablation.parquet", ("fraction", "ablation_kind
 FURTHER_ARMS = dict.fromkeys(
     ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer", "d1_more_pairs"), (MATCHED_ARM,)
 )
-# Chapters that show an arm although not every seed has it.
-UNEVEN = (
-    *("01_train", "02_evaluate", "02b_tension", "03_identify", "04_ablate", "a2_removal_details", "05_overlap"),
-    *("08_explorer", "b1_calibration", "b2_length_style_template", "b3_transferability"),
-)
 # Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
 MIXED_FILES = {"05b_part": ("gradients.parquet",)}
 PAIR_FILES = {"05b_part": ("weight_changes.parquet",), "05c_dial": ("interpolation.parquet",)}
@@ -67,8 +62,8 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
     """Return the chapters that stored runs fill, each with its notebook's parameters and the files it reads.
 
     A chapter shows the seeds whose helpful and harmless models have its files, and of the other arms of the study those
-    that have them in every such seed; one of `UNEVEN` also those that some of these seeds do not have at all. Runs of a
-    base model that no profile with a section "study" names are left out.
+    that have them in some of these seeds. Runs of a base model that no profile with a section "study" names are left
+    out.
 
     Args:
         project: the project's folder.
@@ -86,8 +81,7 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
                 continue
             bases = {name, *map(short_name, values["base_models"])}
             own = [run for run in complete if run.base_model in bases]
-            there = [run for run in (runs if chapter in UNEVEN else ()) if run.base_model in bases]
-            seeds, arms = _whole(own, (*OBJECTIVES, *FURTHER_ARMS.get(chapter, ())), there)
+            seeds, arms = _shown(own, (*OBJECTIVES, *FURTHER_ARMS.get(chapter, ())))
             if not seeds or (is_mixed_needed and not {MIXED, *FURTHER_ARMS.get(chapter, ())} & set(arms)):
                 continue
             parameters = {"root": folder, "base_models": [own[0].base_model], "objectives": arms, "seeds": seeds}
@@ -126,14 +120,8 @@ def _is_varied(run: Run, file: str, columns: tuple[str, ...]) -> bool:
     return bool((pd.read_parquet(run.folder / file, columns=list(columns)).nunique() > 1).any())
 
 
-def _whole(complete: list[Run], arms: tuple[str, ...], there: list[Run]) -> tuple[list[int], list[str]]:
-    """Return the seeds with both single-objective models complete, and the arms that are so in all of these.
-
-    With the runs that are there, an arm may also lack some of these seeds; where one has it, it is complete.
-    """
-    has, incomplete = ({(run.objective, run.seed) for run in runs} for runs in (complete, set(there) - set(complete)))
+def _shown(complete: list[Run], arms: tuple[str, ...]) -> tuple[list[int], list[str]]:
+    """Return the seeds with both single-objective models complete, and the arms that are so in some of these."""
+    has = {(run.objective, run.seed) for run in complete}
     seeds = sorted({run.seed for run in complete if all((single, run.seed) in has for single in SINGLE_OBJECTIVES)})
-    if not there:
-        return seeds, [name for name in arms if all((name, seed) in has for seed in seeds)]
-    some = {name for name, seed in has if seed in seeds} - {name for name, seed in incomplete if seed in seeds}
-    return seeds, [name for name in arms if name in some]
+    return seeds, [name for name in arms if any((name, seed) in has for seed in seeds)]
