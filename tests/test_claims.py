@@ -27,6 +27,7 @@ from tension_utils.analysis.findings import (
     verdict_of,
 )
 from tension_utils.artifacts import OWN_SCORES, TABLES, find_runs, write_table
+from tension_utils.conditions import ONLY
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_runs
 from tension_utils.scores import NeuronScores
 from tension_utils.show.ledger import (
@@ -363,6 +364,16 @@ def test_weight_by_hand_and_the_fallback_is_marked() -> None:
     families = [weight_world(MATCHED_ARM, family) for family in ("equal-size", "equal-activity")]
     both = pd.concat([ablation[ablation.family != "natural"] for _, ablation in families], ignore_index=True)
     assert primary(Evidence(families[0][0], both), "C5").neuron_set == "equal-activity"
+
+
+def test_weight_reads_only_sets_on_their_own_test_alone() -> None:
+    intact, ablation = weight_world(MATCHED_ARM)
+    tested = ablation.matched_to.map({only: f"{objective}-base" for objective, only in ONLY.items()})
+    lean = ablation[tested.isna() | (tested == ablation.subset)]
+    assert len(lean) == len(ablation) * 2 / 3
+    whole, part = (primary(Evidence(intact, rows), "C5") for rows in (ablation, lean))
+    fields = ["value", "ci_low", "ci_high", "p_value", "n_items", "n_draws", "verdict"]
+    assert whole[fields].tolist() == part[fields].tolist()
 
 
 # C4.

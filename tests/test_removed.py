@@ -5,12 +5,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_claims import N, R, T, ablated_world
+from test_claims import N, R, T, ablated_world, weight_world
 
 from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import primary_of
-from tension_utils.analysis.removed import changes_by_draw, effects_by_items, held_shares, removal_effects
-from tension_utils.config import CONTROLS, Run
+from tension_utils.analysis.removed import (
+    changes_by_draw,
+    effects_by_items,
+    held_shares,
+    removal_effects,
+    shared_changes,
+)
+from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, Run
 from tension_utils.neurons import NeuronSet, activity_bins
 from tension_utils.scores import NeuronScores
 
@@ -36,6 +42,21 @@ def test_changes_by_draw_by_hand() -> None:
     effects = {objective: own[objective][-1] - own[objective].drop(-1).mean() for objective in ("helpful", "harmless")}
     assert effects == pytest.approx({"helpful": -4, "harmless": -6})
     assert changes_by_draw(Evidence()).empty
+
+
+def test_shared_and_only_sets_by_hand_each_on_its_own_test() -> None:
+    changes = shared_changes(Evidence(*weight_world(MATCHED_ARM)))
+    table = changes.set_index(["test", "set", "draw"]).change.sort_index()
+    assert table["helpful", "shared"].tolist() == pytest.approx([-3, 1, 2, 3])
+    assert table["helpful", "only-helpful"].tolist() == pytest.approx([-1, 0, 0, 0])
+    assert table["harmless", "shared"].tolist() == pytest.approx([3, 7, 9, 11])
+    assert table["harmless", "only-harmless"].tolist() == pytest.approx([-1, -1, -1, -1])
+    assert len(table) == 16 and set(changes.n_items) == {N} and set(changes.family) == {"equal-size"}
+    both = [weight_world(arm) for arm in (MIXED, MATCHED_ARM)]
+    both = Evidence(*(pd.concat(tables, ignore_index=True) for tables in zip(*both, strict=True)))
+    assert set(shared_changes(both).objective) == {MATCHED_ARM}, "the arm that decides the claim"
+    assert set(shared_changes(Evidence(*weight_world(MIXED))).objective) == {MIXED}
+    assert shared_changes(Evidence()).empty
 
 
 def test_more_items_end_at_the_ledgers_interval() -> None:

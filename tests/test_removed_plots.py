@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tension_utils.show.figures_removed import ablation_anatomy, effects_on_more_items, gated_neuron
+from tension_utils.show.figures_removed import ablation_anatomy, effects_on_more_items, gated_neuron, shared_beside_only
 
 pytestmark = pytest.mark.usefixtures("book_style")
 
@@ -16,6 +16,27 @@ def test_the_targeted_set_is_a_line_and_random_ones_are_dots() -> None:
     assert {"effect -0.40", "mean of 2 random sets"} <= {text.get_text() for text in ax.texts}
     with pytest.raises(ValueError, match="one row per draw"):
         ablation_anatomy(pd.concat([changes, changes.assign(objective="harmless")]))
+
+
+def test_sets_are_lines_on_the_test_of_their_objective_and_random_sets_are_dots() -> None:
+    rows = [
+        {"test": test, "set": name, "base_model": "toy", "seed": seed, "draw": draw, "change": height + draw / 10}
+        for test in ("helpful", "harmless")
+        for name, height in (("shared", -1.0), (f"only-{test}", 1.0))
+        for seed in (0, 1)
+        for draw in (-1, 0, 1)
+    ]
+    table = pd.DataFrame(rows)
+    panels = shared_beside_only(table)
+    assert [ax.get_title() for ax in panels] == ["helpful test", "harmless test"]
+    for ax in panels:
+        shared_dots, shared_lines, only_dots, only_lines = ax.collections
+        assert shared_dots.get_offsets().tolist() == [[-1, 1], [-0.9, 1]] * 2
+        assert only_dots.get_offsets().tolist() == [[1, 0], [1.1, 0]] * 2
+        assert [segment[0][0] for segment in shared_lines.get_segments()] == pytest.approx([-1.1, -1.1])
+        assert [segment[0][0] for segment in only_lines.get_segments()] == pytest.approx([0.9, 0.9])
+    with pytest.raises(ValueError, match="one row per test, set, base_model, seed, draw"):
+        shared_beside_only(pd.concat([table, table]))
 
 
 def test_effects_stand_at_their_number_of_items() -> None:

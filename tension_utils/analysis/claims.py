@@ -453,12 +453,20 @@ def weight(evidence: Evidence) -> Iterator[Finding]:
     """
     yield _weight(evidence, MIXED, NATURAL, "accuracy", way=PUBLISHED, is_primary=True)
     for arm in reversed(MIXED_ARMS):
-        families = (EQUAL_ACTIVITY, EQUAL_SIZE, WITHOUT_KEYSTONE)
-        best, *others = [f for f in families if evidence.controls([arm], SHARED, f)] or [EQUAL_SIZE]
+        best, *others = weighed_families(evidence, arm) or [EQUAL_SIZE]
         yield _weight(evidence, arm, best, "margin", is_primary=arm == MATCHED_ARM)
         if (arm, SHARED, best) in evidence.removed:
             yield _weight(evidence, arm, best, "accuracy")
             yield from (_weight(evidence, arm, family, "margin") for family in others)
+
+
+def weighed_families(evidence: Evidence, arm: str) -> list[str]:
+    """Return the families whose shared and only sets can be weighed in an arm, the one with the most in common first.
+
+    Sets of one size and activity say more than sets of one size; of natural sets the largest would weigh most.
+    """
+    families = (EQUAL_ACTIVITY, EQUAL_SIZE, WITHOUT_KEYSTONE)
+    return [family for family in families if evidence.controls([arm], SHARED, family)]
 
 
 def _weight(evidence: Evidence, arm: str, family: str, metric: str, way: str = CONTROLLED, **names: Any) -> Finding:

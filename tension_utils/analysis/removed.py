@@ -12,9 +12,11 @@ from tension_utils.analysis.claims import (
     UNIT_OF,
     Evidence,
     removal_finding,
+    weighed_families,
 )
 from tension_utils.analysis.findings import Finding
-from tension_utils.config import CONTROLS, REMOVAL, SINGLE_OBJECTIVES
+from tension_utils.conditions import ONLY, SHARED
+from tension_utils.config import CONTROLS, MIXED_ARMS, REMOVAL, SINGLE_OBJECTIVES
 from tension_utils.neurons import activity_bins, top_neurons
 from tension_utils.statistics import ANALYSIS_SEED, ITEM_COLUMNS, MODEL_COLUMNS, count_distinct
 
@@ -110,6 +112,34 @@ def changes_by_draw(evidence: Evidence) -> pd.DataFrame:
             parts.append(table.assign(test=test, objective=objective))
     columns = ["test", "objective", *MODEL_COLUMNS, "draw", "change", "n_items"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def shared_changes(evidence: Evidence) -> pd.DataFrame:
+    """Return the mean change in margin of a mixed model without shared neurons, and without as many only neurons.
+
+    Of the mixed arm and family that decide claim C5, or the first that was run; each only set on its own objective's
+    test, and the random sets of the closest match beside them.
+
+    Args:
+        evidence: the stored results.
+
+    Returns:
+        objective (the arm), family, control, test, set ("shared", "only-<test>"), base_model, seed, draw (-1 for the
+        set itself), change in intact standard deviations, n_items; no rows where none was removed.
+    """
+    columns = ["objective", "family", "control", "test", "set", *MODEL_COLUMNS, "draw", "change", "n_items"]
+    for arm in reversed(MIXED_ARMS):
+        for family in weighed_families(evidence, arm)[:1]:
+            control, parts = evidence.controls([arm], SHARED, family)[0], []
+            for test, only in ONLY.items():
+                for name in (SHARED, only):
+                    rows = evidence.removed[arm, name, family]
+                    rows = rows[(rows.group == test) & ((rows.draw == TARGETED) | (rows.control == control))]
+                    groups = rows.join(evidence.places[list(MODEL_COLUMNS)]).groupby([*MODEL_COLUMNS, "draw"])
+                    means = groups.margin_change.agg(change="mean", n_items="size").reset_index()
+                    parts.append(means.assign(test=test, set=name))
+            return pd.concat(parts, ignore_index=True).assign(objective=arm, family=family, control=control)[columns]
+    return pd.DataFrame(columns=columns)
 
 
 def effects_by_items(evidence: Evidence) -> pd.DataFrame:

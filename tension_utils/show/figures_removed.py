@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 
 from tension_utils.analysis.claims import TARGETED
 from tension_utils.analysis.findings import SD, SMALLEST
+from tension_utils.conditions import ONLY, SHARED
 from tension_utils.show.style import CONTROL_COLOR, new_axes, objective_color, require_rows
 
 
@@ -31,6 +32,30 @@ def ablation_anatomy(changes: pd.DataFrame) -> Axes:
     ax.margins(x=0.25)
     ax.spines["left"].set_visible(False)
     return ax
+
+
+def shared_beside_only(changes: pd.DataFrame) -> list[Axes]:
+    """Draw margins without shared neurons and without as many only ones (lines), beside random sets (dots).
+
+    Args:
+        changes: test, set, draw (-1 for the set itself), change, as `removed.shared_changes` returns; a line and its
+            dots for every seed.
+    """
+    require_rows(changes, ["test", "set", "draw", "change"], ["test", "set", "base_model", "seed", "draw"])
+    tests = list(dict.fromkeys(changes.test))
+    figure, axes = plt.subplots(1, len(tests), figsize=(8.0, 2.4), sharex=True, sharey=True, squeeze=False)
+    for ax, test in zip(axes[0], tests, strict=True):
+        ax.axvline(0, color="black", linewidth=0.8)
+        for height, name in ((1, SHARED), (0, ONLY[test])):
+            rows = changes[(changes.test == test) & (changes.set == name)]
+            is_set = rows.draw == TARGETED
+            ax.scatter(rows.change[~is_set], [height] * (~is_set).sum(), color=CONTROL_COLOR, s=30, alpha=0.6, zorder=3)
+            color = "black" if name == SHARED else objective_color(test)
+            ax.vlines(rows.change[is_set], height - 0.32, height + 0.32, color=color, linewidth=3, zorder=4)
+        ax.set(title=f"{test} test", ylim=(-0.6, 1.6), xlabel="change in mean margin (SD)")
+        ax.set_yticks([1, 0], [SHARED, "only this\nobjective's"])
+        ax.margins(x=0.15)
+    return list(axes[0])
 
 
 def effects_on_more_items(table: pd.DataFrame) -> list[Axes]:
