@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tension_utils.analysis.deciding import Needed, needed
+from tension_utils.analysis.deciding import POWER, Needed, detectable, needed
 from tension_utils.analysis.findings import POINTS, SD, WAYS, Finding
 from tension_utils.show.ledger import needed_words
 from tension_utils.statistics import TAILS, Bootstrap, Spread, contrast_draws, contrast_spread
@@ -64,6 +64,34 @@ def test_holms_correction_stays_as_strict_as_it_is() -> None:
     strict = type("Row", (), vars(row) | {"p_adjusted": 0.16})()
     z = stats.norm.ppf(1 - 0.05 / 4)
     assert needed(strict).n_items == int(100 * (z * 3 / 4) ** 2) + 1 > needed(row).n_items
+
+
+def test_the_effect_that_is_found_by_hand() -> None:
+    # Items alone, variance 9: half an interval is 1.96 x 3, and the one-sided p, corrected to .05, asks for less.
+    z = stats.norm.ppf(POWER)
+    assert detectable(undecided(-4.0, Spread(9.0, 0.0, 0.0, 3))) == pytest.approx(-(Z + z) * 3)
+    # Three of the four in five runs differ: Student's t for these, and their variance in the estimate.
+    seeds = (Z**2 * 9 + stats.t.ppf(0.975, 3) ** 2 * 4) ** 0.5
+    assert detectable(undecided(-4.0, Spread(9.0, 4.0, 0.0, 3))) == pytest.approx(-seeds - z * 13**0.5)
+    # A removed set, t = .5 / s with p = .2 beside 4 x 5 random ones: t must reach that of .05.
+    what = {"claim": "C3", "unit": SD, "n_draws": 5, "p_value": 0.2}
+    scale = 0.5 / stats.t.isf(0.2, 16)
+    effect = stats.t.isf(0.05, 16) * scale + z * 0.01**0.5
+    assert detectable(undecided(0.5, Spread(0.01, 0.0, 0.0, 3), **what)) == pytest.approx(effect)
+    assert np.isnan(detectable(undecided(-4.0, None)))
+    assert np.isnan(detectable(undecided(0.0, Spread(0.01, 0.0, 0.0, 3), **what | {"p_value": 0.5})))
+
+
+def test_four_in_five_made_up_studies_find_that_effect() -> None:
+    rng, n_draws, n_studies, scale, error = np.random.default_rng(5), 12, 20_000, 0.05, 0.03
+    p_value = stats.t.sf(0.2 / (scale * (1 + 1 / n_draws) ** 0.5), n_draws - 1)
+    what = {"claim": "C2", "unit": SD, "n_draws": n_draws, "n_seeds": 1, "p_value": p_value}
+    effect = detectable(undecided(-0.2, Spread(error**2, nan, 0.0, 0), **what))
+    draws = rng.normal(0, scale, (n_studies, n_draws))
+    found = effect + rng.normal(0, error, n_studies)  # beyond the mean of its random sets
+    t = found / (draws.std(axis=1, ddof=1) * (1 + 1 / n_draws) ** 0.5)
+    is_supported = (stats.t.cdf(t, n_draws - 1) <= 0.05) & (found + Z * error < 0)
+    assert is_supported.mean() == pytest.approx(POWER, abs=0.05)
 
 
 def test_a_finding_at_the_border_is_told_no_number() -> None:

@@ -1,7 +1,7 @@
-"""How much evidence would decide an undecided claim, if its estimate stays: more items, more training runs, or both."""
+"""What a study of some size finds: how large an effect is, and how much evidence decides an undecided claim."""
 
 from bisect import bisect_left
-from math import isnan
+from math import isnan, nan
 from typing import NamedTuple
 
 import pandas as pd
@@ -13,6 +13,9 @@ MOST_ITEMS = 10_000_000  # beyond either of these nobody would go
 MOST_SEEDS = 1000
 
 MOST_SEEDS_OF_BOTH = 100  # where items and training runs grow together
+
+
+POWER = 0.8
 
 
 class Needed(NamedTuple):
@@ -61,6 +64,35 @@ def needed(finding: Finding | pd.Series) -> Needed:
         for more in range(s + 1, MOST_SEEDS_OF_BOTH + 1)
     ]
     return Needed(both=min((pair for pair in found if pair[0]), key=lambda pair: pair[0] * pair[1], default=(0, 0)))
+
+
+def detectable(finding: Finding | pd.Series) -> float:
+    r"""Return the true effect, on the claimed side, that a study like a finding's supports with probability `POWER`.
+
+    .. math:: \delta = \max(h, t^* s) + z_{.8} \sqrt{V}
+
+    with h half the interval, V the estimate's variance (`statistics.Spread`), and for removed sets s the spread of
+    random ones as the prediction test has it and t* the t that it asks for. Holm's correction stays as strict as it is.
+
+    Args:
+        finding: a `Finding`, or row of a ledger, that was run.
+
+    Returns:
+        In the finding's unit. NaN where the spread, or that of random sets, is not known; with one training run of that
+        run alone.
+    """
+    if not finding.spread:
+        return nan
+    spread, n, level = finding.spread, finding.n_seeds, _strict_level(finding)
+    least = max(spread.half_width(1, n, n), spread.half_width(1, n, n, 1 - 2 * level))
+    if finding.n_draws:
+        freedom = n * (finding.n_draws - 1)
+        if finding.value == 0:
+            return nan
+        scale = CLAIMS[finding.claim].sign * finding.value / stats.t.isf(finding.p_value, freedom)
+        least = max(spread.half_width(1, n, n), stats.t.isf(level, freedom) * scale)
+    variance = spread.items + spread.rest + (0.0 if isnan(spread.seeds) else spread.seeds)
+    return CLAIMS[finding.claim].sign * float(least + stats.norm.ppf(POWER) * variance**0.5)
 
 
 def _first(low: int, high: int, is_enough: object) -> int:

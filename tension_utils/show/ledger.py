@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tension_utils.analysis.accuracy import seeds_text
-from tension_utils.analysis.deciding import needed
+from tension_utils.analysis.deciding import detectable, needed
 from tension_utils.analysis.findings import (
     CLAIMS,
     INDEX,
@@ -132,7 +132,8 @@ def _smallest(unit: str) -> str:
 def claim_words(ledger: pd.DataFrame, claim: str) -> tuple[str, str]:
     """Return the verdict on a claim under control in one sentence, and what it rests on in a few.
 
-    These are its number, how often its test is right, what would decide it, and the verdicts of further readings.
+    These are its number, how often its test is right, the effect it would find, what would decide it, and the verdicts
+    of further readings.
 
     Args:
         ledger: of `rates.rated_ledger`.
@@ -146,9 +147,18 @@ def claim_words(ledger: pd.DataFrame, claim: str) -> tuple[str, str]:
         return "Not run.", " ".join(filter(None, [f"{_capitalized(row.reason)}.", last]))
     rates = rates_words(row) if "design" in row else ""
     worlds = f"Planted worlds in which its test supports the claim: {rates}." if rates else ""
-    said = [f"{_capitalized(result_of(row))}.", worlds, needed_words(row), last]
+    said = [f"{_capitalized(result_of(row))}.", worlds, detectable_words(row), needed_words(row), last]
     title = CLAIMS[claim].outcomes.get(row.verdict, f"No verdict: {row.reason}")
     return f"{title}.", "\n".join(filter(None, said))
+
+
+def detectable_words(row: Finding | pd.Series) -> str:
+    """Return how large an effect a study of this size would support; see `deciding.detectable`."""
+    effect = detectable(row)
+    if isnan(effect):
+        return ""
+    words = number_words(effect, nan, nan, row.unit) + (", in this one run" if isnan(row.spread.seeds) else "")
+    return f"Four in five studies like this one would support a true effect of {words}."
 
 
 def needed_words(row: Finding | pd.Series) -> str:
