@@ -155,7 +155,7 @@ def claim_words(ledger: pd.DataFrame, claim: str) -> tuple[str, str]:
 def detectable_words(row: Finding | pd.Series) -> str:
     """Return how large an effect a study of this size would support; see `deciding.detectable`."""
     effect = detectable(row)
-    if isnan(effect):
+    if isnan(effect) or getattr(row, "verdict", "") == "no verdict":
         return ""
     words = number_words(effect, nan, nan, row.unit) + (", in this one run" if isnan(row.spread.seeds) else "")
     return f"Four in five studies like this one would support a true effect of {words}."
