@@ -196,6 +196,11 @@ class Study:
         return cross[is_it].groupby("score_kind").jaccard.mean()
 
     @cached_property
+    def renamed(self) -> pd.Series:
+        """Whether sets of one objective overlap more than those of two, by renaming the models; of the main kind."""
+        return overlap.permutation_table(self.scored, KINDS[:1], FRACTION).iloc[0]
+
+    @cached_property
     def keystone(self) -> pd.DataFrame:
         """How many neurons of sets were loud on any text before training: a row each, by set as index."""
         return keystone_table(self.scored, ["rms_change"], FRACTION, "all").set_index("set")
@@ -454,7 +459,7 @@ def identify(study: Study) -> str:
     late = {kind: [row.last_third for name, row in thirds.loc[kind].iterrows() if name] for kind in KINDS}
     require(min(late["rms_change"]) > 0.8, "over 80 % of what training moved lies in the last third of the layers")
     found = " and ".join(f"{halves.halves[kind]:.2f}" for kind in KINDS)
-    require((halves.n_seeds == 2).all(), "two training runs have neuron scores")
+    require((halves.n_seeds == 3).all(), "three training runs have neuron scores")
     again, by_chance = halves.other_seed, halves.jaccard_chance
     require((again > 2 * by_chance).all(), "sets of two training runs share over twice what their layers explain")
     require((halves.other_seed_highest < halves.halves_lowest - 0.1).all(), "and clearly less than two halves of one")
@@ -470,8 +475,8 @@ def identify(study: Study) -> str:
 
         Of an objective they are facts in part: trained again, on nearly the same pairs from another start, it gives
         sets that overlap by {again[KINDS[0]]:.2f} and {again[KINDS[1]]:.2f} (sets of the same layers, drawn at random,
-        by {by_chance[KINDS[0]]:.2f} and {by_chance[KINDS[1]]:.2f}; two runs). An overlap of two *objectives* has to be
-        read beside these numbers ([chapter 5](05_overlap.ipynb)).
+        by {by_chance[KINDS[0]]:.2f} and {by_chance[KINDS[1]]:.2f}; three runs). An overlap of two *objectives* has to
+        be read beside these numbers ([chapter 5](05_overlap.ipynb)).
         """
     )
 
@@ -558,10 +563,11 @@ def sharing(study: Study) -> str:
         require(row.jaccard > 2 * row.jaccard_chance_by_layer, f"both models share twice what layers explain by {kind}")
         require(row.jaccard < levels.lowest[kind, sham] + 0.01, f"with coin flips they share as much or more by {kind}")
         require(row.highest < again.lowest, f"one objective learned twice shares more than two objectives by {kind}")
-        require((row.n_seeds, again.n_seeds) == (2, 2), "two training runs have neuron scores")
+        require((row.n_seeds, again.n_seeds) == (3, 3), "three training runs have neuron scores")
     moved, mean = (levels.loc[kind, two] for kind in KINDS)
     coins, again = (levels.loc["rms_change", level] for level in (sham, overlap.OTHER_SEED))
-    one_text = study.same_text["rms_change"]
+    one_text, renamed = study.same_text["rms_change"], study.renamed
+    require(renamed.p_value == renamed.smallest_p, "no renaming of the models sets the objectives apart as clearly")
     require(
         again.lowest < one_text < again.highest, "read on one text two objectives share as much as one learned twice"
     )
@@ -586,11 +592,12 @@ def sharing(study: Study) -> str:
         and {percent(keystone.share[HARMLESS])} of what training moved was loud on any text before it (by chance
         {percent(keystone.chance[HELPFUL])}).
 
-        One objective learned twice, on nearly the same pairs, has {again.lowest:.2f} and {again.highest:.2f}, a little
-        more than the two objectives. But there the text is the same, too: read on *one* text, the helpful and the
-        harmless model have {one_text:.2f}. So far there is no sign that the objective, beyond the
-        text, makes the set; two runs are too few to test it ({seeds_text(again.n_seeds)}). Claim C4 is open as well:
-        models of coin flips exist in one run, and its test has no interval. As published it could not fail.
+        One objective learned twice, on nearly the same pairs, has {again.jaccard:.2f} ({again.lowest:.2f} to
+        {again.highest:.2f}), always more than the two objectives, {moved.lowest:.2f} to {moved.highest:.2f}
+        ({seeds_text(again.n_seeds)}; $p$ = {renamed.p_value:.2f}, the least that three runs can give). But there the
+        text is the same, too: read on *one* text, the helpful and the harmless model have {one_text:.2f}. So far there
+        is no sign that the objective, beyond the text, makes the set. Claim C4 is open: models of coin flips exist in
+        one run, and its test has no interval. As published it could not fail.
         """
     )
 
