@@ -24,10 +24,10 @@ from tension_utils.analysis.accuracy import (
     seeds_text,
     tension_table,
 )
-from tension_utils.analysis.claims import Evidence
+from tension_utils.analysis.claims import TARGETED, Evidence
 from tension_utils.analysis.findings import CLAIMS, SMALLEST
 from tension_utils.analysis.keystone import keystone_table
-from tension_utils.analysis.removed import held_shares
+from tension_utils.analysis.removed import changes_by_draw, held_shares
 from tension_utils.analysis.scaling import halving_table
 from tension_utils.analysis.training import kept_checkpoints, training_sizes
 from tension_utils.analysis.transfer import transferability_table
@@ -46,8 +46,8 @@ from tension_utils.config import (
 from tension_utils.planted.rates import rated_ledger
 from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
-from tension_utils.show.sentences import SLACK, extent
-from tension_utils.statistics import complete_models
+from tension_utils.show.sentences import extent
+from tension_utils.statistics import MODEL_COLUMNS, complete_models
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
@@ -232,11 +232,12 @@ class Study:
         return removal.chance_slopes(own, self.evidence.evaluation).set_index("sets")
 
     @cached_property
-    def without(self) -> pd.DataFrame:
-        """Accuracy without what training moved most: a row each, by objective and test as index."""
-        own = self.evidence.ablation
-        own = own[own.objective.isin(SINGLE_OBJECTIVES) & (own.fraction == FRACTION) & (own["set"] == KINDS[0])]
-        return removal.published_scores(own, self.evidence.evaluation).set_index(["objective", "test"])
+    def by_model(self) -> pd.DataFrame:
+        """What every single-objective model's margins change by beyond random sets: columns of both tests."""
+        changes = changes_by_draw(self.evidence)
+        wide = changes.pivot(index=["test", "objective", *MODEL_COLUMNS], columns="draw", values="change")
+        effect = wide[TARGETED] - wide.drop(columns=TARGETED).mean(axis=1)
+        return effect.unstack("test")
 
     @cached_property
     def removals(self) -> pd.DataFrame:
@@ -486,36 +487,34 @@ def removed(study: Study) -> str:
     """The sets carry the learned preference; that they oppose the other objective is the same fact."""
     own, opposing = (study.reading(claim=claim, is_primary=True) for claim in ("C2", "C3"))
     accuracy = study.reading(claim="C3", metric="accuracy", score_kind=KINDS[0])
+    require((own.n_seeds, opposing.n_seeds) == (3, 3), "three training runs are finished")
     require(own.verdict == "supported" and own.ci_high < 0, "without its neurons a model does worse on its own test")
     require(opposing.verdict == "supported" and opposing.ci_low > 0, "and better on the opposing one")
+    models = study.by_model.own
+    weakest, strongest = models.max(), models.min()
+    is_weak = models > -SMALLEST["SD"] / 2
+    require(is_weak.sum() == 1 and weakest < 0, "in one of six models the effect is less than half of what counts")
     targeted, random = study.slopes.loc["targeted"], study.slopes.loc["random"]
-    require(
-        targeted.ci_low < -0.75 < random.ci_low, "removals take nearly all of the way to chance, random ones do not"
-    )
+    require(targeted.ci_high < -0.7 < random.ci_low, "removals take most of the way to chance, random ones do not")
     published = study.ledger[(study.ledger.way == "as published") & (study.ledger.claim == "C2")]
     raw = published.set_index("score_kind").value[KINDS[0]]
     beyond = study.reading(claim="C2", metric="accuracy", score_kind=KINDS[0]).value
     require(0.3 < beyond / raw < 0.7, "about half of the raw change on the own test is what random sets do")
     require(study.held.min() > 0.5, "a random set as deep and as active holds over half of the chosen one")
-    ends = [study.without.loc[pair] for pair in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1])]
-    require(ends[0].accuracy_ci_low < 0.5 < ends[1].accuracy_ci_low, "of both models only the harmless ends above 50 %")
-    end_words = [_share(end.accuracy, end.accuracy_ci_low, end.accuracy_ci_high) for end in ends]
-    require(own.n_seeds == 1, "one training run is finished")
     return flat(
         f"""
         **Yes, on both tests, and both are one fact: without these neurons little of the preference is left.** Take
         from a model of one objective the tenth of its neurons that training moved most, and the margins of its own
         test change by {value_words(own)} beyond {own.n_draws:.0f} random sets as deep and as active, those of the
         opposing test by {value_words(opposing)} ({extent_words(own)}; there accuracy rises by
-        {value_words(accuracy)}).
+        {value_words(accuracy)}). It is not so in every model: of six, five change by {strongest:+.2f} to
+        {models[~is_weak].max():+.2f} on their own test, one by {weakest:+.2f}, where random sets did nearly as much.
 
         But damage alone takes every accuracy toward chance, up where a model is below it: the sets of this chapter
         take {_share(-targeted.slope, -targeted.ci_high, -targeted.ci_low)} of the way, random ones
         {_share(-random.slope, -random.ci_high, -random.ci_low)}. They carry what the model learned, more than other
         neurons of their depth and activity do; and as it learned the contrary of the other objective (chapter 2),
-        forgetting helps there. It would end at 50 %: the helpful model ends at {end_words[0]} of harmless pairs, the
-        harmless one at {end_words[1]} of helpful ones, which would be more than forgetting; but this was looked at
-        afterwards, in one training run.
+        forgetting helps there.
 
         Of the {-raw:.1f} points lost on the own test, random sets lose about half. But these are largely the same
         neurons: loud neurons of late layers are few, so a random set as deep and as active holds {extent(study.held)}
@@ -526,27 +525,23 @@ def removed(study: Study) -> str:
 
 @finding("08_explorer")
 def explored(study: Study) -> str:
-    """Most removals stand apart on one test, fewer on both together."""
-    effects = study.removals[study.removals.objective.isin(SINGLE_OBJECTIVES)]
-    n_draws, smallest = effects.n_draws.max(), effects.smallest_p
-    is_outside = effects.p_value <= smallest + SLACK
-    is_both = ~effects.test.isin(SINGLE_OBJECTIVES)
+    """On one test the moved sets stand apart, on both together hardly."""
+    effects = study.removals
+    effects = effects[effects.objective.isin(SINGLE_OBJECTIVES) & (effects["set"] == KINDS[0])]
+    require((effects.n_seeds == 3).all(), "three training runs are finished")
+    is_outside, is_both = effects.p_value <= 0.05, ~effects.test.isin(SINGLE_OBJECTIVES)
     single, pooled = is_outside[~is_both], is_outside[is_both]
     both = effects[is_both & (effects.metric == "accuracy")]
-    require(single.mean() > 0.8, "most effects on one test are larger than those of all random sets")
-    require(0.2 < pooled.mean() < 0.8, "on both tests together some effects are, and some are not")
-    require(set(effects.objective[is_both & is_outside]) == {HARMLESS}, "those are of the harmless model alone")
+    require(single.all() and not pooled.any(), "on one test every effect is unusual, on both together none")
     require(both.effect.abs().max() < 0.1, "on both tests together no removal changes accuracy by 10 points")
     low, high = 100 * both.effect.min(), 100 * both.effect.max()
     return flat(
         f"""
-        **On one test, nearly everywhere; on both together, less, and only in the harmless model.** Of {len(single)}
-        effects on a single test {single.sum()} are larger than those of all {n_draws:.0f} random sets, where about
-        {smallest[~is_both].sum():.0f} would be by chance; of {len(pooled)} on *both* tests {pooled.sum()}, where about
-        {smallest[is_both].sum():.0f} would be. There accuracy moves by {low:+.1f} to {high:+.1f} points beyond random
-        sets: most of what a removal takes on one test it gives back on the other. Beside {n_draws:.0f} random sets a
-        single effect has no $p$ below {smallest.min():.2f}; what all items say together is in
-        [chapter 4](04_ablate.ipynb) ({seeds_text(effects.n_seeds.max())}).
+        **On one test, yes; on both together, hardly.** Without what training moved most, all {len(single)} changes on a
+        single test are unusual among those without random sets (beyond 95 % of these); none of {len(pooled)} on *both*
+        tests is. There accuracy moves by {low:+.1f} to {high:+.1f} points beyond random sets: most of what
+        a removal takes on one test it gives back on the other ({seeds_text(effects.n_seeds.max())}). What all items
+        say together is in [chapter 4](04_ablate.ipynb).
         """
     )
 
@@ -755,7 +750,7 @@ def together(study: Study) -> str:
     wanted = ["supported", "supported", "supported", "undecided", "not run"]
     require(verdicts == wanted, "three claims are supported, one is undecided and one not run")
     runs = [row.n_seeds for row in (mixed, own, opposing, shared)]
-    require(runs == [3, 1, 1, 1], "three training runs tell what mixing costs, and one the rest")
+    require(runs == [3, 3, 3, 1], "three training runs tell what mixing costs and what removals do, one the rest")
     two, coins = (study.levels.loc["rms_change", level] for level in (overlap.TWO_OBJECTIVES, overlap.SHAM))
     require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
     safety = study.reading(claim="C1", quantity="mixing", arm=MATCHED_ARM, test="safety")
@@ -770,7 +765,7 @@ def together(study: Study) -> str:
 
         The neurons that training moved most *carry* what a model learned ({value_words(own)} on its own test without
         them, C2), and as each model learned the contrary of the other objective, they *stand against* it
-        ({value_words(opposing)}, C3): one fact, read on two tests, and in one training run.
+        ({value_words(opposing)}, C3; {extent_words(opposing)}): one fact, read on two tests.
 
         *Shared neurons* (C4) are many, an overlap of {two.jaccard:.2f}; a model of coin-flip labels on the same pairs
         shares as many. Whether shared neurons *weigh more* than others (C5) is not measured under control yet.
