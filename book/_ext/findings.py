@@ -560,12 +560,7 @@ def sharing(study: Study) -> str:
         require(row.highest < again.lowest, f"one objective learned twice shares more than two objectives by {kind}")
         require((row.n_seeds, again.n_seeds) == (3, 3), "three training runs have neuron scores")
     moved, mean = (levels.loc[kind, two] for kind in KINDS)
-    coins, again = (levels.loc["rms_change", level] for level in (sham, overlap.OTHER_SEED))
-    one_text, renamed = study.same_text["rms_change"], study.renamed
-    require(renamed.p_value == renamed.smallest_p, "no renaming of the models sets the objectives apart as clearly")
-    require(
-        again.lowest < one_text < again.highest, "read on one text two objectives share as much as one learned twice"
-    )
+    coins = levels.loc["rms_change", sham]
     cells = study.coins
     is_blind = (cells.ci_low < 0.5) & (cells.ci_high > 0.5)
     require(is_blind.all(), "models of coin-flip labels rank both tests like a coin")
@@ -587,14 +582,26 @@ def sharing(study: Study) -> str:
         and {percent(keystone.share[HARMLESS])} of what training moved was loud on any text before it (by chance
         {percent(keystone.chance[HELPFUL])}).
 
+        {_learned_twice(study)}
+        """
+    )
+
+
+def _learned_twice(study: Study) -> str:
+    """Say what one objective learned twice shares, and two objectives on one text."""
+    moved, again = (study.levels.loc["rms_change", level] for level in (overlap.TWO_OBJECTIVES, overlap.OTHER_SEED))
+    one_text, renamed = study.same_text["rms_change"], study.renamed
+    require(renamed.p_value == renamed.smallest_p, "no renaming of the models sets the objectives apart as clearly")
+    require(
+        again.lowest < one_text < again.highest, "read on one text two objectives share as much as one learned twice"
+    )
+    return f"""
         One objective learned twice, on nearly the same pairs, has {again.jaccard:.2f} ({again.lowest:.2f} to
         {again.highest:.2f}), always more than the two objectives, {moved.lowest:.2f} to {moved.highest:.2f}
         ({seeds_text(again.n_seeds)}; $p$ = {renamed.p_value:.2f}, the least that three runs can give). But there the
         text is the same, too: read on *one* text, the helpful and the harmless model have {one_text:.2f}. So far there
         is no sign that the objective, beyond the text, makes the set. Claim C4 is open: models of coin flips exist in
-        one run, and its test has no interval. As published it could not fail.
-        """
-    )
+        one run, and its test has no interval. As published it could not fail."""
 
 
 @finding("05b_part")
