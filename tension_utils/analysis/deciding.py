@@ -4,6 +4,7 @@ from bisect import bisect_left
 from math import isnan, nan
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -83,16 +84,9 @@ def detectable(finding: Finding | pd.Series) -> float:
     """
     if not finding.spread:
         return nan
-    spread, n, level = finding.spread, finding.n_seeds, _strict_level(finding)
-    least = max(spread.half_width(1, n, n), spread.half_width(1, n, n, 1 - 2 * level))
-    if finding.n_draws:
-        freedom = n * (finding.n_draws - 1)
-        if finding.value == 0:
-            return nan
-        scale = CLAIMS[finding.claim].sign * finding.value / stats.t.isf(finding.p_value, freedom)
-        least = max(spread.half_width(1, n, n), stats.t.isf(level, freedom) * scale)
+    spread, least = finding.spread, _least_supported(finding, finding.n_items, finding.n_seeds)
     variance = spread.items + spread.rest + (0.0 if isnan(spread.seeds) else spread.seeds)
-    return CLAIMS[finding.claim].sign * float(least + stats.norm.ppf(POWER) * variance**0.5)
+    return CLAIMS[finding.claim].sign * (least + float(stats.norm.ppf(POWER)) * variance**0.5)
 
 
 def _first(low: int, high: int, is_enough: object) -> int:
@@ -104,17 +98,26 @@ def _first(low: int, high: int, is_enough: object) -> int:
 def _is_decided(finding: Finding | pd.Series, n_items: int, n_seeds: int) -> bool:
     """Say whether a finding would be supported or refuted with these numbers of items and training runs."""
     smallest, value = SMALLEST[finding.unit], CLAIMS[finding.claim].sign * finding.value
-    n_times, level = n_items / finding.n_items, _strict_level(finding)
-    half = finding.spread.half_width(n_times, finding.n_seeds, n_seeds)
+    half = finding.spread.half_width(n_items / finding.n_items, finding.n_seeds, n_seeds)
     if value + half < 0 or (-smallest < value - half and value + half < smallest):
         return True
-    if value - half <= 0:
-        return False
-    if finding.n_draws:
-        freedom = finding.n_draws - 1
-        t = stats.t.isf(finding.p_value, finding.n_seeds * freedom) * (n_seeds / finding.n_seeds) ** 0.5
-        return bool(stats.t.sf(t, n_seeds * freedom) <= level)
-    return value > finding.spread.half_width(n_times, finding.n_seeds, n_seeds, 1 - 2 * level)
+    return value > _least_supported(finding, n_items, n_seeds)
+
+
+def _least_supported(finding: Finding | pd.Series, n_items: int, n_seeds: int) -> float:
+    """Return the estimate, on the claimed side, above which these numbers of items and training runs support a claim.
+
+    The interval lies beyond zero, and the p-value is low enough: that of the interval, or for removed sets that of the
+    prediction test. NaN where the spread of random sets is not known, because the set did as they do.
+    """
+    n_times, n, level = n_items / finding.n_items, finding.n_seeds, _strict_level(finding)
+    half = finding.spread.half_width(n_times, n, n_seeds)
+    if not finding.n_draws:
+        return max(half, finding.spread.half_width(n_times, n, n_seeds, 1 - 2 * level))
+    freedom = finding.n_draws - 1
+    t = stats.t.isf(finding.p_value, n * freedom)
+    scale = CLAIMS[finding.claim].sign * finding.value / t if finding.value else nan
+    return float(np.maximum(half, stats.t.isf(level, n_seeds * freedom) * scale * (n / n_seeds) ** 0.5))
 
 
 def _strict_level(finding: Finding | pd.Series) -> float:

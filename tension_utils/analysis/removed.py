@@ -101,15 +101,12 @@ def changes_by_draw(evidence: Evidence) -> pd.DataFrame:
         test ("own", "opposing"), objective, base_model, seed, draw (-1 for the targeted set), change in intact
         standard deviations, n_items; no rows where no such set was removed beside random ones.
     """
-    control, parts = best_control(evidence, MAIN_KIND), []
-    for test, tests in REMOVED_FROM.values():
-        for objective, group in tests.items() if control else ():
-            rows = evidence.removed[objective, MAIN_KIND, ""]
-            rows = rows[(rows.group == group) & ((rows.draw == TARGETED) | (rows.control == control))]
-            rows = rows.join(evidence.places[list(MODEL_COLUMNS)])
-            groups = rows.groupby([*MODEL_COLUMNS, "draw"]).margin_change
-            table = groups.agg(change="mean", n_items="size").reset_index()
-            parts.append(table.assign(test=test, objective=objective))
+    control = best_control(evidence, MAIN_KIND)
+    parts = [
+        _mean_changes(evidence, (objective, MAIN_KIND, ""), group, control).assign(test=test, objective=objective)
+        for test, tests in REMOVED_FROM.values()
+        for objective, group in (tests.items() if control else ())
+    ]
     columns = ["test", "objective", *MODEL_COLUMNS, "draw", "change", "n_items"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
@@ -128,18 +125,25 @@ def shared_changes(evidence: Evidence) -> pd.DataFrame:
         set itself), change in intact standard deviations, n_items; no rows where none was removed.
     """
     columns = ["objective", "family", "control", "test", "set", *MODEL_COLUMNS, "draw", "change", "n_items"]
-    for arm in reversed(MIXED_ARMS):
-        for family in weighed_families(evidence, arm)[:1]:
-            control, parts = evidence.controls([arm], SHARED, family)[0], []
-            for test, only in ONLY.items():
-                for name in (SHARED, only):
-                    rows = evidence.removed[arm, name, family]
-                    rows = rows[(rows.group == test) & ((rows.draw == TARGETED) | (rows.control == control))]
-                    groups = rows.join(evidence.places[list(MODEL_COLUMNS)]).groupby([*MODEL_COLUMNS, "draw"])
-                    means = groups.margin_change.agg(change="mean", n_items="size").reset_index()
-                    parts.append(means.assign(test=test, set=name))
-            return pd.concat(parts, ignore_index=True).assign(objective=arm, family=family, control=control)[columns]
-    return pd.DataFrame(columns=columns)
+    weighed = [(arm, family) for arm in reversed(MIXED_ARMS) for family in weighed_families(evidence, arm)]
+    if not weighed:
+        return pd.DataFrame(columns=columns)
+    arm, family = weighed[0]
+    (control, *_) = evidence.controls([arm], SHARED, family)
+    parts = [
+        _mean_changes(evidence, (arm, name, family), test, control).assign(test=test, set=name)
+        for test, only in ONLY.items()
+        for name in (SHARED, only)
+    ]
+    return pd.concat(parts, ignore_index=True).assign(objective=arm, family=family, control=control)[columns]
+
+
+def _mean_changes(evidence: Evidence, key: tuple[str, str, str], group: str, control: str) -> pd.DataFrame:
+    """Return the mean change in margin on one test without a set and without its random sets, by model and draw."""
+    rows = evidence.removed[key]
+    rows = rows[(rows.group == group) & ((rows.draw == TARGETED) | (rows.control == control))]
+    groups = rows.join(evidence.places[list(MODEL_COLUMNS)]).groupby([*MODEL_COLUMNS, "draw"])
+    return groups.margin_change.agg(change="mean", n_items="size").reset_index()
 
 
 def effects_by_items(evidence: Evidence) -> pd.DataFrame:
