@@ -22,7 +22,7 @@ from tension_utils.neurons import (
     top_neurons,
 )
 from tension_utils.scores import HEAD_KINDS, HEADS, UNSIDED_KINDS, NeuronScores, load_view, load_views, own_scores
-from tension_utils.statistics import MODEL_COLUMNS, jackknife_interval, seed_interval
+from tension_utils.statistics import MODEL_COLUMNS, RUN_COLUMNS, count_distinct, jackknife_interval, seed_interval
 
 COMPARISON = ("jaccard", "jaccard_chance", "jaccard_chance_by_layer", "p_value", "n_shared", "n_neurons")
 
@@ -783,8 +783,8 @@ def seed_stability(halves: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
         row |= _range("other_seed", pairs.jaccard) | {"jaccard_chance": chance, "beyond": beyond.mean()}
         low, high = jackknife_interval(pairs.seed, pairs.other_seed, beyond)
         row |= {"beyond_ci_low": low, "beyond_ci_high": high, "p_value": pairs.p_value.max()}
-        models = pd.concat([half, pairs, pairs.assign(seed=pairs.other_seed)])[["base_model", "objective", "seed"]]
-        row |= {"n_neurons": round(half.n_neurons.mean()), "n_models": len(models.drop_duplicates())}
+        models = pd.concat([half, pairs, pairs.assign(seed=pairs.other_seed)])
+        row |= {"n_neurons": round(half.n_neurons.mean()), "n_models": count_distinct(models, RUN_COLUMNS)}
         row["n_seeds"] = models.seed.nunique()
         rows.append(row)
     return pd.DataFrame(rows)
@@ -818,8 +818,8 @@ def reading_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, sc
     pair = rows["first"] + " / " + rows["second"]
     wide = rows.groupby(["score_kind", pair], sort=False).jaccard.mean().unstack().reindex(index=kinds)
     wide = wide[list(dict.fromkeys(pair))].rename_axis(index="score_kind", columns=None)
-    n_models = len(rows.drop_duplicates(["base_model", "objective", "seed"]))
-    return wide.reset_index().assign(jaccard_chance=rows.jaccard_chance.mean(), n_models=n_models)
+    wide = wide.reset_index().assign(jaccard_chance=rows.jaccard_chance.mean())
+    return wide.assign(n_models=count_distinct(rows, RUN_COLUMNS))
 
 
 def lape_table(
