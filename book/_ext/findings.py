@@ -551,6 +551,7 @@ def sharing(study: Study) -> str:
     """They share neurons, and no objective is needed for that."""
     claim = study.reading(claim="C4", is_primary=True)
     require(claim.n_seeds == 1 and claim.verdict == "undecided", "one training run is finished, and decides nothing")
+    require(study.reading(claim="C5", is_primary=True).verdict == "not run", "shared neurons were not weighed")
     levels, keystone = study.levels, study.keystone
     two, sham, base = overlap.TWO_OBJECTIVES, overlap.SHAM, overlap.BASE_TEXTS
     for kind in KINDS:
@@ -583,6 +584,9 @@ def sharing(study: Study) -> str:
         {percent(keystone.chance[HELPFUL])}).
 
         {_learned_twice(study)}
+
+        Whether the shared neurons carry more of the tension than as many others, claim C5, is not measured under
+        control yet.
         """
     )
 
