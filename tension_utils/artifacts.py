@@ -723,7 +723,7 @@ class StageRecord:
         beside: Sequence[str] = (),
         **facts: object,
     ) -> None:
-        """Write the section; stages of the same run may do so at the same time.
+        """Write the stage's section of the manifest.
 
         Args:
             artifact: file or folder that the stage made, relative to the run's folder; its hash is recorded.
@@ -748,7 +748,12 @@ class StageRecord:
             "packages": package_versions(),
             **facts,
         }
-        with locked(self.folder / ".manifest.lock"):
-            manifest = read_manifest(self.folder) | {self.stage: section}
-            with atomic_path(self.folder / MANIFEST) as temporary:
-                temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        add_sections(self.folder, {self.stage: section})
+
+
+def add_sections(folder: Path, sections: Mapping[str, dict]) -> None:
+    """Write sections of a run's manifest; stages of the same run may do so at the same time."""
+    with locked(folder / ".manifest.lock"):
+        manifest = read_manifest(folder) | sections
+        with atomic_path(folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")

@@ -13,6 +13,7 @@ from tension_utils.artifacts import (
     OWN_SCORES,
     TABLES,
     VIEWS,
+    add_sections,
     atomic_path,
     file_hash,
     is_archived,
@@ -26,6 +27,7 @@ from tension_utils.scores import SIDES, NeuronScores
 SCHEMA_VERSION = 1
 
 TOP = 0.1  # share of neurons in the sets that float16 must still tell
+TOLD_APART = "top_tenth_jaccard_of_float16"  # name in the manifest of how well it does
 
 # Kinds of scores that are kept of a run's own text, and of its views: one side and one scope of each.
 OWN_KINDS = ("signed_mean", "mean_abs", "rms_change", "relative_change", "absolute_contrast", "attribution")
@@ -89,7 +91,8 @@ def export_run(run: Run | SinglePair, target: Path, *, is_detailed: bool = True)
         exported = {
             p.relative_to(temporary).as_posix(): file_hash(p) for p in sorted(temporary.rglob("*")) if p.is_file()
         }
-        about = {"schema_version": SCHEMA_VERSION, "files": exported, "top_tenth_jaccard_of_float16": told_apart}
+        told_apart |= manifest.get("identify", {}).pop(TOLD_APART, {})  # of scores that came in float16
+        about = {"schema_version": SCHEMA_VERSION, "files": exported, TOLD_APART: told_apart}
         told = _of_no_machine({stage: manifest[stage] for stage in stages})
         text = json.dumps(told | {"export": about}, indent=1, sort_keys=True)
         (temporary / "manifest.json").write_text(text + "\n", encoding="utf-8")
@@ -142,6 +145,41 @@ def restore_run(run: Run | SinglePair, source: Path) -> bool:
     with atomic_path(run.folder) as temporary:
         _copy(exported, temporary)
     return True
+
+
+def exported_weights(run: Run, source: Path) -> str | None:
+    """Return the hash of the reward model that was exported of a run, without it; None if there is no such export."""
+    exported = source / run.folder.relative_to(run.root)
+    return read_manifest(exported)["train"]["artifact_hash"] if is_archived(exported, "train_log.parquet") else None
+
+
+def restore_measured(run: Run, source: Path) -> list[str]:
+    """Take over what an export holds of a run that was trained again and ended with the same bits.
+
+    Training does so on the same kind of processor, with the same versions and number of threads; then all that was
+    measured on the lost weights holds for the new ones. Stages that the run has already are left alone.
+
+    Args:
+        run: its reward model is the one that was exported, see `exported_weights`.
+        source: root of the exported runs.
+
+    Returns:
+        The stages that were taken over.
+    """
+    exported = source / run.folder.relative_to(run.root)
+    here, there = read_manifest(run.folder), read_manifest(exported)
+    about, sections = there["export"], {}
+    for stage in (stage for stage in STAGE_OF if stage in there and stage not in here):
+        names = [name for name in (there[stage]["artifact"], *there[stage]["beside"]) if name in about["files"]]
+        for name in names:
+            with atomic_path(run.folder / name) as temporary:
+                shutil.copyfile(exported / name, temporary)
+        sections[stage] = there[stage] | {"beside": {name: about["files"][name] for name in names[1:]}}
+        if stage == "identify":
+            sections[stage][TOLD_APART] = about[TOLD_APART]
+    if sections:
+        add_sections(run.folder, sections)
+    return list(sections)
 
 
 def _copy(folder: Path, target: Path) -> None:

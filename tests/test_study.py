@@ -137,7 +137,8 @@ def test_a_study_goes_on_from_its_export_and_trains_again_what_is_to_grow(finish
     done = study(copy, "micro", *LOCAL, "--resume-from", "results", "--again", "helpful-coin")
     assert done.returncode == 0, done.stdout + done.stderr
     computed = [line.split(" | ")[1] for line in done.stdout.splitlines() if " | " in line]
-    assert computed == [f"{stage} helpful-coin seed 0" for stage in ("train", "evaluate", "identify")]
+    assert computed == ["train helpful-coin seed 0"], "its weights are the stored ones, and so is what is known of them"
+    assert "helpful-coin/seed0: the same weights as those of results; taken over: evaluate, identify" in done.stdout
     runs = copy / "runs" / "micro" / "toy"
     assert not (runs / "helpful" / "seed0" / "reward_model").exists()
     assert (runs / "helpful-coin" / "seed0" / "reward_model").is_dir()
@@ -151,6 +152,13 @@ def test_a_study_goes_on_from_its_export_and_trains_again_what_is_to_grow(finish
     assert {path for path in kept if kept[path] != again[path]} == {Path("helpful-coin/seed0/manifest.json")}, "seconds"
     nothing = study(copy, "micro", *LOCAL, "--resume-from", "results")
     assert nothing.returncode == 0 and "taken over" not in nothing.stdout, "all is at hand"
+    settings = MICRO | {"train": MICRO["train"] | {"learning_rate": 2e-3}}
+    (copy / "config" / "micro.yaml").write_text(yaml.safe_dump(settings))
+    shutil.rmtree(runs / "helpful-coin")
+    other = study(copy, "micro", *LOCAL, "--resume-from", "results", "--again", "helpful-coin")
+    computed = [line.split(" | ")[1] for line in other.stdout.splitlines() if " | " in line]
+    assert "helpful-coin/seed0: other weights than those of results; measured anew" in other.stdout
+    assert computed == [f"{stage} helpful-coin seed 0" for stage in ("train", "evaluate", "identify")]
 
 
 def test_what_cannot_be_taken_over_is_named(finished: Path, tmp_path: Path) -> None:

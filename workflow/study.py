@@ -7,7 +7,8 @@
 
 Every step is a stage of `tension_utils` that finds what is done and goes on where it was stopped. Several workers take
 different steps; a step waits for what it reads. The log has a line per step with its seconds and the hours left. Where
-the weights are lost, what was exported counts as done; what is to grow is trained again.
+the weights are lost, what was exported counts as done; what is to grow is trained again, and where that ends with the
+same bits, what was measured on the lost weights counts as done too.
 """
 
 import argparse
@@ -86,6 +87,7 @@ class Study:
     values: dict
     base_model: str
     sources: dict[str, str]
+    exported: Path | None = None  # root of the exported runs that the study goes on from
 
     @property
     def root(self) -> Path:
@@ -181,15 +183,30 @@ class Study:
         return tuple((self.run(arm, seed).folder, "train") for arm in arms)
 
 
-def curve_steps(study: Study) -> Iterator[Step]:
-    """Yield models that are trained on fewer pairs or on another mixture, and their evaluation."""
+def train(study: Study, run: Run, data: DataConfig) -> bool:
+    """Train a reward model, then take over what was measured on the exported one, if this one has the same bits."""
+    from tension_utils.artifacts import read_section
+    from tension_utils.export import exported_weights, restore_measured
     from tension_utils.training import train_run
 
+    is_new = train_run(run, data, study.training)
+    source = study.exported / run.root.relative_to(study.root) if study.exported else None
+    stored = exported_weights(run, source) if source else None
+    if stored == read_section(run.folder, "train")["artifact_hash"]:
+        if taken := restore_measured(run, source):
+            print(f"{run.folder}: the same weights as those of {source}; taken over: {', '.join(taken)}", flush=True)
+    elif stored and is_new:
+        print(f"{run.folder}: other weights than those of {source}; measured anew", flush=True)
+    return is_new
+
+
+def curve_steps(study: Study) -> Iterator[Step]:
+    """Yield models that are trained on fewer pairs or on another mixture, and their evaluation."""
     names = {run: f"{run.objective} seed {run.seed} on {n or 'all'}" for n, run in study.curve}
     for n, run in study.curve:
         data = dataclasses.replace(study.data, n_train_pairs=n or study.data.n_train_pairs)
         cost = TRAINING_COST * data.n_train_pairs * study.tokens
-        yield Step("curve", f"train {names[run]}", partial(train_run, run, data, study.training), (), cost)
+        yield Step("curve", f"train {names[run]}", partial(train, study, run, data), (), cost)
     for _, run in study.curve:
         work = partial(evaluate_first, run, study.evaluation("hh-rlhf"))
         yield Step("curve", f"evaluate {names[run]}", work, ((run.folder, "train"),), study.test_cost)
@@ -197,11 +214,9 @@ def curve_steps(study: Study) -> Iterator[Step]:
 
 def training_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> Iterator[Step]:
     """Yield the training of some arms, then their evaluation on the HH-RLHF tests."""
-    from tension_utils.training import train_run
-
     for arm in arms:
         size = (ARMS[arm].helpful + ARMS[arm].harmless) * study.values["train"]["n_train_pairs"]
-        work = partial(train_run, study.run(arm, seed), study.data, study.training)
+        work = partial(train, study, study.run(arm, seed), study.data)
         yield Step(part, f"train {arm} seed {seed}", work, (), TRAINING_COST * size * study.tokens)
     for arm in arms:
         work = partial(evaluate_first, study.run(arm, seed), study.evaluation("hh-rlhf"))
@@ -464,7 +479,8 @@ def read_study(options: argparse.Namespace) -> Study:
     if bad := [pair for pair in options.sources if "=" not in pair]:
         fail(f"--sources: expected BENCHMARK=SOURCE; got {bad}")
     sources = dict(pair.split("=", 1) for pair in options.sources)
-    return Study(options.profile, values, options.base_model or values["base_models"][0], sources)
+    base_model = options.base_model or values["base_models"][0]
+    return Study(options.profile, values, base_model, sources, options.resume_from)
 
 
 def export(study: Study, target: Path) -> int:
@@ -499,7 +515,7 @@ def between(steps: list[Step], first: str | None, last: str | None) -> list[Step
 
 
 def resume(study: Study, source: Path, again: Sequence[str]) -> None:
-    """Take over the exported runs that are not here, but none of the arms that are trained again.
+    """Take over the exported runs that are not here, but none of the arms that are trained again, see `train`.
 
     Raises:
         ValueError: if a file of the export is damaged, or nothing of this base model was exported.
@@ -535,7 +551,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--export", type=Path, help="write what is finished below this folder, and run nothing")
     parser.add_argument("--resume-from", type=Path, help="take over what was exported here, where it is not at hand")
     parser.add_argument(
-        "--again", nargs="*", default=[], metavar="ARM", choices=list(ARMS), help="but train these again"
+        "--again",
+        nargs="*",
+        default=[],
+        metavar="ARM",
+        choices=list(ARMS),
+        help="but train these again; what was measured on the same bits stays",
     )
     parser.add_argument("--list", action="store_true", help="print the steps and run nothing")
     parser.add_argument("--is-worker", action="store_true", help=argparse.SUPPRESS)  # of a study that holds the lock
