@@ -43,6 +43,15 @@ def test_costs_and_their_line_by_hand() -> None:
     assert outlook.ci_low["goes on as a line"] < 0.625 < outlook.ci_high["goes on as a line"], "items are a choice"
 
 
+def test_sizes_may_have_seeds_of_their_own() -> None:
+    more = costs(6).assign(seed=1)
+    rows = scaling.cost_rows({100: costs(7), 200: pd.concat([costs(5), more])})
+    table = scaling.cost_table(rows)
+    assert table.n_seeds.tolist() == [1, 2] and (table.n_items == 16).all()
+    assert table.cost.tolist() == pytest.approx([0.125, 0.3125])
+    assert scaling.cost_points(rows).cost.tolist() == pytest.approx([0.125, 0.375, 0.25])
+
+
 def test_two_sizes_have_a_slope_without_an_interval_and_one_has_none() -> None:
     rows = scaling.cost_rows({100: costs(7), 400: costs(5)})
     outlook = scaling.cost_outlook(rows, target=400).set_index("outlook")

@@ -58,15 +58,16 @@ def cost_table(rows: pd.DataFrame, bootstrap: Bootstrap | None = None) -> pd.Dat
         bootstrap: how many draws, and their source.
 
     Returns:
-        n_pairs, cost (share) with a 95 % interval as ci_low and ci_high, n_items, n_seeds.
+        n_pairs, cost (share) with a 95 % interval as ci_low and ci_high, n_items, n_seeds (of that size).
     """
     sums, counts, cells = crossed_parts(rows, "value", ["n_pairs", "test"])
     sizes = sorted({size for size, _ in cells})
     weights = np.array([[(size == own) / len(SINGLE_OBJECTIVES) for own in sizes] for size, _ in cells])
     costs, draws = contrast_draws(sums, counts, weights, bootstrap, is_shared=True)
     low, high = np.quantile(draws, TAILS, axis=0)
+    n_seeds = [count_distinct(rows[rows.n_pairs == size], MODEL_COLUMNS) for size in sizes]
     table = pd.DataFrame({"n_pairs": sizes, "cost": costs, "ci_low": low, "ci_high": high})
-    return table.assign(n_items=count_distinct(rows, ITEM_COLUMNS), n_seeds=count_distinct(rows, MODEL_COLUMNS))
+    return table.assign(n_items=count_distinct(rows, ITEM_COLUMNS), n_seeds=n_seeds)
 
 
 def cost_points(rows: pd.DataFrame) -> pd.DataFrame:
