@@ -44,6 +44,7 @@ class Changed(Study):
         self.signs = study.signs.assign(ci_low=-0.2, ci_high=0.2)
         self.levels = study.levels.assign(jaccard=0.1)
         self.removals = study.removals.assign(p_value=0.5)
+        self.by_size = {n: rows.assign(credit=0.5) for n, rows in study.by_size.items()}
         self.kept = study.kept.assign(validation_accuracy=0.5, ci_low=0.4, ci_high=0.6)
 
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from one_kernel import execute_chapters
 
-from stored import CHAPTERS, FURTHER_ARMS, stored_chapters
+from stored import CHAPTERS, FURTHER_ARMS, ON_FEWER, stored_chapters
 from study import Study as StudyPlan
 from tension_utils.artifacts import read_manifest, read_table
-from tension_utils.config import CURVE_ARMS, SINGLE_OBJECTIVES, Run
+from tension_utils.config import CURVE_ARMS, OBJECTIVES, SINGLE_OBJECTIVES, Run
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("study")
@@ -186,8 +186,8 @@ def test_chapters_run_on_what_was_exported(finished: Path) -> None:
         assert parameters["base_models"] == ["toy"] and parameters["seeds"] == [0] and inputs
     ledger = {"09_ledger": ({"root": "results", "base_models": ["toy"], "seeds": [0]}, [])}
     for chapter, (parameters, _) in chapters.items():
-        arms = ["helpful", "harmless", "helpful-harmless", *FURTHER_ARMS.get(chapter, ())]
-        assert parameters["objectives"] == [arm for arm in arms if chapter != "d1_more_pairs" or arm in CURVE_ARMS]
+        arms = [*CURVE_ARMS] if chapter == ON_FEWER else [*OBJECTIVES, *FURTHER_ARMS.get(chapter, ())]
+        assert parameters["objectives"] == arms
     elsewhere = set(stored_chapters(ROOT)) - {"04_ablate"}  # the book executes these on the committed study
     shown = {name: values for name, (values, _) in (chapters | ledger).items() if name not in elsewhere}
     pages = execute_chapters(finished, shown)
@@ -239,6 +239,24 @@ def test_the_details_of_removals_wait_for_a_second_way_to_remove(tmp_path: Path)
             rows.to_parquet(folder / "ablation.parquet")
         chapters = stored_chapters(tmp_path)
         assert "08_explorer" in chapters and ("a2_removal_details" in chapters) == is_told
+
+
+def test_fewer_pairs_are_shown_beside_every_seed_on_all(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))
+    whole = [f"unreachable/{arm}/seed{seed}/evaluation.parquet" for arm in CURVE_ARMS for seed in (0, 1)]
+    fewer = [f"curve/8-pairs/unreachable/{arm}/seed0/evaluation.parquet" for arm in CURVE_ARMS]
+    for file in [*whole, *fewer[:2]]:
+        path = tmp_path / "results" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert ON_FEWER not in stored_chapters(tmp_path), "no mixed model on fewer pairs"
+    path = tmp_path / "results" / fewer[2]
+    path.parent.mkdir(parents=True)
+    path.touch()
+    parameters, inputs = stored_chapters(tmp_path)[ON_FEWER]
+    assert parameters["seeds"] == [0, 1] and parameters["n_pairs"] == [8], "not the seeds that the profile trains"
+    assert inputs == sorted(f"results/{file}" for file in [*whole, *fewer])
 
 
 def test_a_chapter_waits_for_what_belongs_to_a_mixed_model_and_to_a_pair(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from schema import read_profile
 from tension_utils.artifacts import DETAIL_KINDS, OWN_SCORES, VIEWS, find_runs
 from tension_utils.config import (
     CURVE,
+    CURVE_ARMS,
     MATCHED_ARM,
-    MIXED,
     MIXED_ARMS,
     OBJECTIVES,
     SINGLE_OBJECTIVES,
@@ -46,10 +46,11 @@ APPENDICES = {
 VARIED = {"a2_removal_details": ("ablation.parquet", ("fraction", "ablation_kind"))}
 # Arms that a chapter shows besides `OBJECTIVES`.
 FURTHER_ARMS = dict.fromkeys(
-    ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer", "d1_more_pairs"), (MATCHED_ARM,)
+    ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer"), (MATCHED_ARM,)
 )
 # Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
 MIXED_FILES = {"05b_part": ("gradients.parquet",)}
+ON_FEWER = "d1_more_pairs"  # reads a mixed model on fewer pairs, too
 PAIR_FILES = {"05b_part": ("weight_changes.parquet",), "05c_dial": ("interpolation.parquet",)}
 
 
@@ -76,13 +77,16 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
         complete = [run for run in runs if all(path.is_file() for path in _read(chapter, run, files))]
         if chapter in VARIED and not any(_is_varied(run, *VARIED[chapter]) for run in complete):
             continue
+        if chapter == ON_FEWER and not any(_on_fewer(run, files) for run in complete if run.objective == MATCHED_ARM):
+            continue
         for name, values in profiles.items():
             if not values:
                 continue
             bases = {name, *map(short_name, values["base_models"])}
             own = [run for run in complete if run.base_model in bases]
-            seeds, arms = _shown(own, (*OBJECTIVES, *FURTHER_ARMS.get(chapter, ())))
-            if not seeds or (is_mixed_needed and not {MIXED, *FURTHER_ARMS.get(chapter, ())} & set(arms)):
+            wanted = CURVE_ARMS if chapter == ON_FEWER else (*OBJECTIVES, *FURTHER_ARMS.get(chapter, ()))
+            seeds, arms = _shown(own, wanted)
+            if not seeds or (is_mixed_needed and not set(MIXED_ARMS) & set(arms)):
                 continue
             parameters = {"root": folder, "base_models": [own[0].base_model], "objectives": arms, "seeds": seeds}
             shown = [run for run in own if run.objective in arms and run.seed in seeds]
@@ -91,7 +95,7 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
                 read |= {path for run in shown for path in (run.folder / VIEWS).glob("*.safetensors")}
             inputs = sorted(path.relative_to(project).as_posix() for path in read)
             kinds = {"score_kinds": list(DETAIL_KINDS)} if section in ("identify", "overlap") else {}
-            found[chapter] = (parameters | own_parameters(chapter, values.get(section, {})) | kinds, inputs)
+            found[chapter] = (own_parameters(chapter, values.get(section, {})) | parameters | kinds, inputs)
     return found
 
 
@@ -108,11 +112,14 @@ def _read(chapter: str, run: Run, files: tuple[str, ...]) -> list[Path]:
     """Return what a chapter reads of a run, and of the pair that it belongs to."""
     own = files + MIXED_FILES.get(chapter, ()) * (run.objective in MIXED_ARMS)
     (pair,) = list_pairs([run])
-    if chapter == "d1_more_pairs":
-        place = run.folder.relative_to(run.root)
-        sized = sorted(run.root.glob(f"{CURVE}/*-pairs/{place}/{files[0]}"))
-        return [run.folder / files[0], *(sized or [run.root / CURVE / place / files[0]])]
-    return [*(run.folder / name for name in own), *(pair.folder / name for name in PAIR_FILES.get(chapter, ()))]
+    read = [*(run.folder / name for name in own), *(pair.folder / name for name in PAIR_FILES.get(chapter, ()))]
+    return read + _on_fewer(run, files) * (chapter == ON_FEWER)
+
+
+def _on_fewer(run: Run, files: tuple[str, ...]) -> list[Path]:
+    """Return the files of a run's siblings on fewer pairs, which one seed may have and another not."""
+    place = run.folder.relative_to(run.root)
+    return sorted(path for file in files for path in run.root.glob(f"{CURVE}/*-pairs/{place}/{file}"))
 
 
 def _is_varied(run: Run, file: str, columns: tuple[str, ...]) -> bool:

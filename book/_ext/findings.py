@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tension_utils.analysis import margins, overlap, parting, removal
+from tension_utils.analysis import margins, overlap, parting, removal, scaling
 from tension_utils.analysis.accuracy import (
     behavior_table,
     depth_accuracy,
@@ -28,7 +28,6 @@ from tension_utils.analysis.claims import TARGETED, Evidence
 from tension_utils.analysis.findings import CLAIMS, SMALLEST
 from tension_utils.analysis.keystone import keystone_table
 from tension_utils.analysis.removed import changes_by_draw, held_shares
-from tension_utils.analysis.scaling import halving_table
 from tension_utils.analysis.training import kept_checkpoints, training_sizes
 from tension_utils.analysis.transfer import transferability_table
 from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs, read_table
@@ -119,15 +118,20 @@ class Study:
         return tension_table(self.evidence.evaluation).set_index(["objective", "test"])
 
     @cached_property
-    def split(self) -> pd.Series:
-        """What mixing costs, and what of it fewer own pairs and the other objective's pairs cost."""
+    def by_size(self) -> dict[int, pd.DataFrame]:
+        """Evaluations of models that differ in the number of training pairs, by that number."""
         rows = self.evidence.evaluation
         tables = {int(self.sizes.n_pairs[MATCHED_ARM]): rows[rows.objective.isin(CURVE_ARMS)]}
         for place in (self.folder / CURVE).glob("*-pairs"):
             found = [run for run in find_runs(place) if (run.folder / "evaluation.parquet").exists()]
             if found:
                 tables[int(place.name.removesuffix("-pairs"))] = read_table(found, "evaluation", "02_evaluate")
-        split = halving_table(tables)
+        return dict(sorted(tables.items()))
+
+    @cached_property
+    def split(self) -> pd.Series:
+        """What mixing costs, and what of it fewer own pairs and the other objective's pairs cost."""
+        split = scaling.halving_table(self.by_size)
         require(len(split) > 0, "single-objective models were trained on half as many pairs")
         return split.iloc[-1]
 
@@ -720,6 +724,51 @@ def transferability(study: Study) -> str:
 def _kept(row: pd.Series) -> str:
     """Return an excess in words."""
     return number_words(*(100 * row[f"excess_transferability{end}"] for end in ("", "_ci_low", "_ci_high")), "points")
+
+
+@finding("d1_more_pairs")
+def grown(study: Study) -> str:
+    """Mixing costs accuracy from few pairs on; whether it costs more with many is open."""
+    fewest, split = min(study.by_size), study.split
+    across = tension_table(study.by_size[fewest]).set_index(["objective", "test"])
+    helpful, harmless = across.loc[HELPFUL, HARMLESS], across.loc[HARMLESS, HELPFUL]
+    require(max(helpful.ci_high, harmless.ci_high) < 0.5, "from few pairs on each is worse than a coin on the other's")
+    fewer = [-100 * split[f"fewer_own_pairs{end}"] for end in ("", "_ci_high", "_ci_low")]
+    smallest = SMALLEST["points"]
+    require(-smallest < fewer[1] and fewer[2] < smallest, "half of the own pairs are as good as all of them")
+    require(100 * split.other_pairs_ci_low > smallest, "it is the other objective's pairs that cost")
+    return flat(
+        f"""
+        **Mixing costs accuracy from few pairs on; whether it would cost more with many is open.** {_by_size(study)}
+
+        The opposition is there as early: trained on {fewest} pairs, the helpful model ranks
+        {_share(helpful.accuracy, helpful.ci_low, helpful.ci_high)} of the harmless test right, the harmless one
+        {_share(harmless.accuracy, harmless.ci_low, harmless.ci_high)} of the helpful test. And it is the other
+        objective's pairs that cost, not a want of own ones: models of one objective on half as many differ from those
+        on all by {number_words(*fewer, "points")} ([chapter 2b](02b_tension.ipynb)). Other mixtures than half of each
+        were not trained yet.
+        """
+    )
+
+
+def _by_size(study: Study) -> str:
+    """Say what mixing costs on how many pairs, and how little follows for many more."""
+    rows = scaling.cost_rows({n: study.by_size[n] for n in scaling.sizes_of(study.by_size, CURVE_ARMS)})
+    costs, outlook = scaling.cost_table(rows), scaling.cost_outlook(rows)
+    per_doubling, _, goes_on = (row for _, row in outlook.iterrows())
+    require((costs.ci_low > 0).all(), "mixing costs accuracy at every number of pairs")
+    require(per_doubling.ci_low < 0 < per_doubling.ci_high, "it is open whether the cost grows")
+    require(goes_on.ci_high - goes_on.ci_low > 0.2, "the line says little of what lies beyond")
+    require(set(costs.n_seeds) == {1, 3} and costs.n_seeds.iloc[-1] == 3, "only the largest size has three seeds")
+    listed = [
+        f"{100 * row.cost:.1f} points [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}] on {row.n_pairs:,.0f} pairs"
+        for _, row in costs.iterrows()
+    ]
+    slope = number_words(*(100 * per_doubling[["cost", "ci_low", "ci_high"]]), "points")
+    return f"""A model of half of each loses {"; ".join(listed)} (n = {costs.n_items.max():,};
+        {costs.n_seeds.max()} training runs at the largest size, one below it): {slope} per doubling of the pairs. For
+        the paper's {goes_on.n_pairs:,.0f} pairs that line allows anything from {100 * goes_on.ci_low:+.0f} to
+        {100 * goes_on.ci_high:+.0f} points; only longer runs can tell."""
 
 
 @finding("05c_dial")
