@@ -21,6 +21,7 @@ from tension_utils.artifacts import (
     is_archived,
     is_current,
     local_inputs,
+    read_manifest,
     read_section,
     require,
     resolve_source,
@@ -257,7 +258,8 @@ def weight_change_run(pair: SinglePair, config: WeightChangeConfig) -> bool:
     if is_archived(pair.folder, "weight_changes.parquet"):
         return False
     folders = {arm: pair.run_of(arm).folder / "reward_model" for arm in config.arms}
-    found = {arm: folder for arm, folder in folders.items() if folder.exists()}
+    is_there = {arm: folder.exists() and "train" in read_manifest(folder.parent) for arm, folder in folders.items()}
+    found = {arm: folder for arm, folder in folders.items() if is_there[arm]}  # trained to the end
     if not found:
         require(folders[config.arms[0]], "01_train", pair.run_of(config.arms[0]))
     if adopted := [arm for arm, folder in found.items() if is_adopted(folder.parent)]:

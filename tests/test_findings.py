@@ -1,5 +1,6 @@
 """What the study found, in hand-written words: each holds for the stored results, and fails when they change."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pytest
 
 import findings
 from findings import FINDINGS, Study, Unfounded
-from stored import APPENDICES, stored_chapters
+from stored import APPENDICES, CHAPTERS, stored_chapters
 
 ROOT = Path(__file__).parents[1]
 STORED = [chapter for chapter in stored_chapters(ROOT) if chapter not in APPENDICES]
@@ -20,8 +21,11 @@ def study() -> Study:
     return Study(ROOT / "results")
 
 
-def test_every_chapter_that_the_study_fills_has_a_finding() -> None:
+def test_every_chapter_that_the_study_fills_has_a_finding_and_a_page() -> None:
     assert set(STORED) <= set(FINDINGS), "write what was found: book/_ext/findings.py"
+    toc = (ROOT / "_toc.yml").read_text()
+    pages = {f"study/{chapter}" for chapter in CHAPTERS}
+    assert pages <= set(re.findall(r"file: (study/\w+)", toc)), "name the page in _toc.yml"
 
 
 @pytest.mark.parametrize("chapter", TOLD)

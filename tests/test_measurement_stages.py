@@ -284,6 +284,17 @@ def test_weight_changes_are_differences_of_state_dicts(runs: list[Run], pair: Si
     assert set(read_manifest(pair.folder)) == {"interpolate", "weight_changes"}
 
 
+def test_a_model_whose_training_goes_on_is_left_out_of_the_weight_changes(copied: SinglePair) -> None:
+    manifest = read_manifest(copied.harmless.folder)
+    others = {stage: section for stage, section in manifest.items() if stage != "train"}
+    (copied.harmless.folder / "manifest.json").write_text(json.dumps(others))  # weights come before their section
+    assert weight_change_run(copied, WeightChangeConfig())
+    assert "harmless" not in set(read_table([copied], "weight_changes", "01_train")["first"])
+    (copied.harmless.folder / "manifest.json").write_text(json.dumps(manifest))
+    assert weight_change_run(copied, WeightChangeConfig()), "it is there now"
+    assert "harmless" in set(read_table([copied], "weight_changes", "01_train")["first"])
+
+
 def test_a_checkpoint_in_several_files_is_read_as_one(pair: SinglePair, tmp_path: Path) -> None:
     model = load_reward_model(pair.helpful.folder / "reward_model")
     model.save_pretrained(tmp_path, max_shard_size="100KB")
