@@ -728,7 +728,7 @@ def _kept(row: pd.Series) -> str:
 
 @finding("d1_more_pairs")
 def grown(study: Study) -> str:
-    """Mixing costs accuracy from few pairs on; whether it costs more with many is open."""
+    """Mixing costs about as much on few pairs as on all; what it would cost on many more is open."""
     fewest, split = min(study.by_size), study.split
     across = tension_table(study.by_size[fewest]).set_index(["objective", "test"])
     helpful, harmless = across.loc[HELPFUL, HARMLESS], across.loc[HARMLESS, HELPFUL]
@@ -739,7 +739,8 @@ def grown(study: Study) -> str:
     require(100 * split.other_pairs_ci_low > smallest, "it is the other objective's pairs that cost")
     return flat(
         f"""
-        **Mixing costs accuracy from few pairs on; whether it would cost more with many is open.** {_by_size(study)}
+        **Mixing costs about as much on few pairs as on all; what it would cost on many more is open.**
+        {_by_size(study)}
 
         The opposition is there as early: trained on {fewest} pairs, the helpful model ranks
         {_share(helpful.accuracy, helpful.ci_low, helpful.ci_high)} of the harmless test right, the harmless one
@@ -757,7 +758,8 @@ def _by_size(study: Study) -> str:
     costs, outlook = scaling.cost_table(rows), scaling.cost_outlook(rows)
     per_doubling, _, goes_on = (row for _, row in outlook.iterrows())
     require((costs.ci_low > 0).all(), "mixing costs accuracy at every number of pairs")
-    require(per_doubling.ci_low < 0 < per_doubling.ci_high, "it is open whether the cost grows")
+    is_level = -SMALLEST["points"] < 100 * per_doubling.ci_low < 0 < 100 * per_doubling.ci_high < SMALLEST["points"]
+    require(is_level, "a doubling of the pairs changes the cost by less than the smallest effect of interest")
     require(goes_on.ci_high - goes_on.ci_low > 0.2, "the line says little of what lies beyond")
     require(set(costs.n_seeds) == {1, 3} and costs.n_seeds.iloc[-1] == 3, "only the largest size has three seeds")
     listed = [
