@@ -74,7 +74,7 @@ def export_run(run: Run | SinglePair, target: Path, *, is_detailed: bool = True)
         return []
     for stage in stages:
         _require_whole(run.folder, stage, manifest[stage])
-    folder = target / run.folder.relative_to(run.root)
+    folder = _place(run, target)
     require_own(folder, MANIFEST)
     if is_archived(run.folder, MANIFEST) and {STAGE_OF[stage] for stage in stages} <= set(manifest["export"]["files"]):
         with atomic_path(folder) as temporary:
@@ -138,7 +138,7 @@ def restore_run(run: Run | SinglePair, source: Path) -> bool:
         FileExistsError: if something else is in the run's folder.
         ValueError: if a file of the export is missing, or not the one that its manifest names.
     """
-    exported = source / run.folder.relative_to(run.root)
+    exported = _place(run, source)
     if read_manifest(run.folder) or not is_archived(exported, MANIFEST):
         return False
     require_own(run.folder, MANIFEST)
@@ -149,7 +149,7 @@ def restore_run(run: Run | SinglePair, source: Path) -> bool:
 
 def exported_weights(run: Run, source: Path) -> str | None:
     """Return the hash of the reward model that was exported of a run, without it; None if there is no such export."""
-    exported = source / run.folder.relative_to(run.root)
+    exported = _place(run, source)
     return read_manifest(exported)["train"]["artifact_hash"] if is_archived(exported, "train_log.parquet") else None
 
 
@@ -166,7 +166,7 @@ def restore_measured(run: Run, source: Path) -> list[str]:
     Returns:
         The stages that were taken over.
     """
-    exported = source / run.folder.relative_to(run.root)
+    exported = _place(run, source)
     here, there = read_manifest(run.folder), read_manifest(exported)
     about, sections = there["export"], {}
     for stage in (stage for stage in STAGE_OF if stage in there and stage not in here):
@@ -180,6 +180,11 @@ def restore_measured(run: Run, source: Path) -> list[str]:
     if sections:
         add_sections(run.folder, sections)
     return list(sections)
+
+
+def _place(run: Run | SinglePair, root: Path) -> Path:
+    """Return the folder of a run below another root."""
+    return root / run.folder.relative_to(run.root)
 
 
 def _copy(folder: Path, target: Path) -> None:

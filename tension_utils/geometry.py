@@ -258,8 +258,9 @@ def weight_change_run(pair: SinglePair, config: WeightChangeConfig) -> bool:
     if is_archived(pair.folder, "weight_changes.parquet"):
         return False
     folders = {arm: pair.run_of(arm).folder / "reward_model" for arm in config.arms}
-    is_there = {arm: folder.exists() and "train" in read_manifest(folder.parent) for arm, folder in folders.items()}
-    found = {arm: folder for arm, folder in folders.items() if is_there[arm]}  # trained to the end
+    found = {  # trained to the end: weights come before their section
+        arm: folder for arm, folder in folders.items() if folder.exists() and "train" in read_manifest(folder.parent)
+    }
     if not found:
         require(folders[config.arms[0]], "01_train", pair.run_of(config.arms[0]))
     if adopted := [arm for arm, folder in found.items() if is_adopted(folder.parent)]:

@@ -44,13 +44,13 @@ APPENDICES = {
 }
 # Chapters on how removals differ: of these columns, one has several values in some run.
 VARIED = {"a2_removal_details": ("ablation.parquet", ("fraction", "ablation_kind"))}
+ON_FEWER = "d1_more_pairs"  # the chapter on fewer pairs: some mixed model was trained on fewer
 # Arms that a chapter shows besides `OBJECTIVES`.
 FURTHER_ARMS = dict.fromkeys(
     ("01_train", "02_evaluate", "02b_tension", "05b_part", "05c_dial", "08_explorer"), (MATCHED_ARM,)
 )
 # Files that a chapter reads besides: of a mixed model, and of the folder of both single-objective ones.
 MIXED_FILES = {"05b_part": ("gradients.parquet",)}
-ON_FEWER = "d1_more_pairs"  # reads a mixed model on fewer pairs, too
 PAIR_FILES = {"05b_part": ("weight_changes.parquet",), "05c_dial": ("interpolation.parquet",)}
 
 
@@ -75,9 +75,7 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
     found = {}
     for chapter, (section, files, is_mixed_needed) in CHAPTERS.items():
         complete = [run for run in runs if all(path.is_file() for path in _read(chapter, run, files))]
-        if chapter in VARIED and not any(_is_varied(run, *VARIED[chapter]) for run in complete):
-            continue
-        if chapter == ON_FEWER and not any(_on_fewer(run, files) for run in complete if run.objective == MATCHED_ARM):
+        if not _has_its_subject(chapter, complete, files):
             continue
         for name, values in profiles.items():
             if not values:
@@ -120,6 +118,15 @@ def _on_fewer(run: Run, files: tuple[str, ...]) -> list[Path]:
     """Return the files of a run's siblings on fewer pairs, which one seed may have and another not."""
     place = run.folder.relative_to(run.root)
     return sorted(path for file in files for path in run.root.glob(f"{CURVE}/*-pairs/{place}/{file}"))
+
+
+def _has_its_subject(chapter: str, complete: list[Run], files: tuple[str, ...]) -> bool:
+    """Say whether some run has what a chapter is about, besides the files that every run has."""
+    if chapter in VARIED:
+        return any(_is_varied(run, *VARIED[chapter]) for run in complete)
+    if chapter == ON_FEWER:
+        return any(_on_fewer(run, files) for run in complete if run.objective == MATCHED_ARM)
+    return True
 
 
 def _is_varied(run: Run, file: str, columns: tuple[str, ...]) -> bool:

@@ -164,6 +164,10 @@ class Study:
         """Return one reward model."""
         return Run(self.root, self.base_model, arm, seed)
 
+    def exported_root(self, run: Run | SinglePair) -> Path:
+        """Return the root of a run's export."""
+        return self.exported / run.root.relative_to(self.root)
+
     @property
     def kept_choice(self) -> Path:
         """The comparison of candidates, where it was taken over from an export."""
@@ -190,8 +194,10 @@ def train(study: Study, run: Run, data: DataConfig) -> bool:
     from tension_utils.training import train_run
 
     is_new = train_run(run, data, study.training)
-    source = study.exported / run.root.relative_to(study.root) if study.exported else None
-    stored = exported_weights(run, source) if source else None
+    if study.exported is None:
+        return is_new
+    source = study.exported_root(run)
+    stored = exported_weights(run, source)
     if stored == read_section(run.folder, "train")["artifact_hash"]:
         if taken := restore_measured(run, source):
             print(f"{run.folder}: the same weights as those of {source}; taken over: {', '.join(taken)}", flush=True)
@@ -514,7 +520,7 @@ def between(steps: list[Step], first: str | None, last: str | None) -> list[Step
     return [step for step in steps if start <= parts.index(step.part) <= end]
 
 
-def resume(study: Study, source: Path, again: Sequence[str]) -> None:
+def resume(study: Study, again: Sequence[str]) -> None:
     """Take over the exported runs that are not here, but none of the arms that are trained again, see `train`.
 
     Raises:
@@ -525,12 +531,11 @@ def resume(study: Study, source: Path, again: Sequence[str]) -> None:
     taken = [
         run.folder
         for run, _ in expected_stages(study)
-        if not (isinstance(run, Run) and run.objective in again)
-        and restore_run(run, source / run.root.relative_to(study.root))
+        if not (isinstance(run, Run) and run.objective in again) and restore_run(run, study.exported_root(run))
     ]
-    choice = source / study.kept_choice.relative_to(study.root)
+    choice = study.exported / study.kept_choice.relative_to(study.root)
     if not taken and not choice.parent.exists():
-        raise ValueError(f"{source}: expected exported runs of {choice.parent.name}; found none")
+        raise ValueError(f"{study.exported}: expected exported runs of {choice.parent.name}; found none")
     if choice.exists() and not (study.root / "choice").exists():
         study.kept_choice.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(choice, study.kept_choice)
@@ -586,7 +591,7 @@ def main() -> int:
         check_preconditions(values, study.sources)
         with sole_owner(study.root / ".work"):
             if options.resume_from:
-                resume(study, options.resume_from, options.again)
+                resume(study, options.again)
                 steps = between(plan(study), options.first, options.last)
             if options.workers == 1:
                 return work(study, steps)

@@ -436,23 +436,23 @@ def _split(study: Study) -> str:
     n_steps = study.sizes.n_steps[MATCHED_ARM]
     require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
     require(learned.step < 0.75 * n_steps, "its best checkpoint is one of long before the end")
-    smallest = SMALLEST["points"] / 100
-    low, high = -split.fewer_own_pairs_ci_high, -split.fewer_own_pairs_ci_low
-    require(-smallest < low and high < smallest, "half of the own pairs are as good as all of them")
-    require(split.other_pairs_ci_low > smallest, "the other objective's pairs cost more than the smallest effect")
-    own, other = (
-        number_words(100 * value, 100 * low, 100 * high, "points")
-        for value, low, high in (
-            (-split.fewer_own_pairs, low, high),
-            (split.other_pairs, split.other_pairs_ci_low, split.other_pairs_ci_high),
-        )
-    )
+    own = _fewer_own_pairs(split)
+    other = number_words(*(100 * split[f"other_pairs{end}"] for end in ("", "_ci_low", "_ci_high")), "points")
     accuracy = _share(learned.validation_accuracy, learned.ci_low, learned.ci_high)
     return f"""
         It is not for want of own pairs, in the one run where that was split: models of one objective on half as many,
         as many of theirs as the mixed one had, differ from those on all by {own}. So the other objective's pairs cost
         it {other}: the model of half of each had hardly learned ({accuracy} of its validation pairs;
         its best checkpoint is that of step {learned.step} of {n_steps:.0f})."""
+
+
+def _fewer_own_pairs(split: pd.Series) -> str:
+    """Return how a model of one objective on half of the own pairs differs from one on all, which is hardly."""
+    value, low, high = (-100 * split[f"fewer_own_pairs{end}"] for end in ("", "_ci_high", "_ci_low"))
+    smallest = SMALLEST["points"]
+    require(-smallest < low and high < smallest, "half of the own pairs are as good as all of them")
+    require(100 * split.other_pairs_ci_low > smallest, "the other objective's pairs cost more than the smallest effect")
+    return number_words(value, low, high, "points")
 
 
 @finding("03_identify")
@@ -729,14 +729,10 @@ def _kept(row: pd.Series) -> str:
 @finding("d1_more_pairs")
 def grown(study: Study) -> str:
     """Mixing costs about as much on few pairs as on all; what it would cost on many more is open."""
-    fewest, split = min(study.by_size), study.split
+    fewest, fewer = min(study.by_size), _fewer_own_pairs(study.split)
     across = tension_table(study.by_size[fewest]).set_index(["objective", "test"])
     helpful, harmless = across.loc[HELPFUL, HARMLESS], across.loc[HARMLESS, HELPFUL]
     require(max(helpful.ci_high, harmless.ci_high) < 0.5, "from few pairs on each is worse than a coin on the other's")
-    fewer = [-100 * split[f"fewer_own_pairs{end}"] for end in ("", "_ci_high", "_ci_low")]
-    smallest = SMALLEST["points"]
-    require(-smallest < fewer[1] and fewer[2] < smallest, "half of the own pairs are as good as all of them")
-    require(100 * split.other_pairs_ci_low > smallest, "it is the other objective's pairs that cost")
     return flat(
         f"""
         **Mixing costs about as much on few pairs as on all; what it would cost on many more is open.**
@@ -746,7 +742,7 @@ def grown(study: Study) -> str:
         {_share(helpful.accuracy, helpful.ci_low, helpful.ci_high)} of the harmless test right, the harmless one
         {_share(harmless.accuracy, harmless.ci_low, harmless.ci_high)} of the helpful test. And it is the other
         objective's pairs that cost, not a want of own ones: models of one objective on half as many differ from those
-        on all by {number_words(*fewer, "points")} ([chapter 2b](02b_tension.ipynb)). Other mixtures than half of each
+        on all by {fewer} ([chapter 2b](02b_tension.ipynb)). Other mixtures than half of each
         were not trained yet.
         """
     )
