@@ -400,9 +400,12 @@ def wilson_interval(n_successes: int, n: int) -> tuple[float, float]:
 
 
 def _codes(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Number the distinct combinations of the columns that the table has, 0-based, (rows,)."""
+    """Number the distinct combinations of the columns that the table has, 0-based, (rows,).
+
+    In sorted order, so that what is drawn by number does not depend on the order of the rows.
+    """
     present = [column for column in columns if column in table.columns]
-    return table.groupby(present, sort=False).ngroup().to_numpy()
+    return table.groupby(present, sort=True).ngroup().to_numpy()
 
 
 def crossed_sums(table: pd.DataFrame, values: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
