@@ -594,12 +594,36 @@ def _keys_of(group: PromptGroup) -> list[tuple[str, ...]]:
 class _Ablation:
     """Scores of one reward model's items under any condition, and what they cost."""
 
-    def __init__(self, stage: Stage, max_length: int) -> None:
-        self.stage, self.run = stage, stage.run
-        self.options = {"max_length": max_length, "device": stage.device, "progress": False}
-        self.lower = LowerLayers(stage.model)
+    def __init__(self, run: Run, configs: Sequence[AblateConfig]) -> None:
+        """Name what is read, and check that it is there."""
+        _require_same_settings(configs)
+        self.run, self.configs = run, configs
+        self.stage = Stage(run, "ablate", "ablation.parquet", configs[0], further=tuple(configs[1:]))
+        self.sources = score_sources(run, *configs)
         self.seconds: dict[str, list[float]] = {}  # by digest of the items
         self.n_found = 0
+
+    def start(self) -> bool:
+        """Load the model and list all conditions with their items; return False if the artifact is there and current.
+
+        Raises:
+            ValueError: if configurations contradict each other, or ask for nothing of this reward model.
+        """
+        hashes = {each.objective: read_section(each.folder, "identify")["artifact_hash"] for each in self.sources}
+        if not self.stage.start(schema=str(SCHEMA), **hashes):
+            return False
+        max_length = self.configs[0].max_length or self.stage.data.max_length
+        self.options = {"max_length": max_length, "device": self.stage.device, "progress": False}
+        self.lower = LowerLayers(self.stage.model)
+        self.items_of, self.not_run = _items_of(self.stage, self.configs, max_length)
+        self.todo = list(list_work(self.run, self.configs, self.items_of))
+        if not self.todo:
+            raise ValueError(f"blocks: no condition is left for the {self.run.objective} model; see config.BLOCKS")
+        return True
+
+    def is_there(self, condition: Condition, items: _Items) -> bool:
+        """Say whether a condition was computed before."""
+        return (self.run.folder / PARTS / self.part_name(condition, items)).is_file()
 
     @cached_property
     def bank_pairs(self) -> list:
@@ -754,38 +778,49 @@ def ablate_run(run: Run, *configs: AblateConfig) -> bool:
         ValueError: if configurations contradict each other, or ask for nothing of this reward model.
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    _require_same_settings(configs)
     if is_archived(run.folder, "ablation.parquet"):
         return False
-    stage = Stage(run, "ablate", "ablation.parquet", configs[0], further=configs[1:])
-    sources = score_sources(run, *configs)
-    hashes = {each.objective: read_section(each.folder, "identify")["artifact_hash"] for each in sources}
-    if not stage.start(schema=str(SCHEMA), **hashes):
+    work = _Ablation(run, configs)
+    if not work.start():
         return False
-    max_length = configs[0].max_length or stage.data.max_length
-    items_of, not_run = _items_of(stage, configs, max_length)
-    todo, work = list(list_work(run, configs, items_of)), _Ablation(stage, max_length)
-    if not todo:
-        raise ValueError(f"blocks: no condition is left for the {run.objective} model; see config.BLOCKS")
     work.remove_other_parts()
     tables, intact = [], []
-    for condition, items in tqdm(todo, desc=f"ablate {run.objective}, seed {run.seed}", unit="set"):
-        if not intact and not (run.folder / PARTS / work.part_name(condition, items)).is_file():
-            intact.append(work.intact(items_of[0]))
+    for condition, items in tqdm(work.todo, desc=f"ablate {run.objective}, seed {run.seed}", unit="set"):
+        if not intact and not work.is_there(condition, items):
+            intact.append(work.intact(work.items_of[0]))
         tables.append(work.rows(condition, items))
     if intact:
-        intact.append(work.intact(items_of[0]))
+        intact.append(work.intact(work.items_of[0]))
     rows = pd.concat(tables, ignore_index=True)
     n_tokens = int(rows.n_tokens.sum())
     names = [name for name in TABLES["ablation"] if name not in ("cluster", "margin", "credit", "chance", "n_neurons")]
     write_table(run.folder / "ablation.parquet", rows.drop_duplicates(names)[list(TABLES["ablation"])])
-    stage.inputs |= {f"neuron_scores_{each.objective}": each.folder / OWN_SCORES for each in sources}
-    seconds = work.seconds.get(items_of[0].digest, [])
+    work.stage.inputs |= {f"neuron_scores_{each.objective}": each.folder / OWN_SCORES for each in work.sources}
+    seconds = work.seconds.get(work.items_of[0].digest, [])
     facts = {"seconds_per_set": seconds, "seconds_intact": intact}
     facts = {name: float(np.median(values)) if values else None for name, values in facts.items()}
     n_items = len(rows.drop_duplicates(list(ITEM_KEY)))
-    stage.finish(n_tokens, n_sets=len(todo), n_found=work.n_found, n_items=n_items, not_run=not_run, **facts)
+    facts |= {"n_sets": len(work.todo), "n_found": work.n_found, "n_items": n_items, "not_run": work.not_run}
+    work.stage.finish(n_tokens, **facts)
     return True
+
+
+def help_ablate(run: Run, *configs: AblateConfig) -> bool:
+    """Compute conditions for another process that is at work on `ablate_run` with the same configurations.
+
+    It takes the last one first, so that the two meet; what it computes is found there.
+
+    Returns:
+        True if it computed any.
+    """
+    if is_archived(run.folder, "ablation.parquet"):
+        return False
+    work, n_computed = _Ablation(run, configs), 0
+    for condition, items in reversed(work.todo if work.start() else []):
+        if not work.is_there(condition, items):
+            work.rows(condition, items)
+            n_computed += 1
+    return n_computed > 0
 
 
 def _items_of(stage: Stage, configs: Sequence[AblateConfig], max_length: int) -> tuple[list[_Items], dict[str, str]]:

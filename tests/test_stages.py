@@ -37,11 +37,11 @@ from tension_utils.neurons import NeuronSet
 from tension_utils.scores import NeuronScores, load_view, own_scores
 from tension_utils.stages import (
     GENERIC_KINDS,
-    Stage,
     _Ablation,
     _items_of,
     ablate_run,
     evaluate_run,
+    help_ablate,
     identify_run,
     load_items,
     load_passages,
@@ -470,6 +470,29 @@ def test_a_damaged_part_is_computed_again(copied: Run, monkeypatch: pytest.Monke
     assert (copied.folder / "ablation.parquet").read_bytes() == before and parts_of(copied) == parts
 
 
+def test_a_second_process_takes_the_last_condition_first_and_the_first_finds_it(
+    copied: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, parts = (copied.folder / "ablation.parquet").read_bytes(), parts_of(copied)
+    assert not help_ablate(copied, ABLATE), "all is done"
+    (copied.folder / "ablation.parquet").unlink()
+    assert not help_ablate(copied, ABLATE), "every condition is there"
+    work = _Ablation(copied, [ABLATE])
+    assert work.start()
+    order = list(dict.fromkeys(work.part_name(*each) for each in work.todo))
+    assert set(order) == set(parts) and len(order) > 6
+    for name in order[2:]:  # the first process has computed two
+        (copied.folder / "ablation_parts" / name).unlink()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counted(patch, limit=3)
+        help_ablate(copied, ABLATE)
+    assert set(parts_of(copied)) == {*order[:2], *order[-3:]}
+    assert help_ablate(copied, ABLATE) and parts_of(copied) == parts
+    calls = counted(monkeypatch)
+    assert ablate_run(copied, ABLATE) and not calls
+    assert (copied.folder / "ablation.parquet").read_bytes() == before
+
+
 def test_parts_of_other_models_go_and_those_of_this_one_stay(copied: Run) -> None:
     parts = parts_of(copied)
     (copied.folder / "ablation.parquet").unlink()
@@ -482,10 +505,10 @@ def test_parts_of_other_models_go_and_those_of_this_one_stay(copied: Run) -> Non
 
 def test_a_part_is_named_by_all_that_its_rows_depend_on(copied: Run) -> None:
     """Every change of what rows depend on gives another name, and a new place in the list does not."""
-    stage = Stage(copied, "ablate", "ablation.parquet", ABLATE)
     (copied.folder / "ablation.parquet").unlink()
-    assert stage.start()
-    ((items,), _), work = _items_of(stage, [ABLATE], 256), _Ablation(stage, 256)
+    work, shorter = (_Ablation(copied, [dataclasses.replace(ABLATE, max_length=length)]) for length in (256, 255))
+    assert work.start() and shorter.start()
+    stage, (items,) = work.stage, work.items_of
     smaller = dataclasses.replace(ABLATE, engine=dataclasses.replace(ENGINE, n_items=2))
     (few,), _ = _items_of(stage, [smaller], 256)
     zero, *_, mean, resample = (
@@ -496,7 +519,7 @@ def test_a_part_is_named_by_all_that_its_rows_depend_on(copied: Run) -> None:
     changed = [dataclasses.replace(zero, scale=0.5), dataclasses.replace(zero, neurons=other), mean, resample]
     names = [work.part_name(each, items) for each in (zero, *changed)] + [work.part_name(zero, few)]
     names.append(work.part_name(dataclasses.replace(resample, draw=1), items))
-    names.append(_Ablation(stage, 255).part_name(zero, items))
+    names.append(shorter.part_name(zero, items))
     work.means = work.means + 1
     names.append(work.part_name(mean, items))
     stage.placement["dtype"] = "bfloat16"

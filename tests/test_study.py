@@ -1,5 +1,6 @@
 """A whole study of micro models: every part by two workers, again without work, exported, and every bad option."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,9 +14,11 @@ import yaml
 from one_kernel import execute_chapters
 
 from stored import CHAPTERS, FURTHER_ARMS, ON_FEWER, stored_chapters
+from study import Step, run_steps
 from study import Study as StudyPlan
 from tension_utils.artifacts import read_manifest, read_table
 from tension_utils.config import CURVE_ARMS, OBJECTIVES, SINGLE_OBJECTIVES, Run
+from tension_utils.locks import locked
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("study")
@@ -332,3 +335,31 @@ def test_a_step_that_fails_is_told_and_the_others_go_on(project: Path, tmp_path:
     assert (folder / "helpful" / "seed0" / "evaluation.parquet").is_file()
     assert (folder / "harmless").read_text() == "in the way of a folder"
     assert "steps lack what they read" in done.stdout
+
+
+@pytest.mark.parametrize("outcome", [True, False, OSError("disk")], ids=str)
+def test_a_worker_with_nothing_to_begin_helps_another_once(
+    outcome: bool | OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan, lines, done, other = StudyPlan("micro", MICRO, "toy", {}), [], [], contextlib.ExitStack()
+    other.enter_context(locked(plan.root / "study" / "long-one.lock"))
+
+    def help_it() -> bool:
+        assert done == ["short one"], "first what is free"
+        done.append("helped")
+        other.close()  # the other worker is through
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+    def finish(name: str) -> bool:
+        done.append(name)
+        return True
+
+    steps = [Step("part", "long one", lambda: finish("long one"), help=help_it)]
+    steps.append(Step("part", "short one", lambda: finish("short one")))
+    assert run_steps(plan, steps, lines.append) == 0
+    assert done == ["short one", "helped", "long one"]
+    told = {True: "part | long one: helped | 0 s", False: "part | long one | 0 s"}
+    assert any(line.startswith(told.get(outcome, "could not help with long one")) for line in lines), lines

@@ -6,9 +6,10 @@
     python workflow/study.py PROFILE [--base-model NAME] --resume-from results [--again ARM ...]
 
 Every step is a stage of `tension_utils` that finds what is done and goes on where it was stopped. Several workers take
-different steps; a step waits for what it reads. The log has a line per step with its seconds and the hours left. Where
-the weights are lost, what was exported counts as done; what is to grow is trained again, and where that ends with the
-same bits, what was measured on the lost weights counts as done too.
+different steps; a step waits for what it reads, and a worker that waits takes its share of another's ablation. The log
+has a line per step with its seconds and the hours left. Where the weights are lost, what was exported counts as done;
+what is to grow is trained again, and where that ends with the same bits, what was measured on the lost weights counts
+as done too.
 """
 
 import argparse
@@ -70,6 +71,7 @@ class Step:
         work: computes unless it is done.
         needs: stages that must be finished before, each with the folder of its run.
         cost: in tokens of a forward pass, for the estimate of the time left.
+        help: does a share of another worker's step, and says whether there was any left.
     """
 
     part: str
@@ -77,6 +79,7 @@ class Step:
     work: Callable[[], bool]
     needs: tuple[tuple[Path, str], ...] = ()
     cost: float = 0.0
+    help: Callable[[], bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,6 +350,7 @@ def ablate_steps(study: Study, part: str, arms: Sequence[str], seed: int, n_conf
             partial(ablate_first, study.run(arm, seed), configs),
             needs,
             cost,
+            partial(help_ablate_first, study.run(arm, seed), configs),
         )
 
 
@@ -357,6 +361,13 @@ def ablate_first(run: Run, configs: list[AblateConfig]) -> bool:
 
     found = read_manifest(run.folder).get("ablate", {}).get("config", {})
     return False if len(found.get("further", ())) >= len(configs) else ablate_run(run, *configs)
+
+
+def help_ablate_first(run: Run, configs: list[AblateConfig]) -> bool:
+    """Ablate by the first configurations from the last condition on, while another worker does from the first on."""
+    from tension_utils.stages import help_ablate
+
+    return help_ablate(run, *configs)
 
 
 def n_conditions(config: AblateConfig) -> int:
@@ -440,9 +451,25 @@ def attempt(study: Study, step: Step, log: Callable[[str], None]) -> str:
         return "done"
 
 
+def help_with(study: Study, step: Step, log: Callable[[str], None]) -> None:
+    """Do a share of a step that another worker is at, unless somebody does already."""
+    with locked(study.root / "study" / f"help-{step.name.replace(' ', '-')}.lock", seconds=0) as is_mine:
+        start = time.monotonic()
+        try:
+            has_helped = is_mine and step.help()
+        except Exception:
+            log(f"could not help with {step.name}\n{traceback.format_exc()}")
+            return
+        if has_helped:
+            log(f"{step.part} | {step.name}: helped | {time.monotonic() - start:.0f} s")
+
+
 def run_steps(study: Study, steps: list[Step], log: Callable[[str], None]) -> int:
-    """Run all steps in order, past those that others run or that wait; return how many failed."""
-    left, n_failed = list(steps), 0
+    """Run all steps in order, past those that others run or that wait; return how many failed.
+
+    Where none is left to begin, help the other workers.
+    """
+    left, n_failed, helped = list(steps), 0, set()
     total, computed, started = sum(step.cost for step in steps), 0.0, time.monotonic()
     while left:
         states = {}
@@ -460,10 +487,15 @@ def run_steps(study: Study, steps: list[Step], log: Callable[[str], None]) -> in
         finished = {name for name, state in states.items() if state in ("done", "failed")}
         left = [step for step in left if step.name not in finished]
         if not finished:
-            if "busy" not in states.values():
+            busy = [step for step in left if states[step.name] == "busy"]
+            if not busy:
                 log(f"stopped: {len(left)} steps lack what they read, the first is {left[0].name!r}: {left[0].needs}")
                 return n_failed + len(left)
-            time.sleep(5)
+            if alone := [step for step in busy if step.help and step.name not in helped]:
+                helped.add(alone[0].name)
+                help_with(study, alone[0], log)
+            else:
+                time.sleep(5)
     return n_failed
 
 
