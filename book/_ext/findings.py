@@ -27,7 +27,7 @@ from tension_utils.analysis.accuracy import (
 from tension_utils.analysis.claims import TARGETED, Evidence
 from tension_utils.analysis.findings import CLAIMS, SMALLEST
 from tension_utils.analysis.keystone import keystone_table
-from tension_utils.analysis.removed import changes_by_draw, held_shares
+from tension_utils.analysis.removed import changes_by_draw, held_shares, shared_changes
 from tension_utils.analysis.training import kept_checkpoints, training_sizes
 from tension_utils.analysis.transfer import transferability_table
 from tension_utils.artifacts import OWN_SCORES, atomic_path, find_runs, read_table
@@ -608,14 +608,21 @@ def _weighed(study: Study) -> str:
     weight = study.reading(claim="C5", is_primary=True)
     require(weight.verdict == "undecided" and weight.n_seeds == 1, "one run was weighed, and decides nothing")
     require(weight.value > 0, "without shared neurons margins fall no more than without others")
-    accuracy = study.weighed_accuracy
+    accuracy, shared = study.weighed_accuracy, shared_changes(study.evidence)
     require(accuracy < 0.6, "the mixed model that was weighed ranks less than 60 % of its tests right")
+    shared = shared[shared["set"] == SHARED].set_index(["test", "draw"]).change
+    helpful, harmless = (shared[test].drop(TARGETED) for test in SINGLE_OBJECTIVES)
+    rise = shared[HELPFUL, TARGETED]
+    require(rise > 2 * helpful.max() > 0, "on the helpful test margins rise by more than without any random set")
+    is_within = harmless.min() < shared[HARMLESS, TARGETED] < harmless.max()
+    require(is_within, "on the harmless test the shared neurons do what random sets do")
     return f"""
         Do the shared neurons *weigh* more than as many others, claim C5? No sign of it so far. Margins should fall
         further without them than without as many neurons of one objective alone; the difference is
-        {value_words(weight)}, each set beside {weight.n_draws:.0f} random ones ({extent_words(weight)}). But that is
-        one training run, of a mixed model that ranks {percent(accuracy)} of these pairs right: there is little that
-        any of its neurons could carry."""
+        {value_words(weight)}, each set beside {weight.n_draws:.0f} random ones ({extent_words(weight)}). On the helpful
+        test margins even *rise* without them, by {rise:.2f} SD, where random sets reach {helpful.max():.2f}; on the
+        harmless test they do what random sets do. But that is one training run, of a mixed model that ranks
+        {percent(accuracy)} of these pairs right: there is little that any of its neurons could carry."""
 
 
 def _learned_twice(study: Study) -> str:

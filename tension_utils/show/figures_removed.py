@@ -55,6 +55,7 @@ def shared_beside_only(changes: pd.DataFrame) -> list[Axes]:
         ax.set(title=f"{test} test", ylim=(-0.6, 1.6), xlabel="change in mean margin (SD)")
         ax.set_yticks([1, 0], [SHARED, "only this\nobjective's"])
         ax.margins(x=0.15)
+        ax.locator_params(axis="x", nbins=5)
     return list(axes[0])
 
 
