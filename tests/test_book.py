@@ -190,16 +190,22 @@ def axe() -> str:
 
 def faults_of_access(page: Page, axe: str) -> list[str]:
     page.evaluate(axe)
-    return page.evaluate(RUN_AXE)
+    return page.wait_for_function(RUN_AXE, polling=100).json_value()  # an evaluation has no limit of time
 
 
-# What a change of size or color starts, observers and transitions, has ended.
+def settle(page: Page) -> None:
+    """Wait for what a change of size or color starts; a page that never settles fails, and does not hang."""
+    page.wait_for_function(SETTLED, polling=100)
+
+
+# Observers and transitions have ended.
 SETTLED = """async () => {
   const frame = () => new Promise((go) => requestAnimationFrame(go));
   for (let i = 0; i < 3; i++) await frame();
   const finite = document.getAnimations().filter((each) => each.effect.getComputedTiming().endTime < 1e5);
   await Promise.allSettled(finite.map((each) => each.finished));
   for (let i = 0; i < 3; i++) await frame();
+  return true;
 }"""
 
 
@@ -218,11 +224,11 @@ def test_page_loads_cleanly_and_is_accessible_on_a_phone_and_a_desk_by_day_and_b
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     check_content(page)
     page.set_viewport_size(DESK["viewport"])
-    page.evaluate(SETTLED)
+    settle(page)
     assert faults_of_access(page, axe) == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.documentElement.dataset.theme === 'dark'", timeout=5000)
-    page.evaluate(SETTLED)
+    settle(page)
     assert faults_of_access(page, axe) == []
     page.context.close()
 
