@@ -621,9 +621,9 @@ class _Ablation:
             raise ValueError(f"blocks: no condition is left for the {self.run.objective} model; see config.BLOCKS")
         return True
 
-    def is_there(self, condition: Condition, items: _Items) -> bool:
-        """Say whether a condition was computed before."""
-        return (self.run.folder / PARTS / self.part_name(condition, items)).is_file()
+    def part(self, condition: Condition, items: _Items) -> Path:
+        """Return the file that keeps a condition's rows once they are computed."""
+        return self.run.folder / PARTS / self.part_name(condition, items)
 
     @cached_property
     def bank_pairs(self) -> list:
@@ -682,7 +682,7 @@ class _Ablation:
 
     def rows(self, condition: Condition, items: _Items) -> pd.DataFrame:
         """Return the condition's rows of ablation.parquet, with n_tokens: those on disk, or else computed and kept."""
-        path = self.run.folder / PARTS / self.part_name(condition, items)
+        path = self.part(condition, items)
         table = _read_part(path, items)
         if table is None:
             replacement = self.replacement(condition)
@@ -778,15 +778,12 @@ def ablate_run(run: Run, *configs: AblateConfig) -> bool:
         ValueError: if configurations contradict each other, or ask for nothing of this reward model.
         FileNotFoundError: names the missing file and the chapter to run.
     """
-    if is_archived(run.folder, "ablation.parquet"):
-        return False
-    work = _Ablation(run, configs)
-    if not work.start():
+    if (work := _begun(run, configs)) is None:
         return False
     work.remove_other_parts()
     tables, intact = [], []
     for condition, items in tqdm(work.todo, desc=f"ablate {run.objective}, seed {run.seed}", unit="set"):
-        if not intact and not work.is_there(condition, items):
+        if not intact and not work.part(condition, items).is_file():
             intact.append(work.intact(work.items_of[0]))
         tables.append(work.rows(condition, items))
     if intact:
@@ -813,14 +810,22 @@ def help_ablate(run: Run, *configs: AblateConfig) -> bool:
     Returns:
         True if it computed any.
     """
-    if is_archived(run.folder, "ablation.parquet"):
+    if (work := _begun(run, configs)) is None:
         return False
-    work, n_computed = _Ablation(run, configs), 0
-    for condition, items in reversed(work.todo if work.start() else []):
-        if not work.is_there(condition, items):
+    n_computed = 0
+    for condition, items in reversed(work.todo):
+        if not work.part(condition, items).is_file():
             work.rows(condition, items)
             n_computed += 1
     return n_computed > 0
+
+
+def _begun(run: Run, configs: Sequence[AblateConfig]) -> _Ablation | None:
+    """Return the work of an ablation with its model at hand; None where the artifact is current or kept without it."""
+    if is_archived(run.folder, "ablation.parquet"):
+        return None
+    work = _Ablation(run, configs)
+    return work if work.start() else None
 
 
 def _items_of(stage: Stage, configs: Sequence[AblateConfig], max_length: int) -> tuple[list[_Items], dict[str, str]]:

@@ -339,6 +339,8 @@ def identify_steps(study: Study, part: str, arms: Sequence[str], seed: int) -> I
 
 def ablate_steps(study: Study, part: str, arms: Sequence[str], seed: int, n_configs: int) -> Iterator[Step]:
     """Yield the ablation of some arms by the first configurations of the profile; conditions that are done are kept."""
+    from tension_utils.stages import help_ablate
+
     for arm in arms:
         configs = study.ablations(arm)[:n_configs]
         sources = {arm, *(SINGLE_OBJECTIVES if arm in MIXED_ARMS else ())}
@@ -350,7 +352,7 @@ def ablate_steps(study: Study, part: str, arms: Sequence[str], seed: int, n_conf
             partial(ablate_first, study.run(arm, seed), configs),
             needs,
             cost,
-            partial(help_ablate_first, study.run(arm, seed), configs),
+            partial(help_ablate, study.run(arm, seed), *configs),
         )
 
 
@@ -361,13 +363,6 @@ def ablate_first(run: Run, configs: list[AblateConfig]) -> bool:
 
     found = read_manifest(run.folder).get("ablate", {}).get("config", {})
     return False if len(found.get("further", ())) >= len(configs) else ablate_run(run, *configs)
-
-
-def help_ablate_first(run: Run, configs: list[AblateConfig]) -> bool:
-    """Ablate by the first configurations from the last condition on, while another worker does from the first on."""
-    from tension_utils.stages import help_ablate
-
-    return help_ablate(run, *configs)
 
 
 def n_conditions(config: AblateConfig) -> int:

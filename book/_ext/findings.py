@@ -250,8 +250,9 @@ class Study:
         removed = self.evidence.ablation
         removed = removed[(removed.objective == MATCHED_ARM) & (removed["set"] == SHARED)]
         rows = self.evidence.evaluation
-        is_it = (rows.objective == MATCHED_ARM) & (rows.benchmark == "hh-rlhf") & rows.seed.isin(removed.seed)
-        return rows[is_it].groupby(["seed", "group"]).credit.mean().mean()
+        rows = rows[(rows.objective == MATCHED_ARM) & (rows.benchmark == "hh-rlhf")]
+        rows = rows.merge(removed[list(MODEL_COLUMNS)].drop_duplicates())
+        return rows.groupby([*MODEL_COLUMNS, "group"]).credit.mean().mean()
 
     @cached_property
     def removals(self) -> pd.DataFrame:
