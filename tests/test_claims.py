@@ -33,6 +33,7 @@ from tension_utils.scores import NeuronScores
 from tension_utils.show.ledger import (
     answer,
     claim_words,
+    extent_words,
     finding_table,
     result_of,
     sentence,
@@ -325,7 +326,8 @@ def test_base_models_are_pooled_and_may_contradict_each_other() -> None:
     values = {part.name: part.value for part in row.parts}
     assert values == pytest.approx({"helpful": 0, "harmless": 0, "toy": -5, "other": 5})
     assert row.verdict == "contradictory" and row.n_seeds == 2
-    assert sorted(row.by_seed) == pytest.approx([-5, 5])
+    assert dict(zip(row.bases, row.by_seed, strict=True)) == pytest.approx({"toy": -5, "other": 5})
+    assert extent_words(row).endswith("2 runs of 2 base models")
 
 
 def test_row_order_and_a_shift_of_every_set_change_nothing() -> None:
@@ -465,7 +467,7 @@ def test_sentences_are_made_from_records() -> None:
     one = finding(value=-0.163, low=-0.3, high=-0.02, p_value=0.0123, parts=(Part("helpful", -0.1, -0.2, 0.0),))
     assert sentence(one) == (
         "single-objective models without their top 10 % by rms_change, own test, beyond 12 random sets of the same "
-        "layers, margin: -0.16 SD [-0.30, -0.02], p = 0.012; n = 500, 3 seeds (helpful -0.10 SD [-0.20, +0.00])"
+        "layers, margin: -0.16 SD [-0.30, -0.02], p = 0.012; n = 500, 3 runs (helpful -0.10 SD [-0.20, +0.00])"
     )
     assert result_of(replace(one, value=nan, reason="no set was removed")) == "not run (no set was removed)"
     assert "p < 0.001" in result_of(replace(one, p_value=1e-6)) and "p =" not in result_of(replace(one, p_value=nan))
@@ -498,19 +500,19 @@ def test_a_claim_in_words_says_once_what_its_verdict_rests_on() -> None:
     title, text = claim_words(table, "C2")
     assert title == f"{CLAIMS['C2'].outcomes['undecided']}."
     assert text.splitlines() == [
-        "-0.10 SD [-0.30, +0.10], p = 0.001; n = 500, 3 seeds.",
+        "-0.10 SD [-0.30, +0.10], p = 0.001; n = 500, 3 runs.",
         "Four in five studies like this one would support a true effect of -0.28 SD.",
         "Would be decided, if the estimate stays, at about 2,000 items; more training runs alone would not.",
         "Further readings, which decide nothing: 2 undecided.",
     ]
-    rated = table.assign(power=0.9, false_positives=0.2, design="3 seeds", sound_seeds=4)
+    rated = table.assign(power=0.9, false_positives=0.2, design="3 runs", sound_seeds=4)
     rated.loc[0, ["verdict", "reason"]] = [
         "no verdict",
         "its test supports it in 20 % of made-up worlds where it is false",
     ]
     title, text = claim_words(rated, "C2")
     assert title == "No verdict: its test supports it in 20 % of made-up worlds where it is false."
-    assert "in which its test supports the claim: 90 % of true and 20 % of false (3 seeds)." in text
+    assert "in which its test supports the claim: 90 % of true and 20 % of false (3 runs)." in text
     assert "With 4 training runs the test errs rarely enough." in text
     assert "Would be decided" not in text and "Four in five" not in text
     assert claim_words(ledger(Evidence()), "C2") == ("Not run.", "No such neuron set was removed.")
@@ -524,7 +526,7 @@ def test_the_first_page_says_what_each_verdict_means(claim: str, verdict: str) -
     text = verdict_sentence(table, claim)
     assert f"<claim-{claim.lower()}>" in text
     if verdict in CLAIMS[claim].outcomes:
-        assert CLAIMS[claim].outcomes[verdict] in text and "-0.16 SD [-0.30, -0.02]; n = 500, 3 seeds" in text
+        assert CLAIMS[claim].outcomes[verdict] in text and "-0.16 SD [-0.30, -0.02]; n = 500, 3 runs" in text
         assert "as published supported" in text
     else:
         assert verdict in text and ("it errs too often" in text) == ("-0.16 SD" in text) == (verdict == "no verdict")

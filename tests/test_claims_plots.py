@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("book_style")
 PAPER = {"C1": -6.0, "C3": 3.0}
 
 
-def ledger_of(**values: tuple[float, float, float]) -> object:
+def ledger_of(bases: tuple[str, str] = ("toy", "toy"), **values: tuple[float, float, float]) -> object:
     """A ledger whose primary findings under control have these values and intervals; others were not run."""
     findings = []
     for claim, facts in CLAIMS.items():
@@ -22,7 +22,8 @@ def ledger_of(**values: tuple[float, float, float]) -> object:
         what |= {"arm": "single", "test": "own", "neuron_set": "top 10 %", "score_kind": "rms_change", "control": ""}
         numbers = {"value": value, "ci_low": low, "ci_high": high, "p_value": 0.01, "unit": facts.unit}
         reason = "" if value == value else "no set was removed"
-        found = {"by_seed": (value - 0.1, value + 0.1) if value == value else (), "reason": reason, "n_items": 9}
+        runs = {"by_seed": (value - 0.1, value + 0.1), "bases": bases} if value == value else {}
+        found = runs | {"reason": reason, "n_items": 9}
         findings += [Finding(**what, **numbers, **found, way=way) for way in WAYS]
     return judge(findings)
 
@@ -39,6 +40,17 @@ def test_effects_stand_on_the_claimed_side_in_smallest_effects() -> None:
     hollow = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
     assert hollow == pytest.approx([2.0, 1.0]), "the paper's points over three points"
     assert [text.get_text() for text in ax.texts] == ["not run"] * 3
+
+
+def test_training_runs_of_base_models_look_different_and_the_legend_names_them() -> None:
+    ax = verdict_forest({"study": ledger_of(C1=(-6.0, -9.0, 3.0))}, {})
+    assert "one training run" in [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    ax = verdict_forest({"study": ledger_of(("one", "two"), C1=(-6.0, -9.0, 3.0), C2=(-0.2, -0.3, -0.1))}, {})
+    runs = [line for line in ax.lines if line.get_markersize() == 3.5]
+    assert [line.get_xdata()[0] for line in runs] == pytest.approx([6.1 / 3, 5.9 / 3, 3.0, 1.0])
+    assert [line.get_mfc() for line in runs] == ["#888888", "white"] * 2
+    names = [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    assert [name for name in names if "run" in name] == ["one training run of one", "one training run of two"]
 
 
 def test_an_interval_without_end_is_cut_and_says_so() -> None:

@@ -190,7 +190,7 @@ def test_a_removal_in_words():
     assert sentence_of() == (
         "The helpful model without its top 10\xa0% by rms_change loses 7.1 points on the helpful test [-9.0, -5.0]; 12 "
         "random sets, as many in every layer, lose 2.0 on average (-4.4 to +0.4). Beyond them -5.1 points "
-        "[-7.0, -3.0], p = 0.004: unusual among random sets. 139 neurons, 3 seeds, n\xa0=\xa0250."
+        "[-7.0, -3.0], p = 0.004: unusual among random sets. 139 neurons, 3 runs, n\xa0=\xa0250."
     )
     alike = sentence_of(change=0.0, change_ci_low=0.0, change_ci_high=-0.0)
     assert "gains 0.0 points on the helpful test [less than 0.1 wide]; 12 random" in alike

@@ -46,7 +46,7 @@ def test_the_kept_checkpoint_has_the_lowest_validation_loss(runs: list[Run]) -> 
     ]
     answer = sentences.train_answer(kept_checkpoints(runs))
     assert answer == (
-        "helpful: too few items to tell, 75.0 % of its own validation pairs are ranked right (2 seeds; the weakest "
+        "helpful: too few items to tell, 75.0 % of its own validation pairs are ranked right (2 runs; the weakest "
         f"75.0 % [{100 * low:.1f} %, {100 * high:.1f} %], n = 8). Chance is 50 %."
     )
 
@@ -95,7 +95,7 @@ def test_the_opposing_test_is_ranked_worse_than_by_a_coin_or_not(low: float, hig
         [row | {"n_items": 1200, "n_seeds": 3}, row | {"test": "helpful", "n_items": 9, "n_seeds": 1}]
     )
     text = sentences.opposing_answer(matrix)
-    assert text.startswith(f"the helpful model on harmless pairs: {word}") and "n = 1,200, 3 seeds" in text
+    assert text.startswith(f"the helpful model on harmless pairs: {word}") and "n = 1,200, 3 runs" in text
     assert "harmless model" not in text, "there is none"
     assert sentences.opposing_answer(matrix[1:]) == "not run: needs a single-objective model"
 
@@ -120,8 +120,8 @@ def test_the_cost_of_mixing_in_words() -> None:
     claim = judge([mixing(MIXED, -2, 2), mixing(MATCHED_ARM, -8, -2), mixing(MIXED, -9, -8, test="all")])
     assert sentences.tension_answer(claim) == (
         "mixed model on as many pairs: yes, mixed minus single-objective model on the latter's own test -5.0 points "
-        "[-8.0, -2.0], p = 0.001; n = 500, 3 seeds. mixed model: no, mixed minus single-objective model on the "
-        "latter's own test +0.0 points [-2.0, +2.0], p = 0.001; n = 500, 3 seeds."
+        "[-8.0, -2.0], p = 0.001; n = 500, 3 runs. mixed model: no, mixed minus single-objective model on the "
+        "latter's own test +0.0 points [-2.0, +2.0], p = 0.001; n = 500, 3 runs."
     )
     wide = judge([mixing(MATCHED_ARM, -8, 2)])
     assert "too few items or seeds to tell" in sentences.tension_answer(wide)
@@ -146,9 +146,7 @@ def test_conflicting_pairs_in_words(low: float, high: float, word: str) -> None:
     sides = pd.DataFrame([row | {"model": model} for model in (MIXED, AVERAGE) for row in rows])
     text = sentences.conflict_answer(sides)
     assert text.startswith(f"mixed model: {word}") and "both single models, averaged: " in text
-    assert (
-        f"50.0 % [{100 * low:.1f} %, {100 * high:.1f} %], n = 1,500, 1 seed (helpful 25.0 %; harmless 75.0 %)" in text
-    )
+    assert f"50.0 % [{100 * low:.1f} %, {100 * high:.1f} %], n = 1,500, 1 run (helpful 25.0 %; harmless 75.0 %)" in text
     assert sentences.conflict_answer(sides[:0]).startswith("not run: needs a mixed")
 
 
@@ -157,11 +155,11 @@ def test_calibration_length_and_transferability_in_words() -> None:
     row = {"objective": "helpful", "group": "helpful", "n_items": 1500, "n_seeds": 3, "overconfidence": 0.05}
     row |= {f"overconfidence{end}": value for end, value in bounds.items()}
     assert sentences.calibration_answer(pd.DataFrame([row])) == (
-        "Predicted minus actual accuracy. helpful on helpful tests: yes, +5.0 points [+2.0, +8.0], n = 1,500, 3 seeds."
+        "Predicted minus actual accuracy. helpful on helpful tests: yes, +5.0 points [+2.0, +8.0], n = 1,500, 3 runs."
     )
     row |= {"length_bias": -0.3, "ci_low": -0.4, "ci_high": -0.2, "n_longer": 1000, "n_shorter": 500}
     text = sentences.length_answer(pd.DataFrame([row, row | {"length_bias": np.nan, "objective": "harmless"}]))
-    assert text.endswith("helpful on helpful tests: no, -30.0 points [-40.0, -20.0], n = 1,000 and 500, 3 seeds."), (
+    assert text.endswith("helpful on helpful tests: no, -30.0 points [-40.0, -20.0], n = 1,000 and 500, 3 runs."), (
         "and nothing where a group lacks a part"
     )
     row |= {"pairings": "all", "transferability": 0.9, "excess_transferability": 0.05}
@@ -169,7 +167,7 @@ def test_calibration_length_and_transferability_in_words() -> None:
     text = sentences.transferability_answer(pd.DataFrame([row, row | {"pairings": "same seed"}]))
     assert text == (
         "helpful tests: too few items or seeds to tell, it keeps 90.0 %, beyond chance +5.0 points [-2.0, +12.0] "
-        "(n = 1,500, 3 seeds)."
+        "(n = 1,500, 3 runs)."
     )
     assert sentences.transferability_answer(pd.DataFrame()).startswith("not run: ")
 
@@ -183,7 +181,7 @@ def test_agreement_in_words(low: float, high: float, word: str) -> None:
     pairs = pd.DataFrame(rows, columns=names).assign(jaccard_chance=0.05, n_neurons=1234, n_models=9, n_seeds=3)
     answer = sentences.agreement_answer(pairs, ("a", "c"))
     assert answer.startswith(word) and "a and c overlap by 0.30" in answer and ("nan" in answer) is False
-    assert "chance 0.05; sets of 1,234 neurons, 9 models, 3 seeds" in answer
+    assert "chance 0.05; sets of 1,234 neurons, 9 models, 3 runs" in answer
     assert sentences.agreement_answer(pairs, ("d",)).startswith("no: b and c overlap by 0.10 [0.05, 0.20]")
 
 
@@ -234,7 +232,7 @@ def test_removal_in_words(bounds: tuple[float, float], p_value: float, reason: s
     answer = sentences.removal_answer(judge([finding]).iloc[0])
     assert answer.startswith(word)
     if not reason:
-        assert f"SD [{low:+.2f}, {high:+.2f}], p = {p_value}; n = 500, 3 seeds" in answer
+        assert f"SD [{low:+.2f}, {high:+.2f}], p = {p_value}; n = 500, 3 runs" in answer
         assert answer.endswith("(helpful -0.10 SD [-0.30, +0.10])")
 
 
@@ -266,7 +264,7 @@ def test_heads_in_words(p_value: float, jaccard: float, word: str) -> None:
     )
     text = sentences.heads_answer(pd.DataFrame([row, row | {"p_value": 1e-9}]))
     assert text.startswith(start) and text.endswith(f"); so say {1 + (word == 'yes')} of 2 comparisons")
-    assert sentences.heads_answer(pd.DataFrame([row])).endswith("2 seeds)")
+    assert sentences.heads_answer(pd.DataFrame([row])).endswith("2 runs)")
     assert "(p < 0.001, " in sentences.heads_answer(pd.DataFrame([row | {"p_value": 1e-9}]))
     assert sentences.heads_answer(pd.DataFrame()) == "not run: needs two reward models with their base model"
 
@@ -277,7 +275,7 @@ def test_heads_in_words(p_value: float, jaccard: float, word: str) -> None:
 def test_regression_to_chance_in_words(low: float, high: float, word: str) -> None:
     slopes = pd.DataFrame({"sets": ["targeted", "random", "targeted - random"], "slope": [-0.5, -0.1, -0.4]})
     answer = sentences.chance_answer(slopes.assign(ci_low=low, ci_high=high, n_items=40, n_seeds=1))
-    assert answer.startswith(f"{word}: ") and f"-0.40 [{low:+.2f}, {high:+.2f}] (n = 40, 1 seed)" in answer
+    assert answer.startswith(f"{word}: ") and f"-0.40 [{low:+.2f}, {high:+.2f}] (n = 40, 1 run)" in answer
 
 
 def test_masks_in_words() -> None:
@@ -343,7 +341,7 @@ def planted_readings(false_positives: tuple[float, float]) -> pd.DataFrame:
 
 def test_how_often_a_verdict_errs_in_words() -> None:
     assert sentences.planted_erring(planted_readings((0.02, 0.05))) == (
-        "rarely, where it supports: with 3 seeds, under control, a claim that is false is called supported in at most "
+        "rarely, where it supports: with 3 runs, under control, a claim that is false is called supported in at most "
         "5.0 % of the worlds (C5), as published in up to 60.0 % (C2). Care has its price: a true claim is supported in "
         "10.0 % (C5) to 75.0 % (C2). Where it refutes, more often: a true claim in up to 20.0 % (C5); beyond 10 % "
         "there is no verdict."
@@ -369,7 +367,7 @@ def test_training_runs_of_a_verdict_in_words() -> None:
     rows = pd.concat([planted_readings(errors).tail(2).assign(n_seeds=n) for n, errors in designs.items()])
     text = sentences.planted_runs(rows)
     assert text.startswith("2, to support false claims in at most 5 % of worlds (at worst 20.0 % with 1, 5.0 % with 2,")
-    assert text.endswith("; with 3 seeds in 10.0 % to 75.0 % of worlds.")
+    assert text.endswith("; with 3 runs in 10.0 % to 75.0 % of worlds.")
     again = rows.assign(false_positives=rows.false_positives.where(rows.n_seeds < 3, 0.5))
     assert sentences.planted_runs(again).startswith("more than these (at worst"), "a later error counts"
 
@@ -389,14 +387,14 @@ def test_what_can_be_explored_in_words() -> None:
     effects = effects.assign(n_draws=100, smallest_p=2 / 101)
     assert sentences.explorer_answer(effects) == (
         "yes, 1 of 3 effects that one can choose here stand out among random sets when corrected for choosing (q at "
-        "most 0.05); 2 have p at most 0.05, and about 0 would by chance (n = 250, 3 seeds)"
+        "most 0.05); 2 have p at most 0.05, and about 0 would by chance (n = 250, 3 runs)"
     )
     nothing = sentences.explorer_answer(effects.assign(q_value=0.5))
     assert nothing.startswith("too few items or seeds to tell: none of 3 effects")
     few = effects.assign(n_draws=12, p_value=[2 / 13, 2 / 13, 1.0], smallest_p=2 / 13)
     assert sentences.explorer_answer(few) == (
         "2 of 3 effects that one can choose here are larger than those of all 12 random sets, and about 0 would be by "
-        "chance; one alone is no evidence, for beside 12 random sets p is never below 0.15 (n = 250, 3 seeds)"
+        "chance; one alone is no evidence, for beside 12 random sets p is never below 0.15 (n = 250, 3 runs)"
     )
     unequal = few.assign(n_draws=[12, 12, 2], p_value=[2 / 13, 1.0, 2 / 3], smallest_p=[2 / 13, 2 / 13, 2 / 3])
     assert sentences.explorer_answer(unequal).startswith(
@@ -427,7 +425,7 @@ def test_dial_answer_says_yes_no_or_too_few(low: float, high: float, start: str)
     row = {"frontier": "interpolation", "objective": "helpful-harmless", "gap": (low + high) / 2, "ci_low": low}
     gaps = pd.DataFrame([row | {"ci_high": high, "n_items": 1000, "n_seeds": 3}])
     text = sentences.dial_answer(gaps)
-    assert text.startswith(start) and "n = 1,000, 3 seeds" in text
+    assert text.startswith(start) and "n = 1,000, 3 runs" in text
 
 
 def test_options_that_beat_the_mixed_model_come_with_their_price_the_cheapest_first() -> None:
@@ -493,7 +491,7 @@ def test_opposing_neurons_in_words() -> None:
     assert sentences.opposing_neurons_answer(signs) == (
         "yes: 60.0 % of the 1,234 shared neurons add to the margin of the helpful-harmless-matched model with opposite "
         "signs on the two texts, of random ones, as deep and as active, 50.0 % [45.0 %, 55.0 %]: +10.0 points [+2.0, "
-        "+18.0], p = 0.004 (3 of 3 seeds on that side)"
+        "+18.0], p = 0.004 (3 of 3 runs on that side)"
     )
     none = sentences.opposing_neurons_answer(signs[signs.set != "shared"])
     assert none == "not run: needs a mixed model with neuron scores, and neurons in both top sets"
@@ -514,7 +512,7 @@ def test_depths_at_which_tests_part_in_words(depth: float, low: float, high: flo
     others = [row | {"objective": "helpful-harmless"}, row | {"base_model": "another"}]
     text = sentences.depth_answer(pd.DataFrame([row, *others]))
     assert text.startswith(f"in the harmless model {word}: at the end, helpful minus harmless test ")
-    assert text.endswith(" (n = 1,200, 3 seeds)") and text.count("model") == 1
+    assert text.endswith(" (n = 1,200, 3 runs)") and text.count("model") == 1
     assert sentences.depth_answer(pd.DataFrame(others[:1])).startswith("not run: needs a single-objective model")
 
 
@@ -531,13 +529,13 @@ def cosines(low: float, high: float, n_seeds: int = 3, **other: object) -> pd.Da
 def test_opposing_gradients_in_words(low: float, high: float, word: str) -> None:
     rows = pd.concat([cosines(-1, -0.9, part="norm"), cosines(low, high, part="whole model")])
     assert sentences.gradient_answer(rows) == (
-        f"{word}: the cosine of their gradients is -0.25 [{low:+.2f}, {high:+.2f}] (3 seeds)"
+        f"{word}: the cosine of their gradients is -0.25 [{low:+.2f}, {high:+.2f}] (3 runs)"
     )
 
 
 def test_gradients_of_one_seed_or_none_in_words() -> None:
     one = sentences.gradient_answer(cosines(np.nan, np.nan, 1, part="whole model"))
-    assert one == "too few seeds to tell: the cosine of their gradients is -0.25 (1 seed)"
+    assert one == "too few seeds to tell: the cosine of their gradients is -0.25 (1 run)"
     assert sentences.gradient_answer(pd.DataFrame()).startswith("not run: needs a mixed model")
 
 
@@ -548,7 +546,7 @@ def test_gradients_of_one_seed_or_none_in_words() -> None:
 def test_weight_changes_in_words(low: float, high: float, word: str) -> None:
     level = {"random_cosine": 0.002}
     both = cosines(low, high, pair="helpful / harmless", **level)
-    found = f"{word}: the cosine of their weight changes is -0.25 [{low:+.2f}, {high:+.2f}] (3 seeds)"
+    found = f"{word}: the cosine of their weight changes is -0.25 [{low:+.2f}, {high:+.2f}] (3 runs)"
     assert sentences.weight_answer(both) == f"{found}; blind directions stay below 0.002"
     sham = cosines(0, 0, pair="helpful / harmless-coin", **level)
     beside = sentences.weight_answer(pd.concat([both, sham, sham.assign(cosine=0.5, pair="harmless / helpful-coin")]))
@@ -596,5 +594,5 @@ def test_a_split_cost_in_words() -> None:
     assert text.startswith(
         "yes: of +10.0 points on 1,200 pairs the other objective's pairs cost +8.0 points [+3.0, +13.0]"
     )
-    assert "fewer own pairs +2.0 points [-3.0, +7.0] (n = 800, 1 seed)" in text
+    assert "fewer own pairs +2.0 points [-3.0, +7.0] (n = 800, 1 run)" in text
     assert sentences.halving_answer(pd.DataFrame()).startswith("not run: ")

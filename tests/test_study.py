@@ -226,6 +226,28 @@ def test_chapters_wait_for_what_is_missing(tmp_path: Path) -> None:
     assert stored_chapters(tmp_path) == {}
 
 
+def test_a_chapter_shows_every_base_model_the_one_with_most_seeds_first(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    for name, base, length in (("a", "fewer", 128), ("b", "more", 256)):
+        profile = MICRO | {"base_models": [base], "evaluate": MICRO["evaluate"] | {"max_length": length}}
+        (tmp_path / "config" / f"{name}.yaml").write_text(yaml.safe_dump(profile))
+    every = {("fewer", 3): SINGLE_OBJECTIVES, ("more", 0): OBJECTIVES, ("more", 1): SINGLE_OBJECTIVES}
+    for (base, seed), arms in every.items():
+        for arm in arms:
+            folder = Run(tmp_path / "results", base, arm, seed).folder
+            folder.mkdir(parents=True)
+            (folder / "evaluation.parquet").touch()
+    assert stored_chapters(tmp_path)["02_evaluate"][0]["max_length"] == 256, "those of the first"
+    for parameters, inputs in stored_chapters(tmp_path).values():
+        assert parameters["base_models"] == ["more", "fewer"] and parameters["seeds"] == [0, 1, 3]
+        assert parameters["objectives"] == list(OBJECTIVES) and len(inputs) == 7
+    for run in (tmp_path / "results" / "more").rglob("evaluation.parquet"):
+        run.unlink()
+    chapters = stored_chapters(tmp_path)
+    assert list(chapters) == ["02_evaluate"], "the others need a mixed model, of one base model at least"
+    assert chapters["02_evaluate"][0]["base_models"] == ["fewer"]
+
+
 def test_the_details_of_removals_wait_for_a_second_way_to_remove(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "micro.yaml").write_text(yaml.safe_dump(MICRO))

@@ -62,39 +62,42 @@ def own_parameters(chapter: str, values: dict) -> dict:
 def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[dict, list[str]]]:
     """Return the chapters that stored runs fill, each with its notebook's parameters and the files it reads.
 
-    A chapter shows the seeds whose helpful and harmless models have its files, and of the other arms of the study those
-    that have them in some of these seeds. Runs of a base model that no profile with a section "study" names are left
-    out.
+    A chapter shows the training runs whose helpful and harmless models have its files, of every base model, and of the
+    other arms of the study those that have them beside some of these. The base model with the most seeds comes first,
+    and gives the parameters. Runs of a base model that no profile with a section "study" names are left out.
 
     Args:
         project: the project's folder.
         folder: of the stored runs, seen from there.
     """
     profiles = {path.stem: _study(project, path.stem) for path in sorted((project / "config").glob("*.yaml"))}
+    names = {name: {name, *map(short_name, values["base_models"])} for name, values in profiles.items() if values}
     runs = find_runs(project / folder)
+    by_base = {name: [run for run in runs if run.base_model in bases] for name, bases in names.items()}
     found = {}
     for chapter, (section, files, is_mixed_needed) in CHAPTERS.items():
-        complete = [run for run in runs if all(path.is_file() for path in _read(chapter, run, files))]
-        if not _has_its_subject(chapter, complete, files):
+        shown = {name: _shown(chapter, own) for name, own in by_base.items()}
+        most = sorted(shown, key=lambda name: -len({run.seed for run in shown[name]}))
+        every = [run for name in most for run in shown[name]]
+        if not every or (is_mixed_needed and not any(run.objective in MIXED_ARMS for run in every)):
             continue
-        for name, values in profiles.items():
-            if not values:
-                continue
-            bases = {name, *map(short_name, values["base_models"])}
-            own = [run for run in complete if run.base_model in bases]
-            wanted = CURVE_ARMS if chapter == ON_FEWER else (*OBJECTIVES, *FURTHER_ARMS.get(chapter, ()))
-            seeds, arms = _shown(own, wanted)
-            if not seeds or (is_mixed_needed and not set(MIXED_ARMS) & set(arms)):
-                continue
-            parameters = {"root": folder, "base_models": [own[0].base_model], "objectives": arms, "seeds": seeds}
-            shown = [run for run in own if run.objective in arms and run.seed in seeds]
-            read = {path for run in shown for path in _read(chapter, run, files)}
-            if OWN_SCORES in files:
-                read |= {path for run in shown for path in (run.folder / VIEWS).glob("*.safetensors")}
-            inputs = sorted(path.relative_to(project).as_posix() for path in read)
-            kinds = {"score_kinds": list(DETAIL_KINDS)} if section in ("identify", "overlap") else {}
-            found[chapter] = (own_parameters(chapter, values.get(section, {})) | parameters | kinds, inputs)
+        inputs = {path for run in every for path in _read(chapter, run, files)}
+        if OWN_SCORES in files:
+            inputs |= {path for run in every for path in (run.folder / VIEWS).glob("*.safetensors")}
+        parameters = own_parameters(chapter, profiles[most[0]].get(section, {})) | {
+            "root": folder,
+            "base_models": list(dict.fromkeys(run.base_model for run in every)),
+            "objectives": [arm for arm in _arms(chapter) if arm in {run.objective for run in every}],
+            "seeds": sorted({run.seed for run in every}),
+        }
+        kinds = {"score_kinds": list(DETAIL_KINDS)} if section in ("identify", "overlap") else {}
+        found[chapter] = (parameters | kinds, sorted(path.relative_to(project).as_posix() for path in inputs))
     return found
+
+
+def _arms(chapter: str) -> tuple[str, ...]:
+    """Return the arms that a chapter shows where they are."""
+    return CURVE_ARMS if chapter == ON_FEWER else (*OBJECTIVES, *FURTHER_ARMS.get(chapter, ()))
 
 
 def _study(project: Path, name: str) -> dict:
@@ -134,8 +137,11 @@ def _is_varied(run: Run, file: str, columns: tuple[str, ...]) -> bool:
     return bool((pd.read_parquet(run.folder / file, columns=list(columns)).nunique() > 1).any())
 
 
-def _shown(complete: list[Run], arms: tuple[str, ...]) -> tuple[list[int], list[str]]:
-    """Return the seeds with both single-objective models complete, and the arms that are so in some of these."""
-    has = {(run.objective, run.seed) for run in complete}
-    seeds = sorted({run.seed for run in complete if all((single, run.seed) in has for single in SINGLE_OBJECTIVES)})
-    return seeds, [name for name in arms if any((name, seed) in has for seed in seeds)]
+def _shown(chapter: str, runs: list[Run]) -> list[Run]:
+    """Return those runs of a base model that a chapter shows: of seeds with both single models complete."""
+    _, files, _ = CHAPTERS[chapter]
+    own = [run for run in runs if all(path.is_file() for path in _read(chapter, run, files))]
+    has = {(run.objective, run.seed) for run in own}
+    seeds = {run.seed for run in own if all((single, run.seed) in has for single in SINGLE_OBJECTIVES)}
+    own = [run for run in own if run.objective in _arms(chapter) and run.seed in seeds]
+    return own if _has_its_subject(chapter, own, files) else []

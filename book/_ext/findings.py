@@ -21,7 +21,7 @@ from tension_utils.analysis.accuracy import (
     depth_accuracy,
     mixed_against_single,
     percent,
-    seeds_text,
+    runs_text,
     tension_table,
 )
 from tension_utils.analysis.claims import TARGETED, Evidence
@@ -349,7 +349,7 @@ def evaluate(study: Study) -> str:
         {own[1]} and {across[1]}. Both are *reliably below* a coin on the other objective's test: the response that
         people called harmless is, as a rule, the one that a model of helpfulness likes less. A model of both has to
         tell the two kinds of prompts apart, or give something up (n = {row.n_items:.0f} and
-        {cell.n_items[HARMLESS, HELPFUL]:.0f}, {seeds_text(row.n_seeds)}).
+        {cell.n_items[HARMLESS, HELPFUL]:.0f}, {runs_text(row.n_seeds)}).
         """
     )
 
@@ -415,7 +415,7 @@ def _safety(study: Study) -> str:
         model that refuses everything; the helpful one leans the other way ({percent(helpful.refuse_accuracy)} and
         {percent(helpful.respond_accuracy)}; {balanced[1]}). The model of half of each has {balanced[2]}: it tells
         apart, a little, what neither does (n = {mixed.n_refuse_items:.0f} and {mixed.n_respond_items:.0f} pairs of
-        {mixed.n_clusters:.0f} prompts, {seeds_text(mixed.n_seeds)})."""
+        {mixed.n_clusters:.0f} prompts, {runs_text(mixed.n_seeds)})."""
 
 
 def _conflicts(study: Study) -> str:
@@ -432,11 +432,11 @@ def _conflicts(study: Study) -> str:
     require(of_all.ci_low > beside.share_with_own, "the model of all pairs does better there than that average")
     return f"""
         On the pairs where the helpful and the harmless model of a seed disagree (n = {told.n_items:.0f},
-        {seeds_text(told.n_seeds)}), that of half of each sides with the model of the test's own objective in
+        {runs_text(told.n_seeds)}), that of half of each sides with the model of the test's own objective in
         {_share(told.share_with_own, told.ci_low, told.ci_high)}, about as often as the average of both single models,
         which takes no joint training ({percent(average.share_with_own)}): no sign that it tells what a pair is about.
         The model of all pairs does, a little: {_share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)}, beside
-        {percent(beside.share_with_own)} of the average ({seeds_text(of_all.n_seeds)})."""
+        {percent(beside.share_with_own)} of the average ({runs_text(of_all.n_seeds)})."""
 
 
 def _split(study: Study) -> str:
@@ -483,7 +483,7 @@ def identify(study: Study) -> str:
         f"""
         **The score decides which neurons are found.** The tenth of all neurons that training moved most and the tenth
         with the largest mean activation, one of the paper's scores, have a Jaccard overlap of {both.jaccard:.2f} (by
-        chance {both.jaccard_chance:.2f}; {both.n_models:.0f} models, {seeds_text(both.n_seeds)}): they are answers to
+        chance {both.jaccard_chance:.2f}; {both.n_models:.0f} models, {runs_text(both.n_seeds)}): they are answers to
         different questions. Each is a stable fact about its model, for either half of the text gives nearly the same
         set (overlap {found}). What training moved lies late: {percent(min(late["rms_change"]))} to
         {percent(max(late["rms_change"]))} of it in the last third of the layers, of the largest mean activations
@@ -555,7 +555,7 @@ def explored(study: Study) -> str:
         **On one test, yes; on both together, hardly.** Without what training moved most, all {len(single)} changes on a
         single test are unusual among those without random sets (beyond 95 % of these); none of {len(pooled)} on *both*
         tests is. There accuracy moves by {low:+.1f} to {high:+.1f} points beyond random sets: most of what
-        a removal takes on one test it gives back on the other ({seeds_text(effects.n_seeds.max())}). What all items
+        a removal takes on one test it gives back on the other ({runs_text(effects.n_seeds.max())}). What all items
         say together is in [chapter 4](04_ablate.ipynb).
         """
     )
@@ -637,7 +637,7 @@ def _learned_twice(study: Study) -> str:
     return f"""
         One objective learned twice, on nearly the same pairs, has {again.jaccard:.2f} ({again.lowest:.2f} to
         {again.highest:.2f}), always more than the two objectives, {moved.lowest:.2f} to {moved.highest:.2f}
-        ({seeds_text(again.n_seeds)}; $p$ = {renamed.p_value:.2f}, the least that three runs can give). But there the
+        ({runs_text(again.n_seeds)}; $p$ = {renamed.p_value:.2f}, the least that three runs can give). But there the
         text is the same, too: read on *one* text, the helpful and the harmless model have {one_text:.2f}. So far there
         is no sign that the objective, beyond the text, makes the set. Claim C4 is open: models of coin flips exist in
         one run, and its test has no interval. As published it could not fail."""
@@ -672,7 +672,7 @@ def parts(study: Study) -> str:
         set holds {percent(shared.held)} of the shared one, so for the others the difference may be {dilution:.1f}
         times as large, up to {100 * most:.1f} points; and this model had hardly learned. The cosine of the two weight
         changes is small, {study.weight_cosine:+.2f}; what two seeds of one objective would have is not measured yet
-        ({seeds_text(shared.n_seeds)}). Attribution is measured without removing anything; chapter 4 removes neurons.
+        ({runs_text(shared.n_seeds)}). Attribution is measured without removing anything; chapter 4 removes neurons.
         """
     )
 
@@ -693,7 +693,7 @@ def calibration(study: Study) -> str:
         f"""
         **No on its own objective's pairs, yes on the other's.** The helpful model's certainty exceeds its accuracy on
         its own test by {own[0]}, the harmless one's by {own[1]}; on the other's test by {across[0]} and {across[1]}
-        (n = {row.n_items:.0f}, {seeds_text(row.n_seeds)}). A model of one objective is wrong about the other with
+        (n = {row.n_items:.0f}, {runs_text(row.n_seeds)}). A model of one objective is wrong about the other with
         conviction: its margin gives no warning.
         """
     )
@@ -721,7 +721,7 @@ def length(study: Study) -> str:
         the longer one, the helpful model is right more often by {words[HELPFUL, HELPFUL]} on its own test and
         {words[HELPFUL, HARMLESS]} on the other; the harmless model {words[HARMLESS, HARMLESS]} and
         {words[HARMLESS, HELPFUL]}. Part of what sets the objectives against each other here is length
-        (n = {row.n_longer + row.n_shorter:.0f} on the harmless test, {seeds_text(row.n_seeds)}).
+        (n = {row.n_longer + row.n_shorter:.0f} on the harmless test, {runs_text(row.n_seeds)}).
         """
     )
 
@@ -819,7 +819,7 @@ def dial(study: Study) -> str:
         **So far, joint training does no worse than averaging two models.** Two models of one objective, combined
         afterwards, reach no better pair of accuracies than one model trained on both. At the same balance, the model
         of half of each lies {value_words(matched)} beside their ensemble ({extent_words(matched)}), that of all
-        pairs {value_words(union)} ({seeds_text(union.n_seeds)}); beside their interpolated weights, in one run,
+        pairs {value_words(union)} ({runs_text(union.n_seeds)}); beside their interpolated weights, in one run,
         {weights[0]} and {weights[1]}.
 
         Both are far from two specialists, each on its own test: {percent(special)} in the mean, beside
@@ -862,7 +862,7 @@ def together(study: Study) -> str:
         {value_words(weight)} beyond others, where they should fall. One run decides neither.
 
         For practice: one model trained on both does no worse than two averaged ({value_words(gap)} beside their
-        ensemble, {seeds_text(gap.n_seeds)}; [the dial](../study/05c_dial.ipynb)). And an overlap of neuron sets says
+        ensemble, {runs_text(gap.n_seeds)}; [the dial](../study/05c_dial.ipynb)). And an overlap of neuron sets says
         nothing about objectives until it stands beside one that needs none.
         """
     )

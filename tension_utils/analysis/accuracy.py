@@ -318,13 +318,13 @@ def interval(row: pd.Series, value: str = "accuracy") -> str:
     return f"{percent(row[value])} [{percent(row.ci_low)}, {percent(row.ci_high)}], n = {int(row.n_items):,}"
 
 
-def seeds_text(n_seeds: int) -> str:
+def runs_text(n_seeds: int) -> str:
     """Return a number of training runs in words.
 
-    >>> seeds_text(1), seeds_text(3)
-    ('1 seed', '3 seeds')
+    >>> runs_text(1), runs_text(3)
+    ('1 run', '3 runs')
     """
-    return f"{n_seeds:.0f} seed" + ("" if n_seeds == 1 else "s")
+    return f"{n_seeds:.0f} run" + ("" if n_seeds == 1 else "s")
 
 
 def points(row: pd.Series, value: str = "effect", bounds: str = "") -> str:

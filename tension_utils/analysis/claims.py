@@ -208,8 +208,10 @@ def estimated(
     sizes = {"n_items": count_distinct(rows, ITEM_COLUMNS), "n_seeds": counts.shape[1]}
     pooled = dict(zip(("value", "ci_low", "ci_high"), bounds[0], strict=True))
     by_seed = tuple((_of_seeds(sums, counts) @ own.mean(1)).tolist())
+    runs = rows[list(MODEL_COLUMNS)].drop_duplicates().sort_values(list(MODEL_COLUMNS))  # as `crossed_parts` has them
     spread = contrast_spread(sums, counts, own.mean(1), is_shared=True)
-    return Finding(**what, **pooled, **sizes, **found, parts=tuple(parts), by_seed=by_seed, spread=spread)
+    of_runs = {"by_seed": by_seed, "bases": tuple(runs.base_model.astype(str)), "spread": spread}
+    return Finding(**what, **pooled, **sizes, **found, **of_runs, parts=tuple(parts))
 
 
 def _of_seeds(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -430,7 +432,7 @@ def _sharing(evidence: Evidence, kind: str, labels: str, **names: Any) -> Findin
         p_value = float(stats.ttest_1samp(beyond, 0, alternative="greater").pvalue)
     of_model = pd.Series(beyond, index=[name for name, _ in complete]).groupby(level=0)
     parts = tuple(Part(name, own.mean(), *seed_interval(own)) for name, own in of_model) if len(of_model) > 1 else ()
-    sizes |= {"parts": parts, "by_seed": tuple(beyond.tolist())}
+    sizes |= {"parts": parts, "by_seed": tuple(beyond.tolist()), "bases": tuple(name for name, _ in complete)}
     if len(beyond) > 1:
         sizes["spread"] = Spread(0.0, float(beyond.var(ddof=1)) / len(beyond), 0.0, len(beyond) - 1)
     return Finding(**what, value=beyond.mean(), ci_low=low, ci_high=high, p_value=p_value, **sizes)

@@ -153,6 +153,7 @@ class Finding:
         n_draws: random sets per targeted set.
         parts: what was pooled.
         by_seed: value of every training run, in `unit`; empty as published.
+        bases: the base model of every training run, as in by_seed.
         spread: where the variance of the value comes from; None as published, and where only an interval is known.
         reason: why it was not run, or gives no verdict; else empty.
     """
@@ -178,6 +179,7 @@ class Finding:
     n_draws: int = 0
     parts: tuple[Part, ...] = ()
     by_seed: tuple[float, ...] = ()
+    bases: tuple[str, ...] = ()
     spread: Spread | None = None
     reason: str = ""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tension_utils.analysis.accuracy import seeds_text
+from tension_utils.analysis.accuracy import runs_text
 from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import WAYS
 from tension_utils.statistics import wilson_interval
@@ -255,9 +255,9 @@ def design_words(design: pd.Series) -> str:
     """Return a design in words.
 
     >>> design_words(pd.Series({"n_seeds": 3, "n_items": 80, "n_draws": 12}))
-    '3 seeds, 80 items, 12 random sets'
+    '3 runs, 80 items, 12 random sets'
     >>> design_words(pd.Series({"claim": "C4", "n_seeds": 1, "n_items": 19, "n_draws": 0}))
-    '1 seed, sets of 19 neurons'
+    '1 run, sets of 19 neurons'
     """
     items = f", sets of {design.n_items} neurons" if design.get("claim") == "C4" else f", {design.n_items} items"
-    return seeds_text(design.n_seeds) + items + (f", {design.n_draws} random sets" if design.n_draws else "")
+    return runs_text(design.n_seeds) + items + (f", {design.n_draws} random sets" if design.n_draws else "")

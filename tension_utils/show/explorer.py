@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from tension_utils.analysis.accuracy import seeds_text
+from tension_utils.analysis.accuracy import runs_text
 from tension_utils.analysis.findings import CLAIMS, LEVEL
 from tension_utils.analysis.removal import MATCH, TEST, effect_table, placed, smallest_p_value
 from tension_utils.conditions import CONTROL, MIXED_SETS, set_label
@@ -202,7 +202,7 @@ def removal_sentence(row: Mapping) -> str:
         f"{interval(row.change_ci_low, row.change_ci_high)}; {row.n_draws} random sets, "
         f"{MATCHED_BY[row.control_kind]}, {mean} on average ({ends}). Beyond them "
         f"{number(row.effect)} {unit} {interval(row.ci_low, row.ci_high)}, p {_equals(p)}: {found}. "
-        f"{row.n_neurons:,.0f} neurons, {seeds_text(row.n_seeds)}, n\u00a0=\u00a0{row.n_items:,}."
+        f"{row.n_neurons:,.0f} neurons, {runs_text(row.n_seeds)}, n\u00a0=\u00a0{row.n_items:,}."
     )
 
 

@@ -1,7 +1,9 @@
 """The five claims in one figure: primary effects in multiples of the smallest effect of interest."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +17,8 @@ from tension_utils.show.style import CONTROL_COLOR, OTHER_COLORS, new_axes
 PAPER_CLAIMS = Path("results", "paper", "claims.csv")  # described in the README beside it
 FARTHEST = 12.0  # of the axis, in smallest effects; what lies beyond ends in an arrow
 PAPER_COLOR = OTHER_COLORS[1]
+RUN_COLOR = "#888888"
+RUN_STYLES = [{"marker": marker, "mfc": fill} for marker in "o^v" for fill in (RUN_COLOR, "white")]  # by base model
 
 
 def paper_effects(path: Path = PAPER_CLAIMS) -> dict[str, float]:
@@ -48,7 +52,9 @@ def verdict_forest(ledgers: Mapping[str, pd.DataFrame], paper: Mapping[str, floa
         for number, claim in enumerate(CLAIMS)
         for place, (ledger, style) in enumerate(zip(ledgers.values(), ("o", "s", "D"), strict=False))
     ]
-    drawn = [_draw_finding(ax, y, claim, marker, row) for y, claim, marker, row in rows]
+    bases = Counter(base for *_, row in rows for base in row.bases)
+    styles = dict(zip([base for base, _ in bases.most_common()], cycle(RUN_STYLES), strict=False))
+    drawn = [_draw_finding(ax, y, claim, marker, row, styles) for y, claim, marker, row in rows]
     for number, claim in enumerate(CLAIMS):
         if claim in paper:
             place = toward_claim(claim, paper[claim], POINTS)
@@ -66,8 +72,12 @@ def verdict_forest(ledgers: Mapping[str, pd.DataFrame], paper: Mapping[str, floa
     names = list(ledgers) if len(ledgers) > 1 else ["95 % interval"]
     line = {"color": "black", "linewidth": 1.6, "markersize": 6}
     handles = [Line2D([], [], marker=m, label=name, **line) for name, m in zip(names, "osD", strict=False)]
+    of_base = {"": RUN_STYLES[0]} if len(styles) < 2 else {f" of {name}": style for name, style in styles.items()}
     handles += [
-        Line2D([], [], marker="o", ls="", markersize=4, color="#888888", label="one training run"),
+        Line2D([], [], ls="", markersize=4, color=RUN_COLOR, label=f"one training run{words}", **style)
+        for words, style in of_base.items()
+    ]
+    handles += [
         Line2D([], [], marker="D", ls="", markersize=7, mfc="none", mec=PAPER_COLOR, label="printed in the paper"),
         Patch(color="#EEEEEE", label="too small to matter"),
     ]
@@ -81,8 +91,19 @@ def _places(claim: str, row: pd.Series) -> tuple[float, float, float]:
     return middle, *sorted(ends)
 
 
-def _draw_finding(ax: Axes, y: float, claim: str, marker: str, row: pd.Series) -> float:
-    """Draw one finding at a height, and return how far it reaches, its interval cut at `FARTHEST`."""
+def _draw_finding(
+    ax: Axes, y: float, claim: str, marker: str, row: pd.Series, styles: Mapping[str, Mapping[str, str]]
+) -> float:
+    """Draw one finding at a height, and return how far it reaches, its interval cut at `FARTHEST`.
+
+    Args:
+        ax: to draw on.
+        y: height.
+        claim: key of `CLAIMS`.
+        marker: of the estimate.
+        row: the finding.
+        styles: how a training run of each base model is drawn.
+    """
     if row.value != row.value:
         style = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "center", "size": 9, "style": "italic"}
         ax.text(0.02, y, "not run", color=CONTROL_COLOR, **style)
@@ -93,7 +114,8 @@ def _draw_finding(ax: Axes, y: float, claim: str, marker: str, row: pd.Series) -
         if abs(end) > FARTHEST:
             ax.plot(FARTHEST * (1 if end > 0 else -1), y, side, color="black", markersize=7, clip_on=False, zorder=3)
     runs = [toward_claim(claim, value, row.unit) for value in row.by_seed]
-    ax.plot(runs, [y + 0.13] * len(runs), "o", markersize=3.5, color="#888888", zorder=2)
+    for place, base in zip(runs, row.bases, strict=True):
+        ax.plot(place, y + 0.13, ls="", markersize=3.5, color=RUN_COLOR, zorder=2, **styles[base])
     ax.plot(middle, y, marker, markersize=7, color="black", zorder=4)
     return min(FARTHEST, max(abs(number) for number in [middle, low, high, *runs] if number == number))
 

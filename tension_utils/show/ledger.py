@@ -6,7 +6,7 @@ from math import isnan, nan
 import numpy as np
 import pandas as pd
 
-from tension_utils.analysis.accuracy import seeds_text
+from tension_utils.analysis.accuracy import runs_text
 from tension_utils.analysis.deciding import detectable, needed
 from tension_utils.analysis.findings import (
     CLAIMS,
@@ -81,7 +81,9 @@ def value_words(finding: Finding | pd.Series) -> str:
 
 def extent_words(finding: Finding | pd.Series) -> str:
     """Return what a finding rests on."""
-    return f"n = {finding.n_items:,}{' neurons' if finding.unit == INDEX else ''}, {seeds_text(finding.n_seeds)}"
+    items = f"n = {finding.n_items:,}{' neurons' if finding.unit == INDEX else ''}"
+    n_bases = len(set(finding.bases))
+    return f"{items}, {runs_text(finding.n_seeds)}" + (f" of {n_bases} base models" if n_bases > 1 else "")
 
 
 def result_of(finding: Finding | pd.Series) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points, seeds_text
+from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points, runs_text
 from tension_utils.analysis.findings import INDEX, LEVEL, POINTS, SMALLEST, WAYS, primary_of
 from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
@@ -33,7 +33,7 @@ def train_answer(kept: pd.DataFrame) -> str:
         bounds = f"[{percent(weakest.ci_low)}, {percent(weakest.ci_high)}]"
         parts.append(
             f"{objective}: {word}, {percent(rows.validation_accuracy.mean())} of its own validation pairs are ranked "
-            f"right ({seeds_text(len(rows))}; "
+            f"right ({runs_text(len(rows))}; "
             f"the weakest {percent(weakest.validation_accuracy)} {bounds}, n = {weakest.n:,})"
         )
     return f"{'; '.join(parts)}. Chance is 50 %."
@@ -51,7 +51,7 @@ def opposing_answer(matrix: pd.DataFrame) -> str:
             continue
         row = rows.loc[(objective, test)]
         word = "yes" if row.ci_high < 0.5 else "no" if row.ci_low > 0.5 else "too few items to tell"
-        parts.append(f"the {objective} model on {test} pairs: {word}, {interval(row)}, {seeds_text(row.n_seeds)}")
+        parts.append(f"the {objective} model on {test} pairs: {word}, {interval(row)}, {runs_text(row.n_seeds)}")
     return f"{'; '.join(parts)}. A coin has 50 %." if parts else "not run: needs a single-objective model"
 
 
@@ -127,7 +127,7 @@ def conflict_answer(sides: pd.DataFrame) -> str:
         row = rows.loc[(model, BOTH_TESTS)]
         word = answer_word(row.ci_low - row.chance, row.ci_high - row.chance)
         tests = "; ".join(f"{test} {percent(rows.share_with_own[model, test])}" for test in SINGLE_OBJECTIVES)
-        found = f"{interval(row, 'share_with_own')}, {seeds_text(row.n_seeds)} ({tests})"
+        found = f"{interval(row, 'share_with_own')}, {runs_text(row.n_seeds)} ({tests})"
         parts.append(f"{ARMS.get(model, model)}: {word}, {found}")
     return f"{'. '.join(parts)}. A model that always leans to one side has 50 %."
 
@@ -138,7 +138,7 @@ def calibration_answer(errors: pd.DataFrame) -> str:
     for _, row in errors.iterrows():
         word = answer_word(row.overconfidence_ci_low, row.overconfidence_ci_high)
         found = f"{word}, {points(row, 'overconfidence', 'overconfidence_')}"
-        sizes = f"n = {row.n_items:,}, {seeds_text(row.n_seeds)}"
+        sizes = f"n = {row.n_items:,}, {runs_text(row.n_seeds)}"
         parts.append(f"{row.objective} on {row.group} tests: {found}, {sizes}")
     return f"Predicted minus actual accuracy. {'. '.join(parts)}."
 
@@ -148,7 +148,7 @@ def length_answer(lengths: pd.DataFrame) -> str:
     parts = []
     for _, row in lengths.dropna(subset="length_bias").iterrows():
         found = f"{answer_word(row.ci_low, row.ci_high)}, {points(row, 'length_bias')}"
-        sizes = f"n = {row.n_longer:,} and {row.n_shorter:,}, {seeds_text(row.n_seeds)}"
+        sizes = f"n = {row.n_longer:,} and {row.n_shorter:,}, {runs_text(row.n_seeds)}"
         parts.append(f"{row.objective} on {row.group} tests: {found}, {sizes}")
     return f"Accuracy where the chosen response is longer, minus where it is shorter. {'. '.join(parts)}."
 
@@ -166,7 +166,7 @@ def transferability_answer(kept: pd.DataFrame) -> str:
         word = answer_word(row.excess_transferability_ci_low, row.excess_transferability_ci_high)
         beyond = points(row, "excess_transferability", "excess_transferability_")
         found = f"{word}, it keeps {percent(row.transferability)}, beyond chance {beyond}"
-        parts.append(f"{row.group} tests: {found} (n = {row.n_items:,}, {seeds_text(row.n_seeds)})")
+        parts.append(f"{row.group} tests: {found} (n = {row.n_items:,}, {runs_text(row.n_seeds)})")
     return f"{'. '.join(parts)}."
 
 
@@ -179,7 +179,7 @@ def size_answer(outlook: pd.DataFrame) -> str:
     if outlook.empty:
         return "not run: needs reward models on two numbers of pairs"
     slope, stops, goes_on = (row for _, row in outlook.iterrows())
-    sizes = f"{slope.n_points} training runs, {slope.n_items:,} test pairs, {seeds_text(slope.n_seeds)}"
+    sizes = f"{slope.n_points} training runs, {slope.n_items:,} test pairs"
     if pd.isna(slope.ci_low):
         return f"too few sizes to tell: {100 * slope.cost:+.1f} points per doubling of the pairs ({sizes})"
     word = "yes, it grows" if slope.ci_low > 0 else "no, it shrinks" if slope.ci_high < 0 else UNCLEAR
@@ -205,7 +205,7 @@ def halving_answer(table: pd.DataFrame) -> str:
     return (
         f"{answer_word(other.ci_low, other.ci_high)}: of {100 * row.cost:+.1f} points on {row.n_pairs:,.0f} pairs the "
         f"other objective's pairs cost {points(other, 'value')}, fewer own pairs {points(fewer, 'value')} "
-        f"(n = {row.n_items:,.0f}, {seeds_text(row.n_seeds)})"
+        f"(n = {row.n_items:,.0f}, {runs_text(row.n_seeds)})"
     )
 
 
@@ -221,7 +221,7 @@ def mixture_answer(table: pd.DataFrame) -> str:
     gain = pd.Series({"gain": best.gain, "ci_low": best.gain_ci_low, "ci_high": best.gain_ci_high})
     return (
         f"{answer_word(gain.ci_low, gain.ci_high)}: the best other one has {percent(best.helpful_share)} helpful pairs "
-        f"and gains {points(gain, 'gain')} in the mean of both tests (n = {best.n_items:,}, {seeds_text(best.n_seeds)})"
+        f"and gains {points(gain, 'gain')} in the mean of both tests (n = {best.n_items:,}, {runs_text(best.n_seeds)})"
     )
 
 
@@ -276,7 +276,7 @@ def planted_erring(readings: pd.DataFrame) -> str:
     word, most = "rarely" if false.max() <= LEVEL else "too often", refuted.max()
     limit = f"; beyond {100 * MOST_ERRORS:g} % there is no verdict" if most > MOST_ERRORS else ""
     return (
-        f"{word}, where it supports: with {seeds_text(ours.n_seeds.max())}, under control, a claim that is false is "
+        f"{word}, where it supports: with {runs_text(ours.n_seeds.max())}, under control, a claim that is false is "
         f"called supported in at most {percent(false.max())} of the worlds ({false.idxmax()}), as published in up to "
         f"{percent(raw.false_positives.max())} ({raw.false_positives.idxmax()}). Care has its price: a true claim is "
         f"supported in {percent(power.min())} ({power.idxmin()}) to {percent(power.max())} ({power.idxmax()}). Where "
@@ -316,7 +316,7 @@ def planted_runs(readings: pd.DataFrame) -> str:
     worst = readings.groupby("n_seeds").false_positives.max()
     safe = [n for n in worst.index if (worst[worst.index >= n] <= LEVEL).all()]
     power = readings.groupby("n_seeds").power
-    reached = (f"with {seeds_text(n)} in {percent(of.min())} to {percent(of.max())} of worlds" for n, of in power)
+    reached = (f"with {runs_text(n)} in {percent(of.min())} to {percent(of.max())} of worlds" for n, of in power)
     start = f"{safe[0]}, to support false claims in at most {100 * LEVEL:g} % of worlds" if safe else "more than these"
     errors = ", ".join(f"{percent(error)} with {n}" for n, error in worst.items())
     return f"{start} (at worst {errors}). True ones are supported, depending on the claim, {'; '.join(reached)}."
@@ -332,7 +332,7 @@ def planted_faint(kinds: pd.DataFrame) -> str:
     return (
         f"more often than not: {more_than_half(row.ci_low, row.ci_high)}, C2 is supported in {row.n_supported} of "
         f"{row.n_worlds} worlds, {percent(row.supported)} [{percent(row.ci_low)}, {percent(row.ci_high)}] "
-        f"({seeds_text(row.n_seeds)}, {row.n_items} items, {row.n_draws} random sets)."
+        f"({runs_text(row.n_seeds)}, {row.n_items} items, {row.n_draws} random sets)."
     )
 
 
@@ -372,7 +372,7 @@ def heads_answer(compared: pd.DataFrame) -> str:
     others = f"; so say {words.count('yes')} of {len(words)} comparisons" if len(words) > 1 else ""
     return (
         f"{words[0]}: {row.comparison} overlap by {row.jaccard:.2f}, sets with as many heads in each layer by "
-        f"{row.jaccard_chance_by_layer:.2f} ({p}, {seeds_text(row.n_seeds)}){others}"
+        f"{row.jaccard_chance_by_layer:.2f} ({p}, {runs_text(row.n_seeds)}){others}"
     )
 
 
@@ -390,7 +390,7 @@ def agreement_answer(pairs: pd.DataFrame, asked: Sequence[str]) -> str:
     return (
         f"{agrees(row)}: {row['first']} and {row['second']} overlap by {row.jaccard:.2f}{bounds} (chance "
         f"{row.jaccard_chance:.2f}; sets of {row.n_neurons:,} neurons, {row.n_models} models, "
-        f"{seeds_text(row.n_seeds)}). Of {len(pairs)} pairs of scores {found.count('yes')} share most of their "
+        f"{runs_text(row.n_seeds)}). Of {len(pairs)} pairs of scores {found.count('yes')} share most of their "
         f"neurons, {found.count('no')} do not"
     )
 
@@ -409,7 +409,7 @@ def stability_answer(stability: pd.DataFrame, kind: str) -> str:
     found = [is_stable(other) for _, other in stability.iterrows()]
     return (
         f"{is_stable(row)}: two seeds' sets by {kind} overlap by {row.other_seed:.2f}, {row.beyond:+.2f}{bounds} "
-        f"beyond chance (sets of {row.n_neurons:,} neurons, {row.n_models} models, {seeds_text(row.n_seeds)}); yes for "
+        f"beyond chance (sets of {row.n_neurons:,} neurons, {row.n_models} models, {runs_text(row.n_seeds)}); yes for "
         f"{found.count('yes')} of {len(found)} scores"
     )
 
@@ -468,7 +468,7 @@ def chance_answer(slopes: pd.DataFrame) -> str:
     return (
         f"{answer}: the slope toward chance is {slope['targeted']:+.2f} with targeted sets and {slope['random']:+.2f} "
         f"with random ones, a difference of {row.slope:+.2f} [{row.ci_low:+.2f}, {row.ci_high:+.2f}] "
-        f"(n = {row.n_items:,.0f}, {seeds_text(row.n_seeds)})"
+        f"(n = {row.n_items:,.0f}, {runs_text(row.n_seeds)})"
     )
 
 
@@ -500,7 +500,7 @@ def overlap_answer(claim: pd.DataFrame, permutation: pd.DataFrame, levels: pd.Da
         parts += [
             f"less than one objective learned twice: {word}, {test.jaccard_between:.2f} beside "
             f"{test.jaccard_within:.2f} by {kind} "
-            f"(p = {test.p_value:.2f}, at best {test.smallest_p:.2f}; {seeds_text(test.n_seeds)})"
+            f"(p = {test.p_value:.2f}, at best {test.smallest_p:.2f}; {runs_text(test.n_seeds)})"
         ]
     means = levels[levels.score_kind == kind].groupby("level", sort=False).jaccard.mean()
     return f"{'; '.join(parts)}. Jaccard index: {'; '.join(f'{name} {value:.2f}' for name, value in means.items())}."
@@ -526,7 +526,7 @@ def dial_answer(gaps: pd.DataFrame) -> str:
         verdict = f"{UNCLEAR} whether joint training does worse than averaging, that is than"
     return (
         f"{verdict} {BETWEEN[row.frontier]} of the two single models ({row.objective}: {points(row, 'gap')} at the "
-        f"same balance, n = {row.n_items:,}, {seeds_text(row.n_seeds)})"
+        f"same balance, n = {row.n_items:,}, {runs_text(row.n_seeds)})"
     )
 
 
@@ -605,7 +605,7 @@ def opposing_neurons_answer(signs: pd.DataFrame) -> str:
     return (
         f"{opposition(row)}: {percent(row.share)} of the {row.n_neurons:,.0f} shared neurons add to the margin of the "
         f"{row.objective} model with opposite signs on the two texts, of random ones, as deep and as active, {chance}: "
-        f"{points(row)}, p = {row.p_value:.3f} ({row.n_same} of {seeds_text(row.n_seeds)} on that side)"
+        f"{points(row)}, p = {row.p_value:.3f} ({row.n_same} of {runs_text(row.n_seeds)} on that side)"
     )
 
 
@@ -624,7 +624,7 @@ def depth_answer(depths: pd.DataFrame) -> str:
         start = f"yes, from depth {row.parting_depth:.0f} of {row.last_depth:.0f} on"
         word = "no" if is_near else UNCLEAR if np.isnan(row.parting_depth) else start
         gap = f"{100 * row.difference:+.1f} points [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
-        sizes = f"(n = {row.n_items:,}, {seeds_text(row.n_seeds)})"
+        sizes = f"(n = {row.n_items:,}, {runs_text(row.n_seeds)})"
         parts.append(f"in the {row.objective} model {word}: at the end, helpful minus harmless test {gap} {sizes}")
     return "; ".join(parts) or "not run: needs a single-objective model"
 
@@ -676,7 +676,7 @@ def _of_seeds(is_so: bool, is_not: bool) -> str:
 def _cosine(row: pd.Series) -> str:
     """Return a mean cosine with its interval over seeds."""
     bounds = f" [{row.cosine_ci_low:+.2f}, {row.cosine_ci_high:+.2f}]" if row.n_seeds > 1 else ""
-    return f"{row.cosine:+.2f}{bounds} ({seeds_text(row.n_seeds)})"
+    return f"{row.cosine:+.2f}{bounds} ({runs_text(row.n_seeds)})"
 
 
 SLACK = 1e-9  # of a p-value, for rounding
@@ -690,7 +690,7 @@ def explorer_answer(effects: pd.DataFrame | None) -> str:
     """
     if effects is None:
         return "not run: no neuron set was removed beside random ones"
-    n, sizes = len(effects), f"(n = {effects.n_items.max():,}, {seeds_text(effects.n_seeds.max())})"
+    n, sizes = len(effects), f"(n = {effects.n_items.max():,}, {runs_text(effects.n_seeds.max())})"
     if (effects.smallest_p > LEVEL).all():
         draws = " to ".join(f"{number:.0f}" for number in sorted({effects.n_draws.min(), effects.n_draws.max()}))
         outside = int((effects.p_value <= effects.smallest_p + SLACK).sum())
