@@ -157,6 +157,10 @@ def test_a_table_shows_what_is_asked_for_in_that_order():
         display.formatted_table(pd.DataFrame(table), ["precision"])
 
 
+def test_training_runs_are_called_so_for_base_models_add_theirs():
+    assert written({"accuracy": [0.5], "n_seeds": [4]}) == {"accuracy": ["50.0 %"], "n_runs": ["4"]}
+
+
 def test_test_pairs_are_named_after_what_they_are_and_not_after_a_data_set():
     table = pd.DataFrame({"benchmark": ["hh-rlhf", "rm-bench"], "n_items": [1, 2]})
     assert display.formatted_table(table).benchmark.tolist() == ["preference pairs", "rm-bench"]

@@ -113,6 +113,7 @@ ESTIMATES = ["effect", "difference", "cost", "shift", "slope", "length_bias", "s
 ESTIMATES += ["share_with_own", "validation_accuracy", "accuracy", "jaccard", "change", "value"]
 
 UNSHOWN = ("n_clusters", "seed_std", "shift_std")  # for computing; shown where they are asked for
+HEADS = {"n_seeds": "n_runs"}  # several base models add theirs
 
 
 def column_format(name: str) -> Format | None:
@@ -185,7 +186,7 @@ def interval_columns(columns: Sequence[Hashable]) -> dict[Hashable, tuple[str, s
 def formatted_table(table: pd.DataFrame, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Return a table of texts, every number in the format of its column, interval bounds beside their estimate.
 
-    A benchmark has its name of `TESTS`.
+    A benchmark has its name of `TESTS`, a column that of `HEADS`.
 
     Args:
         table: any table; its index is not shown.
@@ -210,7 +211,7 @@ def formatted_table(table: pd.DataFrame, columns: Sequence[str] | None = None) -
             cells = [cell + _interval(*end) for cell, end in zip(cells, ends, strict=True)]
         unit = forms[0].unit if forms and forms[0] else ""
         texts[f"{column} ({unit})" if unit else column] = cells
-    return texts
+    return texts.rename(columns=HEADS)
 
 
 def _interval(low: float, high: float, form: Format | None) -> str:
