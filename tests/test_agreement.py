@@ -20,6 +20,8 @@ def test_objectives_are_averaged_before_seeds_give_the_interval() -> None:
     bounds = [worst.jaccard_ci_low, worst.jaccard_ci_high]
     assert bounds == pytest.approx(seed_interval(np.array([0.3, 0.6])))
     assert (worst.n_models, worst.n_seeds) == (4, 2)
+    best, _ = agreement_table(pd.concat([low, high, high.assign(base_model="other")])).itertuples()
+    assert (best.n_models, best.n_seeds) == (8, 4), "every base model's seeds are runs of their own"
 
 
 def test_stability_is_what_pairs_of_seeds_share_beyond_chance() -> None:

@@ -188,6 +188,9 @@ def test_summary_is_mean_range_largest_p_value_and_counts() -> None:
     )
     pairs_of_seeds = summarize_overlaps(table.assign(other_seed=table.seed + 5), ["score_kind"])
     assert pairs_of_seeds.n_seeds.tolist() == [6, 6], "0, 1, 2 and 5, 6, 7"
+    two = pd.concat([table.assign(base_model="one"), table[table.seed == 0].assign(base_model="two")])
+    assert summarize_overlaps(two, by).n_seeds.tolist() == [4, 4], "seed 0 of either base model is a run of its own"
+    assert summarize_overlaps(two, ["base_model", "score_kind"]).n_seeds.tolist() == [3, 3, 1, 1]
     table.loc[0, "jaccard"] = np.nan
     found = summarize_overlaps(table, by)
     assert found.n_pairs.tolist() == [2, 3] and found.n_seeds.tolist() == [2, 3]

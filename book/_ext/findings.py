@@ -120,13 +120,16 @@ class Study:
 
     @cached_property
     def by_size(self) -> dict[int, pd.DataFrame]:
-        """Evaluations of models that differ in the number of training pairs, by that number."""
-        rows = self.evidence.evaluation
-        tables = {int(self.sizes.n_pairs[MATCHED_ARM]): rows[rows.objective.isin(CURVE_ARMS)]}
+        """Evaluations of models that differ in the number of training pairs, by it, of the same base models."""
+        tables = {}
         for place in (self.folder / CURVE).glob("*-pairs"):
             found = [run for run in find_runs(place) if (run.folder / "evaluation.parquet").exists()]
             if found:
                 tables[int(place.name.removesuffix("-pairs"))] = read_table(found, "evaluation", "02_evaluate")
+        bases = {base for table in tables.values() for base in table.base_model.unique()}
+        rows = self.evidence.evaluation
+        is_it = rows.objective.isin(CURVE_ARMS) & rows.base_model.isin(bases)
+        tables[int(self.sizes.n_pairs[MATCHED_ARM])] = rows[is_it]
         return dict(sorted(tables.items()))
 
     @cached_property
@@ -365,8 +368,9 @@ def mixing(study: Study) -> str:
     require(matched.verdict == "supported", "the claims support that mixing costs accuracy")
     require(matched.false_positives < 0.05 < 0.9 < matched.power, "its test is rarely wrong in made-up worlds")
     rows = study.evidence.evaluation
-    costs = mixed_against_single(rows[rows.benchmark == "hh-rlhf"], by=["seed", "group"], arm=MATCHED_ARM)
-    costs = 100 * costs[costs.is_own].pivot(index="seed", columns="group", values="difference")
+    by = ["base_model", "seed", "group"]
+    costs = mixed_against_single(rows[rows.benchmark == "hh-rlhf"], by=by, arm=MATCHED_ARM)
+    costs = 100 * costs[costs.is_own].pivot(index=by[:2], columns="group", values="difference")
     require((costs < 0).all(axis=None), "every run loses on both tests")
     lean = costs[HELPFUL] - costs[HARMLESS]
     require(lean.min() < -5 < 5 < lean.max(), "some runs lose more on helpful pairs, and some on harmless ones")
@@ -443,7 +447,9 @@ def _split(study: Study) -> str:
     """Say that the cost is not one of fewer own pairs."""
     split = study.split
     require(split.n_seeds == 1, "one training run has models on half of the pairs")
-    learned = study.kept[study.kept.objective == MATCHED_ARM].sort_values("seed").iloc[0]  # of that run
+    bases = study.by_size[max(study.by_size)].base_model.unique()
+    learned = study.kept[(study.kept.objective == MATCHED_ARM) & study.kept.base_model.isin(bases)]
+    learned = learned.sort_values("seed").iloc[0]  # of that run
     n_steps = study.sizes.n_steps[MATCHED_ARM]
     require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
     require(learned.step < 0.75 * n_steps, "its best checkpoint is one of long before the end")

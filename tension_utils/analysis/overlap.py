@@ -94,7 +94,8 @@ def summarize_overlaps(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     )
     if "seed" in table:
         others = table.assign(seed=table.get("other_seed", table.seed))
-        summary["n_seeds"] = pd.concat([table, others]).groupby(list(by)).seed.nunique()
+        names = [name for name in dict.fromkeys([*by, *MODEL_COLUMNS]) if name in table]
+        summary["n_seeds"] = pd.concat([table, others])[names].drop_duplicates().groupby(list(by)).size()
     summary.loc[summary.n_pairs == 1, ["lowest", "highest"]] = np.nan
     return summary.assign(n_neurons=summary.n_neurons.round().astype(int)).reset_index()
 
@@ -661,7 +662,8 @@ def agreement_table(compared: pd.DataFrame) -> pd.DataFrame:
         low, high = seed_interval(part.groupby(list(MODEL_COLUMNS)).jaccard.mean())
         row = {"first": first, "second": second, "jaccard": part.jaccard.mean()}
         row |= {"jaccard_ci_low": low, "jaccard_ci_high": high, "jaccard_chance": part.jaccard_chance.mean()}
-        row |= {"n_neurons": round(part.n_neurons.mean()), "n_models": len(part), "n_seeds": part.seed.nunique()}
+        row |= {"n_neurons": round(part.n_neurons.mean()), "n_models": len(part)}
+        row["n_seeds"] = count_distinct(part, MODEL_COLUMNS)
         rows.append(row)
     return pd.DataFrame(rows).sort_values("jaccard", ascending=False, ignore_index=True)
 
@@ -785,7 +787,7 @@ def seed_stability(halves: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
         row |= {"beyond_ci_low": low, "beyond_ci_high": high, "p_value": pairs.p_value.max()}
         models = pd.concat([half, pairs, pairs.assign(seed=pairs.other_seed)])
         row |= {"n_neurons": round(half.n_neurons.mean()), "n_models": count_distinct(models, RUN_COLUMNS)}
-        row["n_seeds"] = models.seed.nunique()
+        row["n_seeds"] = count_distinct(models, MODEL_COLUMNS)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -16,10 +16,12 @@ from tension_utils.neurons import N_ACTIVITY_BINS, NeuronSet, activity_bins, top
 from tension_utils.scores import load_view, own_scores
 from tension_utils.statistics import (
     ANALYSIS_SEED,
+    MODEL_COLUMNS,
     TAILS,
     Bootstrap,
     bounded,
     contrast_draws,
+    count_distinct,
     crossed_parts,
     prediction_test,
     seed_interval,
@@ -157,7 +159,7 @@ def seed_means(table: pd.DataFrame, values: Sequence[str], by: Sequence[str]) ->
             bounds = np.clip(bounds, -1, 1) if value in BOUNDED else bounds
             row |= {value: part[value].mean(skipna=False)}
             row |= dict(zip((f"{value}_ci_low", f"{value}_ci_high"), map(float, bounds), strict=True))
-        rows.append(row | {"n_seeds": part.seed.nunique()})
+        rows.append(row | {"n_seeds": count_distinct(part, MODEL_COLUMNS)})
     return pd.DataFrame(rows)
 
 

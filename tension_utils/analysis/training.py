@@ -87,10 +87,10 @@ def training_sizes(runs: Sequence[Run]) -> pd.DataFrame:
     """Return how much each arm was trained on: objective, n_pairs and n_steps (means over its runs), n_seeds."""
     rows = [
         {"objective": run.objective, "n_pairs": read_section(run.folder, "train")["n_train"]}
-        | {"n_steps": read_table([run], "train_log", "01_train").step.max(), "seed": run.seed}
+        | {"n_steps": read_table([run], "train_log", "01_train").step.max()}
         for run in runs
     ]
     by_arm = pd.DataFrame(rows).groupby("objective", sort=False)
     return by_arm.agg(
-        n_pairs=("n_pairs", "mean"), n_steps=("n_steps", "mean"), n_seeds=("seed", "nunique")
+        n_pairs=("n_pairs", "mean"), n_steps=("n_steps", "mean"), n_seeds=("n_steps", "size")
     ).reset_index()
