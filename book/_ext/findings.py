@@ -120,6 +120,11 @@ class Study:
         """Accuracy by training objective and test: a row each, by both as index."""
         return tension_table(self.evidence.evaluation).set_index(["objective", "test"])
 
+    def matrix_of(self, base: str) -> pd.DataFrame:
+        """Return the same of one base model."""
+        rows = self.evidence.evaluation
+        return tension_table(rows[rows.base_model == base]).set_index(["objective", "test"])
+
     @cached_property
     def by_size(self) -> dict[int, pd.DataFrame]:
         """Evaluations of models that differ in the number of training pairs, by it, of the same base models."""
@@ -320,17 +325,18 @@ def train(study: Study) -> str:
     matched, union = (mixed[mixed.objective == arm] for arm in (MATCHED_ARM, MIXED))
     require((matched.ci_low < 0.5).all(), "no model of half of each is surely above chance")
     require((union.ci_low > 0.5).all(), "models of all pairs of both are surely above chance")
-    require((len(single), len(matched), len(union)) == (6, 3, 1), "three seeds are finished, and one of the union")
+    require((len(single), len(matched), len(union)) == (8, 4, 1), "four runs are finished, and one of the union")
     union = union.iloc[0]
     return flat(
         f"""
         **Yes, either objective can be learned; both together less well, and from half of each hardly.** On their
         own validation pairs the {len(single)} models of one objective agree with people in
-        {extent(single.validation_accuracy)}; the model of all pairs of both, of which one seed is trained, in
+        {extent(single.validation_accuracy)}; the model of all pairs of both, of which there is one, in
         {_share(union.validation_accuracy, union.ci_low, union.ci_high)}; the {len(matched)} of half of each, with as
         many pairs as a single model has, in {extent(matched.validation_accuracy)} (n = {single.n.min():.0f} to
-        {mixed.n.max():.0f} a model, the pairs that also chose the checkpoint). A coin gets 50 %. It is a small language
-        model, and people often disagree on such labels: what follows is about weak preferences.
+        {mixed.n.max():.0f} a model, the pairs that also chose the checkpoint). A coin gets 50 %. These are three runs
+        of {NAMES[SMOLLM2]} and one of {NAMES[GEMMA]}, small language models ([from what](../book/about.md)), and people
+        often disagree on such labels: what follows is about weak preferences.
         """
     )
 
@@ -346,7 +352,13 @@ def evaluate(study: Study) -> str:
         [percent(cell.accuracy[o, test]) for o, test in pairs]
         for pairs in (zip(opposite, opposite, strict=True), opposite.items())
     )
-    row = cell.loc[HELPFUL, HARMLESS]
+    row, gemma = cell.loc[HELPFUL, HARMLESS], study.matrix_of(GEMMA)
+    require((gemma.n_seeds.max(), row.n_seeds) == (1, 4), "one run is of Gemma, and three are of SmolLM2")
+    on_gemma = []
+    for objective, other in opposite.items():
+        one = gemma.loc[objective, other]
+        require(one.ci_high < 0.5, f"the {objective} model is below chance on the {other} test on Gemma alone")
+        on_gemma.append(_share(one.accuracy, one.ci_low, one.ci_high))
     return flat(
         f"""
         **The two objectives are not merely different: on this data they point in opposite directions.** The helpful
@@ -354,7 +366,8 @@ def evaluate(study: Study) -> str:
         {own[1]} and {across[1]}. Both are *reliably below* a coin on the other objective's test: the response that
         people called harmless is, as a rule, the one that a model of helpfulness likes less. A model of both has to
         tell the two kinds of prompts apart, or give something up (n = {row.n_items:.0f} and
-        {cell.n_items[HARMLESS, HELPFUL]:.0f}, {runs_text(row.n_seeds)}).
+        {cell.n_items[HARMLESS, HELPFUL]:.0f}, {runs_text(row.n_seeds)}: three of {NAMES[SMOLLM2]}, one of
+        {NAMES[GEMMA]}). It is so on {NAMES[GEMMA]} alone: {on_gemma[0]} and {on_gemma[1]}.
         """
     )
 
@@ -389,9 +402,10 @@ def mixing(study: Study) -> str:
         f"""
         **Yes: a model of both objectives does worse than the two models of one.** Trained on as many pairs, half of
         each objective, it has {value_words(matched)} beside the model of one objective, on that one's own test
-        ({extent_words(matched)}). Each of three training runs loses about as much, but not on the same test: helpful
-        and harmless, run by run, {by_run} points. Which objective such a model gives up more of differs between
-        runs; that it gives something up does not.
+        ({extent_words(matched)}); on {NAMES[GEMMA]}, in one run, {on_gemma}. Each run loses about as much, but not on
+        the same test: helpful and harmless, run by run, on {NAMES[SMOLLM2]} {by_run[SMOLLM2]} points, on {NAMES[GEMMA]}
+        {by_run[GEMMA]}. Which objective such a model gives up more of differs between runs; that it gives something up
+        does not.
 
         That mixing costs accuracy, claim C1, is *supported*. In made-up worlds where it costs nothing this test
         supports it in {100 * matched.false_positives:.0f} %, and where it does cost in {100 * matched.power:.0f} %.
@@ -821,7 +835,7 @@ def dial(study: Study) -> str:
     smallest = SMALLEST["points"]
     require(all(row.ci_low > -smallest for row in gaps.values()), "no mixed model loses 3 points to either frontier")
     matched, union = (gaps[arm, "ensemble"] for arm in (MATCHED_ARM, MIXED))
-    require((matched.n_seeds, union.n_seeds) == (3, 1), "three seeds are finished, and one of the model of all pairs")
+    require((matched.n_seeds, union.n_seeds) == (4, 1), "four runs are finished, and one of the model of all pairs")
     require(union.value > 0, "the model of all pairs lies above the ensemble of both single models")
     cell = study.matrix.accuracy
     special = sum(cell[test, test] for test in SINGLE_OBJECTIVES) / 2
@@ -855,7 +869,8 @@ def together(study: Study) -> str:
     wanted = ["supported", "supported", "supported", "undecided", "undecided"]
     require(verdicts == wanted, "three claims are supported, and two are undecided")
     runs = [row.n_seeds for row in (mixed, own, opposing, shared, weight)]
-    require(runs == [3, 3, 3, 1, 1], "three training runs tell what mixing costs and what removals do, one the rest")
+    require(runs == [4, 3, 3, 1, 1], "four training runs tell what mixing costs, three what removals do, one the rest")
+    require(set(mixed.bases) == {*NAMES}, "mixing was measured on both base models")
     require(weight.value > 0, "without shared neurons margins fall no more than without others")
     two, coins = (study.levels.loc["rms_change", level] for level in (overlap.TWO_OBJECTIVES, overlap.SHAM))
     require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
@@ -866,7 +881,8 @@ def together(study: Study) -> str:
     return flat(
         f"""
         **One model of both objectives does worse than two specialists; that shared neurons are the reason is not
-        shown.** *Mixing costs* (C1) {value_words(mixed)} on the own test ({extent_words(mixed)}). Where refusing
+        shown.** *Mixing costs* (C1) {value_words(mixed)} on the own test ({extent_words(mixed)}, the only claim that
+        was measured on both). Where refusing
         and answering weigh the same, the mixed model is ahead instead: {value_words(safety)} ({extent_words(safety)}).
 
         The neurons that training moved most *carry* what a model learned ({value_words(own)} on its own test without
