@@ -813,12 +813,14 @@ def _by_size(study: Study) -> str:
     require(is_level, "a doubling of the pairs changes the cost by less than the smallest effect of interest")
     require(goes_on.ci_high - goes_on.ci_low > 0.2, "the line says little of what lies beyond")
     require(set(costs.n_seeds) == {1, 3} and costs.n_seeds.iloc[-1] == 3, "only the largest size has three seeds")
+    bases = {base for table in study.by_size.values() for base in table.base_model.unique()}
+    require(bases == {SMOLLM2}, "all sizes are those of one base model")
     listed = [
         f"{100 * row.cost:.1f} points [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}] on {row.n_pairs:,.0f} pairs"
         for _, row in costs.iterrows()
     ]
     slope = number_words(*(100 * per_doubling[["cost", "ci_low", "ci_high"]]), "points")
-    return f"""A model of half of each loses {"; ".join(listed)} (n = {costs.n_items.max():,};
+    return f"""A model of half of each loses {"; ".join(listed)} (n = {costs.n_items.max():,}; {NAMES[SMOLLM2]},
         {costs.n_seeds.max()} training runs at the largest size, one below it): {slope} per doubling of the pairs. For
         the paper's {goes_on.n_pairs:,.0f} pairs that line allows anything from {100 * goes_on.ci_low:+.0f} to
         {100 * goes_on.ci_high:+.0f} points; only longer runs can tell."""
