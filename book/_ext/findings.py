@@ -383,17 +383,7 @@ def mixing(study: Study) -> str:
     require(max(matched.by_seed) < -SMALLEST["points"], "it does so in every training run")
     require(matched.verdict == "supported", "the claims support that mixing costs accuracy")
     require(matched.false_positives < 0.05 < 0.9 < matched.power, "its test is rarely wrong in made-up worlds")
-    rows = study.evidence.evaluation
-    by = ["base_model", "seed", "group"]
-    costs = mixed_against_single(rows[rows.benchmark == "hh-rlhf"], by=by, arm=MATCHED_ARM)
-    costs = 100 * costs[costs.is_own].pivot(index=by[:2], columns="group", values="difference")
-    require((costs < 0).all(axis=None), "every run loses on both tests")
-    lean = costs[HELPFUL] - costs[HARMLESS]
-    require(lean.min() < -5 < 5 < lean.max(), "some runs lose more on helpful pairs, and some on harmless ones")
-    by_run = {
-        base: "; ".join(f"{row[HELPFUL]:+.1f} and {row[HARMLESS]:+.1f}" for _, row in costs.loc[base].iterrows())
-        for base in NAMES
-    }
+    by_run = _by_run(study)
     of_base = {part.name: part for part in matched.parts}
     gemma = of_base[GEMMA]
     require(gemma.ci_high < 0, "mixing costs on Gemma, too")
@@ -418,6 +408,21 @@ def mixing(study: Study) -> str:
         {_conflicts(study)}
         """
     )
+
+
+def _by_run(study: Study) -> dict[str, str]:
+    """Return in words what half of each costs in every run on the helpful and the harmless test, by base model."""
+    rows = study.evidence.evaluation
+    by = ["base_model", "seed", "group"]
+    costs = mixed_against_single(rows[rows.benchmark == "hh-rlhf"], by=by, arm=MATCHED_ARM)
+    costs = 100 * costs[costs.is_own].pivot(index=by[:2], columns="group", values="difference")
+    require((costs < 0).all(axis=None), "every run loses on both tests")
+    lean = costs[HELPFUL] - costs[HARMLESS]
+    require(lean.min() < -5 < 5 < lean.max(), "some runs lose more on helpful pairs, and some on harmless ones")
+    return {
+        base: "; ".join(f"{row[HELPFUL]:+.1f} and {row[HARMLESS]:+.1f}" for _, row in costs.loc[base].iterrows())
+        for base in NAMES
+    }
 
 
 def _safety(study: Study) -> str:
