@@ -118,12 +118,7 @@ class Study:
     @cached_property
     def matrix(self) -> pd.DataFrame:
         """Accuracy by training objective and test: a row each, by both as index."""
-        return tension_table(self.evidence.evaluation).set_index(["objective", "test"])
-
-    def matrix_of(self, base: str) -> pd.DataFrame:
-        """Return the same of one base model."""
-        rows = self.evidence.evaluation
-        return tension_table(rows[rows.base_model == base]).set_index(["objective", "test"])
+        return matrix_of(self.evidence.evaluation)
 
     @cached_property
     def by_size(self) -> dict[int, pd.DataFrame]:
@@ -138,6 +133,11 @@ class Study:
         is_it = rows.objective.isin(CURVE_ARMS) & rows.base_model.isin(bases)
         tables[int(self.sizes.n_pairs[MATCHED_ARM])] = rows[is_it]
         return dict(sorted(tables.items()))
+
+    @property
+    def curve_bases(self) -> set[str]:
+        """The base models of `by_size`."""
+        return set(self.by_size[max(self.by_size)].base_model)
 
     @cached_property
     def split(self) -> pd.Series:
@@ -301,6 +301,11 @@ def finding(chapter: str) -> Callable:
     return register
 
 
+def matrix_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracy by training objective and test of evaluated rows: a row each, by both as index."""
+    return tension_table(rows).set_index(["objective", "test"])
+
+
 def flat(text: str) -> str:
     """Return a text with every paragraph on one line."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
@@ -352,7 +357,8 @@ def evaluate(study: Study) -> str:
         [percent(cell.accuracy[o, test]) for o, test in pairs]
         for pairs in (zip(opposite, opposite, strict=True), opposite.items())
     )
-    row, gemma = cell.loc[HELPFUL, HARMLESS], study.matrix_of(GEMMA)
+    rows = study.evidence.evaluation
+    row, gemma = cell.loc[HELPFUL, HARMLESS], matrix_of(rows[rows.base_model == GEMMA])
     require((gemma.n_seeds.max(), row.n_seeds) == (1, 4), "one run is of Gemma, and three are of SmolLM2")
     on_gemma = []
     for objective, other in opposite.items():
@@ -476,8 +482,7 @@ def _split(study: Study) -> str:
     """Say that the cost is not one of fewer own pairs."""
     split = study.split
     require(split.n_seeds == 1, "one training run has models on half of the pairs")
-    bases = study.by_size[max(study.by_size)].base_model.unique()
-    learned = study.kept[(study.kept.objective == MATCHED_ARM) & study.kept.base_model.isin(bases)]
+    learned = study.kept[(study.kept.objective == MATCHED_ARM) & study.kept.base_model.isin(study.curve_bases)]
     learned = learned.sort_values("seed").iloc[0]  # of that run
     n_steps = study.sizes.n_steps[MATCHED_ARM]
     require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
@@ -790,7 +795,7 @@ def _kept(row: pd.Series) -> str:
 def grown(study: Study) -> str:
     """Mixing costs about as much on few pairs as on all; what it would cost on many more is open."""
     fewest, fewer = min(study.by_size), _fewer_own_pairs(study.split)
-    across = tension_table(study.by_size[fewest]).set_index(["objective", "test"])
+    across = matrix_of(study.by_size[fewest])
     helpful, harmless = across.loc[HELPFUL, HARMLESS], across.loc[HARMLESS, HELPFUL]
     require(max(helpful.ci_high, harmless.ci_high) < 0.5, "from few pairs on each is worse than a coin on the other's")
     return flat(
@@ -818,8 +823,7 @@ def _by_size(study: Study) -> str:
     require(is_level, "a doubling of the pairs changes the cost by less than the smallest effect of interest")
     require(goes_on.ci_high - goes_on.ci_low > 0.2, "the line says little of what lies beyond")
     require(set(costs.n_seeds) == {1, 3} and costs.n_seeds.iloc[-1] == 3, "only the largest size has three seeds")
-    bases = {base for table in study.by_size.values() for base in table.base_model.unique()}
-    require(bases == {SMOLLM2}, "all sizes are those of one base model")
+    require(study.curve_bases == {SMOLLM2}, "all sizes are those of one base model")
     listed = [
         f"{100 * row.cost:.1f} points [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}] on {row.n_pairs:,.0f} pairs"
         for _, row in costs.iterrows()
