@@ -13,10 +13,10 @@ import pytest
 import yaml
 from one_kernel import execute_chapters
 
-from stored import CHAPTERS, FURTHER_ARMS, ON_FEWER, stored_chapters
+from stored import CHAPTERS, FURTHER_ARMS, ON_FEWER, TEXTS, stored_chapters
 from study import Step, run_steps
 from study import Study as StudyPlan
-from tension_utils.artifacts import read_manifest, read_table
+from tension_utils.artifacts import OWN_SCORES, read_manifest, read_table
 from tension_utils.config import CURVE_ARMS, OBJECTIVES, SINGLE_OBJECTIVES, Run
 from tension_utils.locks import locked
 
@@ -236,13 +236,18 @@ def test_a_chapter_shows_every_base_model_the_one_with_most_seeds_first(tmp_path
         for arm in arms:
             folder = Run(tmp_path / "results", base, arm, seed).folder
             folder.mkdir(parents=True)
-            (folder / "evaluation.parquet").touch()
-    assert stored_chapters(tmp_path)["02_evaluate"][0]["max_length"] == 256, "those of the first"
-    for parameters, inputs in stored_chapters(tmp_path).values():
+            for file in ("evaluation.parquet", OWN_SCORES, *TEXTS):
+                (folder / file).parent.mkdir(exist_ok=True)
+                (folder / file).touch()
+    chapters = stored_chapters(tmp_path)
+    assert chapters["02_evaluate"][0]["max_length"] == 256, "those of the first"
+    for chapter in ("02_evaluate", "02b_tension", "b1_calibration"):
+        parameters, inputs = chapters[chapter]
         assert parameters["base_models"] == ["more", "fewer"] and parameters["seeds"] == [0, 1, 3]
         assert parameters["objectives"] == list(OBJECTIVES) and len(inputs) == 7
-    for run in (tmp_path / "results" / "more").rglob("evaluation.parquet"):
-        run.unlink()
+    for chapter in ("03_identify", "05_overlap"):
+        assert chapters[chapter][0]["base_models"] == ["more"], "neurons of one architecture"
+    shutil.rmtree(tmp_path / "results" / "more")
     chapters = stored_chapters(tmp_path)
     assert list(chapters) == ["02_evaluate"], "the others need a mixed model, of one base model at least"
     assert chapters["02_evaluate"][0]["base_models"] == ["fewer"]

@@ -44,6 +44,8 @@ APPENDICES = {
 }
 # Chapters on how removals differ: of these columns, one has several values in some run.
 VARIED = {"a2_removal_details": ("ablation.parquet", ("fraction", "ablation_kind"))}
+# Chapters on which neurons are found show one base model: layers and sets of another architecture are not averaged in.
+ONE_ARCHITECTURE = ("03_identify", "a1_heads", "05_overlap")
 ON_FEWER = "d1_more_pairs"  # the chapter on fewer pairs: some mixed model was trained on fewer
 # Arms that a chapter shows besides `OBJECTIVES`.
 FURTHER_ARMS = dict.fromkeys(
@@ -64,7 +66,8 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
 
     A chapter shows the training runs whose helpful and harmless models have its files, of every base model, and of the
     other arms of the study those that have them beside some of these. The base model with the most seeds comes first,
-    and gives the parameters. Runs of a base model that no profile with a section "study" names are left out.
+    and gives the parameters; chapters of `ONE_ARCHITECTURE` show no other. Runs of a base model that no profile with a
+    section "study" names are left out.
 
     Args:
         project: the project's folder.
@@ -78,7 +81,7 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
     for chapter, (section, files, is_mixed_needed) in CHAPTERS.items():
         shown = {name: _shown(chapter, own) for name, own in by_base.items()}
         most = sorted(shown, key=lambda name: -len({run.seed for run in shown[name]}))
-        every = [run for name in most for run in shown[name]]
+        every = [run for name in most[: 1 if chapter in ONE_ARCHITECTURE else None] for run in shown[name]]
         if not every or (is_mixed_needed and not any(run.objective in MIXED_ARMS for run in every)):
             continue
         inputs = {path for run in every for path in _read(chapter, run, files)}
