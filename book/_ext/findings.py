@@ -174,9 +174,22 @@ class Study:
         return held[held.score_kind == KINDS[0]].set_index("objective").held
 
     @cached_property
+    def every_scored(self) -> dict[str, list[Run]]:
+        """All reward models whose neurons were scored, by base model: those of two are not averaged."""
+        found = [run for run in self.runs if (run.folder / OWN_SCORES).exists()]
+        return {base: [run for run in found if run.base_model == base] for base in NAMES}
+
+    @property
     def scored(self) -> list[Run]:
-        """Reward models of the three objectives whose neurons were scored."""
-        return [run for run in self.runs if run.objective in OBJECTIVES and (run.folder / OWN_SCORES).exists()]
+        """Those of SmolLM2 and of the three objectives."""
+        return [run for run in self.every_scored[SMOLLM2] if run.objective in OBJECTIVES]
+
+    @property
+    def scored_gemma(self) -> list[Run]:
+        """Those of Gemma and of single objectives: one run, which is why no interval is told."""
+        scored = [run for run in self.every_scored[GEMMA] if run.objective in SINGLE_OBJECTIVES]
+        require(len(scored) == len(SINGLE_OBJECTIVES), "the neurons of one run on Gemma were scored")
+        return scored
 
     @cached_property
     def scores_agree(self) -> pd.Series:
@@ -200,7 +213,7 @@ class Study:
     @cached_property
     def levels(self) -> pd.DataFrame:
         """What two sets share, beside what gives it a meaning: a row each, by score kind and level as index."""
-        rows = overlap.level_rows([run for run in self.runs if (run.folder / OWN_SCORES).exists()], KINDS, FRACTION)
+        rows = overlap.level_rows(self.every_scored[SMOLLM2], KINDS, FRACTION)
         return overlap.summarize_overlaps(rows, ["score_kind", "level"]).set_index(["score_kind", "level"])
 
     @cached_property
@@ -521,13 +534,16 @@ def identify(study: Study) -> str:
     require((halves.other_seed_highest < halves.halves_lowest - 0.1).all(), "and clearly less than two halves of one")
     return flat(
         f"""
-        **The score decides which neurons are found.** The tenth of all neurons that training moved most and the tenth
-        with the largest mean activation, one of the paper's scores, have a Jaccard overlap of {both.jaccard:.2f} (by
-        chance {both.jaccard_chance:.2f}; {both.n_models:.0f} models, {runs_text(both.n_seeds)}): they are answers to
-        different questions. Each is a stable fact about its model, for either half of the text gives nearly the same
-        set (overlap {found}). What training moved lies late: {percent(min(late["rms_change"]))} to
-        {percent(max(late["rms_change"]))} of it in the last third of the layers, of the largest mean activations
-        {percent(min(late["signed_mean"]))} to {percent(max(late["signed_mean"]))}.
+        **The score decides which neurons are found, and the architecture where they lie.** The tenth of all neurons
+        that training moved most and the tenth with the largest mean activation, one of the paper's scores, have a
+        Jaccard overlap of {both.jaccard:.2f} (by chance {both.jaccard_chance:.2f}; {NAMES[SMOLLM2]},
+        {both.n_models:.0f} models, {runs_text(both.n_seeds)}): they are answers to different questions. Each is a
+        stable fact about its model, for either half of the text gives nearly the same set (overlap {found}). What
+        training moved lies late: {percent(min(late["rms_change"]))} to {percent(max(late["rms_change"]))} of it in the
+        last third of the layers, of the largest mean activations {percent(min(late["signed_mean"]))} to
+        {percent(max(late["signed_mean"]))}.
+
+        {_identified_on_gemma(study)}
 
         Of an objective they are facts in part: trained again, on nearly the same pairs from another start, it gives
         sets that overlap by {again[KINDS[0]]:.2f} and {again[KINDS[1]]:.2f} (sets of the same layers, drawn at random,
@@ -535,6 +551,22 @@ def identify(study: Study) -> str:
         be read beside these numbers ([chapter 5](05_overlap.ipynb)).
         """
     )
+
+
+def _identified_on_gemma(study: Study) -> str:
+    """Say that another architecture's sets are as stable, and lie elsewhere."""
+    runs = study.scored_gemma
+    both = overlap.agreement_table(overlap.kind_table(runs, KINDS, FRACTION, "all")).iloc[0]
+    halves = overlap.half_table(runs, KINDS, FRACTION, "all").jaccard
+    require(both.jaccard < 0.33 and halves.min() > 0.8, "on Gemma the scores differ as much, and sets are as stable")
+    thirds = overlap.depth_table({kind: overlap.run_sets(runs, kind, FRACTION, "all") for kind in KINDS})
+    early = thirds[thirds.score_kind == KINDS[0]].first_third
+    require(early.min() > 0.5, "on Gemma over half of what training moved lies in the first third of the layers")
+    return f"""
+        So it is on {NAMES[GEMMA]}, in one run, but for the place: both scores have an overlap of {both.jaccard:.2f},
+        halves of the text {halves.min():.2f} or more, and of what training moved {percent(early.min())} to
+        {percent(early.max())} lie in the *first* third of the layers, of either objective. The tables below are those
+        of {NAMES[SMOLLM2]}."""
 
 
 @finding("04_ablate")
@@ -625,8 +657,9 @@ def sharing(study: Study) -> str:
     return flat(
         f"""
         **Both models use many of the same neurons, and no objective is needed for that.** Of the tenth that training
-        moved most, the helpful and the harmless model share an overlap of {moved.jaccard:.2f} (sets of
-        {moved.n_neurons:,.0f} neurons; with as many per layer, chance is {moved.jaccard_chance_by_layer:.2f}). But
+        moved most, the helpful and the harmless model share an overlap of {moved.jaccard:.2f}
+        ({NAMES[SMOLLM2]}, sets of {moved.n_neurons:,.0f} neurons; with as many per layer, chance is
+        {moved.jaccard_chance_by_layer:.2f}). But
         each shares as much, {coins.lowest:.2f} and {coins.highest:.2f}, with a model that was trained on *coin-flip
         labels* of the other's pairs and learned nothing of either objective (it ranks {percent(cells.accuracy.min())}
         to {percent(cells.accuracy.max())} of the tests right). So what is shared is what any training on such text
@@ -678,9 +711,28 @@ def _learned_twice(study: Study) -> str:
         One objective learned twice, on nearly the same pairs, has {again.jaccard:.2f} ({again.lowest:.2f} to
         {again.highest:.2f}), always more than the two objectives, {moved.lowest:.2f} to {moved.highest:.2f}
         ({runs_text(again.n_seeds)}; $p$ = {renamed.p_value:.2f}, the least that three runs can give). But there the
-        text is the same, too: read on *one* text, the helpful and the harmless model have {one_text:.2f}. So far there
-        is no sign that the objective, beyond the text, makes the set. Claim C4 is open: models of coin flips exist in
-        one run, and its test has no interval. As published it could not fail."""
+        text is the same, too: read on *one* text, the helpful and the harmless model have {one_text:.2f}. There is no
+        sign here that the objective, beyond the text, makes the set.
+
+        {_shared_on_gemma(study)} Claim C4 is open: models of coin flips exist in one run, and its test has no interval.
+        As published it could not fail."""
+
+
+def _shared_on_gemma(study: Study) -> str:
+    """Say that on another architecture two objectives share less, and that the text matters little there."""
+    moved = overlap.cross_design_table(study.scored_gemma, KINDS[:1], FRACTION).groupby("relation").jaccard
+    (own,) = overlap.overlap_table(study.scored_gemma, KINDS[:1], FRACTION).itertuples()
+    of_smollm2 = study.levels.loc[KINDS[0], overlap.TWO_OBJECTIVES]
+    require(own.jaccard < of_smollm2.lowest, "on Gemma the two objectives share less than in any run of SmolLM2")
+    require(own.jaccard > 2 * own.jaccard_chance_by_layer, "and twice what layers explain")
+    one_text, one_model = moved.max()[overlap.SAME_TEXT], moved.min()[overlap.SAME_MODEL]
+    require(one_text < own.jaccard + 0.05, "on Gemma both models share hardly more on one text")
+    require(one_model > one_text + 0.3, "on Gemma a model keeps its set on the other text")
+    return f"""
+        On {NAMES[GEMMA]}, in one run, it is another picture: there both models share {own.jaccard:.2f} (chance
+        {own.jaccard_chance_by_layer:.2f}), on one text {one_text:.2f}, while each keeps {one_model:.2f} or more of its
+        set on the other's text. The model makes the set there, not the text; whether it is the objective, or whether
+        any two trainings differ as much, only a second seed and coin flips can tell, which {NAMES[GEMMA]} lacks."""
 
 
 @finding("05b_part")
