@@ -268,6 +268,16 @@ class Study:
         return effect.unstack("test")
 
     @cached_property
+    def spreads(self) -> pd.DataFrame:
+        """How wide margins spread without a set and without random ones, in intact spreads: a row per single model."""
+        removed, models = self.evidence.ablation, ["objective", *MODEL_COLUMNS]
+        removed = removed[removed.objective.isin(SINGLE_OBJECTIVES) & (removed.matched_to == KINDS[0])]
+        removed = removed[(removed.fraction == FRACTION) & (removed.ablation_kind == "zero")]
+        intact = self.main.merge(removed[[*models, "item_id"]].drop_duplicates()).groupby(models).margin.std()
+        spread = removed.groupby([*models, "set", "draw"]).margin.std().groupby([*models, "set"]).mean()
+        return spread.unstack("set").div(intact, axis=0)
+
+    @cached_property
     def weighed_accuracy(self) -> float:
         """Share of the HH-RLHF tests that those mixed models rank right of which shared neurons were removed."""
         removed = self.evidence.ablation
@@ -571,43 +581,68 @@ def _identified_on_gemma(study: Study) -> str:
 
 @finding("04_ablate")
 def removed(study: Study) -> str:
-    """The sets carry the learned preference; that they oppose the other objective is the same fact."""
+    """The sets carry the learned preference; that they oppose the other objective is the same fact, where it is one."""
     own, opposing = (study.reading(claim=claim, is_primary=True) for claim in ("C2", "C3"))
     accuracy = study.reading(claim="C3", metric="accuracy", score_kind=KINDS[0])
-    require((own.n_seeds, opposing.n_seeds) == (3, 3), "three training runs are finished")
+    require((own.n_seeds, opposing.n_seeds) == (4, 4), "four training runs are finished, of both base models")
     require(own.verdict == "supported" and own.ci_high < 0, "without its neurons a model does worse on its own test")
-    require(opposing.verdict == "supported" and opposing.ci_low > 0, "and better on the opposing one")
-    models = study.by_model.own
-    weakest, strongest = models.max(), models.min()
-    is_weak = models > -SMALLEST["SD"] / 2
-    require(is_weak.sum() == 1 and weakest < 0, "in one of six models the effect is less than half of what counts")
+    require(opposing.verdict == "undecided", "whether it does better on the opposing one is open")
+    of_base = {part.name: part for part in opposing.parts}
+    require(of_base[SMOLLM2].ci_low > 0, "on SmolLM2 alone it does")
+    width = {name: part.ci_high - part.ci_low for name, part in of_base.items()}
+    require(width[HARMLESS] > 2 * width[HELPFUL], "harmless models, one of which broke, make the interval wide")
+    on_smollm2 = number_words(*(getattr(of_base[SMOLLM2], name) for name in ("value", "ci_low", "ci_high")), "SD")
+    require(accuracy.ci_low > 0 and min(accuracy.by_seed) > 0, "accuracy there rises in every run")
     targeted, random = study.slopes.loc["targeted"], study.slopes.loc["random"]
-    require(targeted.ci_high < -0.7 < random.ci_low, "removals take most of the way to chance, random ones do not")
+    require(targeted.ci_high < -0.65 < random.ci_low, "removals take most of the way to chance, random ones do not")
     published = study.ledger[(study.ledger.way == "as published") & (study.ledger.claim == "C2")]
     raw = published.set_index("score_kind").value[KINDS[0]]
     beyond = study.reading(claim="C2", metric="accuracy", score_kind=KINDS[0]).value
-    require(0.3 < beyond / raw < 0.7, "about half of the raw change on the own test is what random sets do")
+    require(0.3 < 1 - beyond / raw < 0.5, "over a third of the raw change on the own test is what random sets do")
     require(study.held.min() > 0.5, "a random set as deep and as active holds over half of the chosen one")
     return flat(
         f"""
-        **Yes, on both tests, and both are one fact: without these neurons little of the preference is left.** Take
-        from a model of one objective the tenth of its neurons that training moved most, and the margins of its own
-        test change by {value_words(own)} beyond {own.n_draws:.0f} random sets as deep and as active, those of the
-        opposing test by {value_words(opposing)} ({extent_words(own)}; there accuracy rises by
-        {value_words(accuracy)}). It is not so in every model: of six, five change by {strongest:+.2f} to
-        {models[~is_weak].max():+.2f} on their own test, one by {weakest:+.2f}, where random sets did nearly as much.
+        **Yes on the own test; on the opposing one a broken model leaves it open.** Take from a model of one objective
+        the tenth of its neurons that training moved most, and the margins of its own test change by {value_words(own)}
+        beyond {own.n_draws:.0f} random sets as deep and as active ({extent_words(own)}): claim C2 is *supported*. Those
+        of the opposing test change by {value_words(opposing)}, and claim C3 is *undecided*. On {NAMES[SMOLLM2]} alone
+        they rise ({on_smollm2}); and accuracy there rises in every run of either base model, by
+        {value_words(accuracy)}.
 
-        But damage alone takes every accuracy toward chance, up where a model is below it: the sets of this chapter
-        take {_share(-targeted.slope, -targeted.ci_high, -targeted.ci_low)} of the way, random ones
+        {_broken(study)}
+
+        Where the opposing test gains, it is the same fact as the loss on the own one. Damage alone takes every accuracy
+        toward chance, up where a model is below it: the sets of this chapter take
+        {_share(-targeted.slope, -targeted.ci_high, -targeted.ci_low)} of the way, random ones
         {_share(-random.slope, -random.ci_high, -random.ci_low)}. They carry what the model learned, more than other
         neurons of their depth and activity do; and as it learned the contrary of the other objective (chapter 2),
         forgetting helps there.
 
-        Of the {-raw:.1f} points lost on the own test, random sets lose about half. But these are largely the same
-        neurons: loud neurons of late layers are few, so a random set as deep and as active holds {extent(study.held)}
+        Of the {-raw:.1f} points lost on the own test, random sets lose {-(raw - beyond):.1f}. But these are largely the
+        same neurons: the loudest of a layer are few, so a random set as deep and as active holds {extent(study.held)}
         of the chosen one. The effect is what the rest of it adds: a lower bound.
         """
     )
+
+
+def _broken(study: Study) -> str:
+    """Say in which models the effect on the own test is small, and that one removal did more than silence neurons."""
+    models, spreads = study.by_model.own.sort_values(), study.spreads
+    is_weak = models > -SMALLEST["SD"] / 2
+    require((len(models), is_weak.sum()) == (8, 2) and models.max() < 0, "in two of eight models the effect is small")
+    weak = [f"{value:+.2f}" for value in models[is_weak]]
+    widest = spreads[KINDS[0]].idxmax()
+    require(widest[:2] == (HARMLESS, GEMMA), "the margins that spread most are those of Gemma's harmless model")
+    others = spreads[KINDS[0]].drop(widest)
+    require(spreads.max()[KINDS[0]] > 5 and others.max() < 1.5, "they spread five times as wide, no others do")
+    return f"""
+        It is not so in every model: of eight, six change by {models.min():+.2f} to
+        {models[~is_weak].max():+.2f} on their own test, two by {weak[0]} and {weak[1]}, where random sets did nearly as
+        much. And one removal, from the harmless model on {NAMES[GEMMA]}, did more than silence a preference: without
+        that set margins spread {spreads.max()[KINDS[0]]:.1f} times as wide as intact (without random ones
+        {spreads.random[widest]:.1f} times; without the sets of the other seven models {others.min():.1f} to
+        {others.max():.1f} times). Such a model guesses, loudly, and its mean margin says nothing: that is why the
+        interval of the opposing test is so wide. A second run there would tell whether it is the rule."""
 
 
 @finding("08_explorer")
@@ -615,20 +650,20 @@ def explored(study: Study) -> str:
     """On one test the moved sets stand apart, on both together hardly."""
     effects = study.removals
     effects = effects[effects.objective.isin(SINGLE_OBJECTIVES) & (effects["set"] == KINDS[0])]
-    require((effects.n_seeds == 3).all(), "three training runs are finished")
+    effects = effects[effects.metric == "accuracy"]
+    require((effects.n_seeds == 4).all(), "four training runs are finished")
     is_outside, is_both = effects.p_value <= 0.05, ~effects.test.isin(SINGLE_OBJECTIVES)
-    single, pooled = is_outside[~is_both], is_outside[is_both]
-    both = effects[is_both & (effects.metric == "accuracy")]
+    single, pooled, both = is_outside[~is_both], is_outside[is_both], effects[is_both]
     require(single.all() and not pooled.any(), "on one test every effect is unusual, on both together none")
     require(both.effect.abs().max() < 0.1, "on both tests together no removal changes accuracy by 10 points")
     low, high = 100 * both.effect.min(), 100 * both.effect.max()
     return flat(
         f"""
-        **On one test, yes; on both together, hardly.** Without what training moved most, all {len(single)} changes on a
-        single test are unusual among those without random sets (beyond 95 % of these); none of {len(pooled)} on *both*
-        tests is. There accuracy moves by {low:+.1f} to {high:+.1f} points beyond random sets: most of what
-        a removal takes on one test it gives back on the other ({runs_text(effects.n_seeds.max())}). What all items
-        say together is in [chapter 4](04_ablate.ipynb).
+        **On one test, yes; on both together, hardly.** Without what training moved most, all {len(single)} changes in
+        accuracy on a single test are unusual among those without random sets (beyond 95 % of these); none of
+        {len(pooled)} on *both* tests is. There accuracy moves by {low:+.1f} to {high:+.1f} points beyond random sets:
+        most of what a removal takes on one test it gives back on the other ({runs_text(effects.n_seeds.max())}). In the
+        mean margin one of four runs hides that ([chapter 4](04_ablate.ipynb), where all items speak together).
         """
     )
 
@@ -929,11 +964,14 @@ def together(study: Study) -> str:
     """Read together, the claims tell one story."""
     mixed, own, opposing, shared, weight = (study.reading(claim=claim, is_primary=True) for claim in CLAIMS)
     verdicts = [row.verdict for row in (mixed, own, opposing, shared, weight)]
-    wanted = ["supported", "supported", "supported", "undecided", "undecided"]
-    require(verdicts == wanted, "three claims are supported, and two are undecided")
+    wanted = ["supported", "supported", "undecided", "undecided", "undecided"]
+    require(verdicts == wanted, "two claims are supported, and three are undecided")
     runs = [row.n_seeds for row in (mixed, own, opposing, shared, weight)]
-    require(runs == [4, 3, 3, 1, 1], "four training runs tell what mixing costs, three what removals do, one the rest")
-    require(set(mixed.bases) == {*NAMES}, "mixing was measured on both base models")
+    require(runs == [4, 4, 4, 1, 1], "four training runs tell what mixing costs and removals do, one the rest")
+    of_both = all(set(row.bases) == {*NAMES} for row in (mixed, own, opposing))
+    require(of_both, "mixing and removals were measured on both base models")
+    alone = next(part for part in opposing.parts if part.name == SMOLLM2)
+    require(alone.ci_low > 0, "on SmolLM2 the sets oppose")
     require(weight.value > 0, "without shared neurons margins fall no more than without others")
     two, coins = (study.levels.loc["rms_change", level] for level in (overlap.TWO_OBJECTIVES, overlap.SHAM))
     require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
@@ -944,13 +982,14 @@ def together(study: Study) -> str:
     return flat(
         f"""
         **One model of both objectives does worse than two specialists; that shared neurons are the reason is not
-        shown.** *Mixing costs* (C1) {value_words(mixed)} on the own test ({extent_words(mixed)}, the only claim that
-        was measured on both). Where refusing
+        shown.** *Mixing costs* (C1) {value_words(mixed)} on the own test ({extent_words(mixed)}). Where refusing
         and answering weigh the same, the mixed model is ahead instead: {value_words(safety)} ({extent_words(safety)}).
 
         The neurons that training moved most *carry* what a model learned ({value_words(own)} on its own test without
-        them, C2), and as each model learned the contrary of the other objective, they *stand against* it
-        ({value_words(opposing)}, C3; {extent_words(opposing)}): one fact, read on two tests.
+        them, C2; {extent_words(own)}). As each model learned the contrary of the other objective, they *stand against*
+        it, too, the same fact read on another test: so it is on {NAMES[SMOLLM2]} ({alone.value:+.2f} SD
+        [{alone.ci_low:+.2f}, {alone.ci_high:+.2f}]); with {NAMES[GEMMA]}, where one removal broke the model, that is
+        open (C3, {value_words(opposing)}; [chapter 4](../study/04_ablate.ipynb)).
 
         *Shared neurons* (C4) are many, an overlap of {two.jaccard:.2f}; a model of coin-flip labels on the same pairs
         shares as many. That shared neurons *weigh more* than others (C5) is not seen: without them margins change by
