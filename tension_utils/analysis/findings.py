@@ -59,7 +59,7 @@ CLAIMS = {
             "supported": "Training on both objectives costs accuracy",
             "refuted": "Training on both objectives costs no accuracy",
             "contradictory": "Training on both objectives costs accuracy on one test and gains it on another",
-            "undecided": "Too little evidence to say whether training on both objectives costs accuracy",
+            "undecided": "It is open whether training on both objectives costs accuracy",
         },
     ),
     "C2": Claim(
@@ -72,7 +72,7 @@ CLAIMS = {
             "supported": "Activation scores find neurons that support their own objective",
             "refuted": "Activation scores find no neurons that support their own objective more than random ones",
             "contradictory": "Activation scores find supporting neurons for one objective and the opposite for another",
-            "undecided": "Too little evidence to say whether activation scores find neurons that matter",
+            "undecided": "It is open whether activation scores find neurons that matter",
         },
     ),
     "C3": Claim(
@@ -85,7 +85,7 @@ CLAIMS = {
             "supported": "Without those neurons a model does better on the opposing test",
             "refuted": "Without those neurons a model does no better on the opposing test",
             "contradictory": "Without those neurons one model does better on the opposing test and another worse",
-            "undecided": "Too little evidence to say whether the opposing test goes better without those neurons",
+            "undecided": "It is open whether those neurons hurt the opposing test",
         },
     ),
     "C4": Claim(
@@ -98,7 +98,7 @@ CLAIMS = {
             "supported": "The objectives share more neurons than random labels bring",
             "refuted": "The objectives share no more neurons than random labels bring",
             "contradictory": "Both objectives share more neurons than random labels bring, or fewer, by base model",
-            "undecided": "Too little evidence to say whether objectives share more neurons than random labels bring",
+            "undecided": "It is open whether objectives share more than random labels do",
         },
     ),
     "C5": Claim(
@@ -112,7 +112,7 @@ CLAIMS = {
             "supported": "Shared neurons carry more of the tension than others",
             "refuted": "Shared neurons carry no more of the tension than others",
             "contradictory": "Shared neurons carry more of one objective and less of the other",
-            "undecided": "Too little evidence to say whether shared neurons carry more than others",
+            "undecided": "It is open whether shared neurons carry more than others",
         },
     ),
 }
