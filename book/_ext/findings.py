@@ -25,7 +25,7 @@ from tension_utils.analysis.accuracy import (
     tension_table,
 )
 from tension_utils.analysis.claims import TARGETED, Evidence
-from tension_utils.analysis.findings import CLAIMS, SMALLEST
+from tension_utils.analysis.findings import CLAIMS, SMALLEST, Part
 from tension_utils.analysis.keystone import keystone_table
 from tension_utils.analysis.removed import changes_by_draw, held_shares, shared_changes
 from tension_utils.analysis.training import kept_checkpoints, training_sizes
@@ -329,6 +329,17 @@ def matrix_of(rows: pd.DataFrame) -> pd.DataFrame:
     return tension_table(rows).set_index(["objective", "test"])
 
 
+def parts_of(reading: pd.Series) -> dict[str, Part]:
+    """Return what a reading pooled, by objective and by base model."""
+    return {part.name: part for part in reading.parts}
+
+
+def part_words(reading: pd.Series, name: str) -> str:
+    """Return the number of one part of a reading with its interval."""
+    _, *numbers = parts_of(reading)[name]
+    return number_words(*numbers, reading.unit)
+
+
 def flat(text: str) -> str:
     """Return a text with every paragraph on one line."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
@@ -413,18 +424,15 @@ def mixing(study: Study) -> str:
     require(matched.verdict == "supported", "the claims support that mixing costs accuracy")
     require(matched.false_positives < 0.05 < 0.9 < matched.power, "its test is rarely wrong in made-up worlds")
     by_run = _by_run(study)
-    of_base = {part.name: part for part in matched.parts}
-    gemma = of_base[GEMMA]
-    require(gemma.ci_high < 0, "mixing costs on Gemma, too")
-    on_gemma = number_words(gemma.value, gemma.ci_low, gemma.ci_high, matched.unit)
+    require(parts_of(matched)[GEMMA].ci_high < 0, "mixing costs on Gemma, too")
     return flat(
         f"""
         **Yes: a model of both objectives does worse than the two models of one.** Trained on as many pairs, half of
         each objective, it has {value_words(matched)} beside the model of one objective, on that one's own test
-        ({extent_words(matched)}); on {NAMES[GEMMA]}, in one run, {on_gemma}. Each run loses about as much, but not on
-        the same test: helpful and harmless, run by run, on {NAMES[SMOLLM2]} {by_run[SMOLLM2]} points, on {NAMES[GEMMA]}
-        {by_run[GEMMA]}. Which objective such a model gives up more of differs between runs; that it gives something up
-        does not.
+        ({extent_words(matched)}); on {NAMES[GEMMA]}, in one run, {part_words(matched, GEMMA)}. Each run loses about as
+        much, but not on the same test: helpful and harmless, run by run, on {NAMES[SMOLLM2]} {by_run[SMOLLM2]}
+        points, on {NAMES[GEMMA]} {by_run[GEMMA]}. Which objective such a model gives up more of differs
+        between runs; that it gives something up does not.
 
         That mixing costs accuracy, claim C1, is *supported*. In made-up worlds where it costs nothing this test
         supports it in {100 * matched.false_positives:.0f} %, and where it does cost in {100 * matched.power:.0f} %.
@@ -587,11 +595,10 @@ def removed(study: Study) -> str:
     require((own.n_seeds, opposing.n_seeds) == (4, 4), "four training runs are finished, of both base models")
     require(own.verdict == "supported" and own.ci_high < 0, "without its neurons a model does worse on its own test")
     require(opposing.verdict == "undecided", "whether it does better on the opposing one is open")
-    of_base = {part.name: part for part in opposing.parts}
-    require(of_base[SMOLLM2].ci_low > 0, "on SmolLM2 alone it does")
-    width = {name: part.ci_high - part.ci_low for name, part in of_base.items()}
+    parts = parts_of(opposing)
+    require(parts[SMOLLM2].ci_low > 0, "on SmolLM2 alone it does")
+    width = {name: part.ci_high - part.ci_low for name, part in parts.items()}
     require(width[HARMLESS] > 2 * width[HELPFUL], "harmless models, one of which broke, make the interval wide")
-    on_smollm2 = number_words(*(getattr(of_base[SMOLLM2], name) for name in ("value", "ci_low", "ci_high")), "SD")
     require(accuracy.ci_low > 0 and min(accuracy.by_seed) > 0, "accuracy there rises in every run")
     return flat(
         f"""
@@ -599,7 +606,7 @@ def removed(study: Study) -> str:
         the tenth of its neurons that training moved most, and the margins of its own test change by {value_words(own)}
         beyond {own.n_draws:.0f} random sets as deep and as active ({extent_words(own)}): claim C2 is *supported*. Those
         of the opposing test change by {value_words(opposing)}, and claim C3 is *undecided*. On {NAMES[SMOLLM2]} alone
-        they rise ({on_smollm2}); and accuracy there rises in every run of either base model, by
+        they rise ({part_words(opposing, SMOLLM2)}); and accuracy there rises in every run of either base model, by
         {value_words(accuracy)}.
 
         {_broken(study)}
@@ -611,20 +618,20 @@ def removed(study: Study) -> str:
 
 def _broken(study: Study) -> str:
     """Say in which models the effect on the own test is small, and that one removal did more than silence neurons."""
-    models, spreads = study.by_model.own.sort_values(), study.spreads
+    models, spread, random = study.by_model.own.sort_values(), study.spreads[KINDS[0]], study.spreads.random
     is_weak = models > -SMALLEST["SD"] / 2
     require((len(models), is_weak.sum()) == (8, 2) and models.max() < 0, "in two of eight models the effect is small")
     weak = [f"{value:+.2f}" for value in models[is_weak]]
-    widest = spreads[KINDS[0]].idxmax()
+    widest = spread.idxmax()
     require(widest[:2] == (HARMLESS, GEMMA), "the margins that spread most are those of Gemma's harmless model")
-    others = spreads[KINDS[0]].drop(widest)
-    require(spreads.max()[KINDS[0]] > 5 and others.max() < 1.5, "they spread five times as wide, no others do")
+    others = spread.drop(widest)
+    require(spread[widest] > 5 and others.max() < 1.5, "they spread five times as wide, no others do")
     return f"""
         It is not so in every model: of eight, six change by {models.min():+.2f} to
         {models[~is_weak].max():+.2f} on their own test, two by {weak[0]} and {weak[1]}, where random sets did nearly as
         much. And one removal, from the harmless model on {NAMES[GEMMA]}, did more than silence a preference: without
-        that set margins spread {spreads.max()[KINDS[0]]:.1f} times as wide as intact (without random ones
-        {spreads.random[widest]:.1f} times; without the sets of the other seven models {others.min():.1f} to
+        that set margins spread {spread[widest]:.1f} times as wide as intact (without random ones
+        {random[widest]:.1f} times; without the sets of the other seven models {others.min():.1f} to
         {others.max():.1f} times). Such a model guesses, loudly, and its mean margin says nothing: that is why the
         interval of the opposing test is so wide. A second run there would tell whether it is the rule."""
 
@@ -976,8 +983,7 @@ def together(study: Study) -> str:
     require(runs == [4, 4, 4, 1, 1], "four training runs tell what mixing costs and removals do, one the rest")
     of_both = all(set(row.bases) == {*NAMES} for row in (mixed, own, opposing))
     require(of_both, "mixing and removals were measured on both base models")
-    alone = next(part for part in opposing.parts if part.name == SMOLLM2)
-    require(alone.ci_low > 0, "on SmolLM2 the sets oppose")
+    require(parts_of(opposing)[SMOLLM2].ci_low > 0, "on SmolLM2 the sets oppose")
     require(weight.value > 0, "without shared neurons margins fall no more than without others")
     two, coins = (study.levels.loc["rms_change", level] for level in (overlap.TWO_OBJECTIVES, overlap.SHAM))
     require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
@@ -993,9 +999,9 @@ def together(study: Study) -> str:
 
         The neurons that training moved most *carry* what a model learned ({value_words(own)} on its own test without
         them, C2; {extent_words(own)}). As each model learned the contrary of the other objective, they *stand against*
-        it, too, the same fact read on another test: so it is on {NAMES[SMOLLM2]} ({alone.value:+.2f} SD
-        [{alone.ci_low:+.2f}, {alone.ci_high:+.2f}]); with {NAMES[GEMMA]}, where one removal broke the model, that is
-        open (C3, {value_words(opposing)}; [chapter 4](../study/04_ablate.ipynb)).
+        it, too, the same fact read on another test: so it is on {NAMES[SMOLLM2]} ({part_words(opposing, SMOLLM2)});
+        with {NAMES[GEMMA]}, where one removal broke the model, that is open (C3, {value_words(opposing)};
+        [chapter 4](../study/04_ablate.ipynb)).
 
         *Shared neurons* (C4) are many, an overlap of {two.jaccard:.2f}; a model of coin-flip labels on the same pairs
         shares as many. That shared neurons *weigh more* than others (C5) is not seen: without them margins change by
