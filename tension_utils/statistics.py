@@ -1,5 +1,6 @@
 """Intervals for items crossed with few seeds, paired tests, effects beyond a control, false discovery."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,11 +20,11 @@ TAILS = (0.025, 0.975)
 
 @dataclass
 class Bootstrap:
-    """How an interval is drawn; what a table computes draws from one of these, in order.
+    """How an interval is drawn: every interval from the same state, so that it is the same in every table.
 
     Args:
         n_resamples: draws per condition.
-        rng: source of the draws.
+        rng: source of the draws; intervals draw from copies of it.
     """
 
     n_resamples: int = 2000
@@ -147,7 +148,7 @@ def crossed_bootstrap(
     Source: ours; moderated variances are those of Smyth (2004) for genes.
     """
     bootstrap = bootstrap or Bootstrap()
-    n_resamples, rng = bootstrap.n_resamples, bootstrap.rng
+    n_resamples, rng = bootstrap.n_resamples, copy.deepcopy(bootstrap.rng)
     n_clusters, n_seeds, _ = sums.shape
     total = counts.sum((0, 1))  # (M,)
     mean = sums.sum((0, 1)) / total
@@ -721,7 +722,23 @@ def paired_bootstrap(
         ``by``, difference, ci_low, ci_high, p_value (of the same resamples, two-sided), p_adjusted
         (Benjamini-Hochberg over the rows), n_items, n_clusters, n_seeds.
     """
-    differences = pair_differences(table, condition, pair, [value])
+    return difference_table(pair_differences(table, condition, pair, [value]), by, value, bootstrap)
+
+
+def difference_table(
+    differences: pd.DataFrame, by: Sequence[str] = (), value: str = "credit", bootstrap: Bootstrap | None = None
+) -> pd.DataFrame:
+    """Return mean differences with their intervals and tests.
+
+    Args:
+        differences: of `pair_differences`.
+        by: columns that name the comparisons; they share what they tell about the variance between seeds.
+        value: column with the difference.
+        bootstrap: how many draws, and their source.
+
+    Returns:
+        The columns of `paired_bootstrap`.
+    """
     rows = []
     for key, part, means, draws in _mean_draws(differences, [value], by, bootstrap):
         row = dict(zip(by, key, strict=True)) | bounded("difference", float(means[0]), draws[:, 0], "")

@@ -232,6 +232,19 @@ def test_pair_differences_by_hand():
         comparisons.pair_differences(pd.concat([data, data[:1]]), "objective", ("helpful", "harmless"))
 
 
+def test_an_interval_is_the_same_whatever_else_a_table_holds():
+    """One seed, so that conditions tell each other nothing."""
+    credits = np.random.default_rng(2).random((1, 30))
+    parts = [evaluation_rows(credits + shift).assign(subset=f"s{shift}") for shift in (0, 1, 2)]
+    together = statistics.mean_table(pd.concat(parts), ["credit"], ["subset"]).set_index("subset")
+    alone = statistics.mean_table(parts[2], ["credit"], ["subset"]).set_index("subset")
+    assert together.loc["s2"].to_dict() == alone.loc["s2"].to_dict()
+    assert together.credit_ci_low["s1"] - together.credit_ci_low["s0"] == pytest.approx(1)
+    bootstrap = statistics.Bootstrap(50)
+    again = [statistics.mean_table(parts[0], ["credit"], [], bootstrap).credit_ci_low[0] for _ in range(2)]
+    assert again[0] == again[1], "an interval leaves its source as it was"
+
+
 def test_the_p_value_of_a_difference_agrees_with_its_interval():
     """Zero is a bound of the interval whose level is 1 - p."""
     difference = np.random.default_rng(1).normal(0.2, 1.0, size=40)

@@ -19,6 +19,7 @@ from tension_utils.statistics import (
     CLUSTER_COLUMNS,
     ITEM_COLUMNS,
     MODEL_COLUMNS,
+    SIZES,
     TAILS,
     Bootstrap,
     accuracy_table,
@@ -27,7 +28,9 @@ from tension_utils.statistics import (
     contrast_draws,
     count_distinct,
     crossed_parts,
+    difference_table,
     mean_table,
+    pair_differences,
     paired_bootstrap,
     require_columns,
     widen_degenerate,
@@ -66,21 +69,28 @@ def mixed_against_single(
 
     Source: paper, claim C1; the pairing, intervals and tests are ours.
     """
-    by, bootstrap, tables = list(by), bootstrap or Bootstrap(), []
+    by = list(by)
     require_columns(evaluation, ["objective", "chance", "credit", *by])
     evaluation = complete_models(evaluation, "objective", (arm, *SINGLE_OBJECTIVES))
-    for single in SINGLE_OBJECTIVES:
-        table = paired_bootstrap(evaluation, "objective", (arm, single), by, bootstrap=bootstrap)
-        for name, objective in (("mixed", arm), ("single", single)):
-            table.insert(len(by), name, _means(evaluation[evaluation.objective == objective], by, "credit"))
-        table.insert(len(by), "against", single)
-        table.insert(table.columns.get_loc("n_items"), "chance_accuracy", _means(evaluation, by, "chance"))
-        tables.append(table)
-    table = pd.concat(tables, ignore_index=True)
+    pairs = [
+        pair_differences(evaluation, "objective", (arm, single), ["credit"]).assign(against=single)
+        for single in SINGLE_OBJECTIVES
+    ]
+    differences = pd.concat(pairs, ignore_index=True)
+    is_own = differences.group == differences.against if "group" in by else differences.against != ""
+    parts = [part for _, part in differences.groupby(is_own)]  # costs on own tests are peers, as in the ledger
+    table = pd.concat([difference_table(part, [*by, "against"], bootstrap=bootstrap) for part in parts])
+    means = evaluation.groupby([*by, "objective"], dropna=False)[["credit", "chance"]].mean()
+    of_single = list(table[[*by, "against"]].itertuples(index=False, name=None))
+    of_mixed = [(*key[:-1], arm) for key in of_single]
+    table["mixed"], table["single"] = ([means.credit.loc[key] for key in keys] for keys in (of_mixed, of_single))
+    table["chance_accuracy"] = [means.chance.loc[key] for key in of_mixed]
     table["p_adjusted"] = benjamini_hochberg(table.p_value)
     if "group" in by:
-        table.insert(len(by) + 1, "is_own", table.group == table.against)
-    return table.sort_values([*by, "against"], ignore_index=True)
+        table["is_own"] = table.group == table.against
+    names = [*by, "against", "is_own", "mixed", "single", "difference", "ci_low", "ci_high", "p_value", "p_adjusted"]
+    names = [name for name in (*names, "chance_accuracy", *SIZES) if name in table]
+    return table[names].sort_values([*by, "against"], ignore_index=True)
 
 
 def own_costs(evaluation: pd.DataFrame, bootstrap: Bootstrap | None = None) -> pd.DataFrame:
@@ -105,11 +115,6 @@ def own_costs(evaluation: pd.DataFrame, bootstrap: Bootstrap | None = None) -> p
     tables = [mixed_against_single(rows, bootstrap=bootstrap, arm=arm).assign(objective=arm) for arm in arms]
     table = pd.concat(tables).query("is_own").reset_index(drop=True)
     return table.assign(p_adjusted=benjamini_hochberg(table.p_value))
-
-
-def _means(table: pd.DataFrame, by: list[str], value: str) -> np.ndarray:
-    """Return the mean of a column per condition, conditions in sorted order."""
-    return table.groupby(by, sort=True, dropna=False)[value].mean().to_numpy() if by else table[value].mean()
 
 
 def _weights(parts: list[tuple]) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ from tension_utils.statistics import (
     contrast_spread,
     count_distinct,
     crossed_parts,
+    mean_table,
     pair_differences,
     prediction_test,
     seed_interval,
@@ -70,6 +71,8 @@ SINGLE = "single"  # arm of a finding on the single-objective reward models
 PLACE = [*MODEL_COLUMNS, *ITEM_COLUMNS, "cluster"]
 
 TARGETED = -1  # draw of the targeted set, beside its random sets 0, 1, ...
+
+MOST = {POINTS: 100.0, SD: inf}  # that a value can be; an interval over few seeds would pass it
 
 UNIT_OF = {"accuracy": (POINTS, 100), "margin": (SD, 1)}  # metric -> unit and factor
 
@@ -195,18 +198,19 @@ def estimated(
     names = sorted({cell[0] for cell in cells})
     own = np.array([[cell[0] == name for name in names] for cell in cells]) * _shares(cells)[:, None]
     values, draws = contrast_draws(sums, counts, np.c_[own.mean(1), own], Bootstrap(n_resamples), is_shared=True)
-    low, high = np.quantile(draws, TAILS, axis=0)
-    if what["unit"] == POINTS:  # few seeds may leave what is possible
-        low, high = np.clip(low, -100, 100), np.clip(high, -100, 100)
-    bounds = np.c_[values, low, high].tolist()
-    parts = [Part(name, *of_part) for name, of_part in zip(names, bounds[1:], strict=True)]
+    most = MOST[what["unit"]]
+    bounds = np.c_[values, np.quantile(draws, TAILS, axis=0).T.clip(-most, most)]
+    if len(cells) == len(names):  # parts that are plain means: the intervals that tables of them show
+        alone = mean_table(rows, ["value"], ["part"], Bootstrap(n_resamples))
+        bounds[1:, 1:] = alone[["value_ci_low", "value_ci_high"]].clip(-most, most)
+    parts = [Part(name, *of_part) for name, of_part in zip(names, bounds[1:].tolist(), strict=True)]
     for name, of_model in rows.groupby("base_model") if rows.base_model.nunique() > 1 else ():
         one = estimated(what, of_model, n_resamples, strata)
         parts.append(Part(name, one.value, one.ci_low, one.ci_high))
     is_against = CLAIMS[what["claim"]].sign * draws[:, 0] <= 0
     found = {"p_value": float((1 + is_against.sum()) / (1 + len(draws)))} | found
     sizes = {"n_items": count_distinct(rows, ITEM_COLUMNS), "n_seeds": counts.shape[1]}
-    pooled = dict(zip(("value", "ci_low", "ci_high"), bounds[0], strict=True))
+    pooled = dict(zip(("value", "ci_low", "ci_high"), bounds[0].tolist(), strict=True))
     by_seed = tuple((_of_seeds(sums, counts) @ own.mean(1)).tolist())
     runs = rows[list(MODEL_COLUMNS)].drop_duplicates().sort_values(list(MODEL_COLUMNS))  # as `crossed_parts` has them
     spread = contrast_spread(sums, counts, own.mean(1), is_shared=True)
