@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tension_utils.analysis.accuracy import mixed_against_single
 from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import (
     CLAIMS,
@@ -192,6 +193,19 @@ def test_what_mixing_costs_by_hand() -> None:
     table = ledger(Evidence(mixing_world({"helpful": 4, "harmless": 8}))).query("claim == 'C1' and way == @CONTROLLED")
     (mixed,) = (row for _, row in table[(table.arm == MIXED) & (table.quantity == "mixing")].iterrows())
     assert not mixed.is_primary and mixed.value == pytest.approx(-2.5), "one of 20, and none of 20"
+
+
+def test_one_effect_has_one_interval_in_the_ledger_and_in_the_table_of_a_chapter() -> None:
+    """Seeds that differ, so that the interval draws from what the tests tell each other about them."""
+    rows = mixing_world({"helpful": 4, "harmless": 8})
+    is_flipped = (rows.objective == MATCHED_ARM) & (np.random.default_rng(3).random(len(rows)) < 0.1 + 0.2 * rows.seed)
+    rows["credit"] = np.where(is_flipped, 1 - rows.credit, rows.credit)
+    parts = {part.name: part for part in primary(Evidence(rows), "C1").parts}
+    table = mixed_against_single(rows, by=["group"], arm=MATCHED_ARM).query("is_own").set_index("group")
+    for name, row in table.iterrows():
+        part, shown = parts[name], [100 * row.difference, 100 * row.ci_low, 100 * row.ci_high]
+        assert [part.value, part.ci_low, part.ci_high] == pytest.approx(shown)
+        assert part.ci_low < part.value < part.ci_high
 
 
 def test_the_gap_to_the_ensemble_by_hand() -> None:
@@ -501,11 +515,15 @@ def test_a_claim_in_words_says_once_what_its_verdict_rests_on() -> None:
     assert title == f"{CLAIMS['C2'].outcomes['undecided']}."
     assert text.splitlines() == [
         "-0.10 SD [-0.30, +0.10], p = 0.001; n = 500, 3 runs.",
+        "A small p says that the set is unusual among random sets in these models; the interval asks whether another "
+        "training run would show it, too. A verdict needs both.",
         "Four in five studies like this one would support a true effect of -0.28 SD.",
         "Would be decided, if the estimate stays, at about 2,000 items; more training runs alone would not.",
-        "Further readings, which decide nothing: 2 undecided.",
+        "Further readings ask other questions and decide nothing: 2 undecided (rms_change, margin).",
     ]
-    rated = table.assign(power=0.9, false_positives=0.2, design="3 runs", sound_seeds=4)
+    for other in (replace(open_one, ci_high=-0.01), replace(open_one, p_value=0.2)):
+        assert "A small p" not in claim_words(judge([other, replace(other, way=PUBLISHED)]), "C2")[1]
+    rated = table.assign(power=0.9, false_positives=0.2, true_effect=-0.25, design="3 runs", sound_seeds=4)
     rated.loc[0, ["verdict", "reason"]] = [
         "no verdict",
         "its test supports it in 20 % of made-up worlds where it is false",
@@ -513,6 +531,7 @@ def test_a_claim_in_words_says_once_what_its_verdict_rests_on() -> None:
     title, text = claim_words(rated, "C2")
     assert title == "No verdict: its test supports it in 20 % of made-up worlds where it is false."
     assert "in which its test supports the claim: 90 % of true and 20 % of false (3 runs)." in text
+    assert "Where it is true, the effect is -0.25 SD in the mean." in text
     assert "With 4 training runs the test errs rarely enough." in text
     assert "Would be decided" not in text and "Four in five" not in text
     assert claim_words(ledger(Evidence()), "C2") == ("Not run.", "No such neuron set was removed.")

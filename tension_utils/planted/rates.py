@@ -102,12 +102,13 @@ def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `ENDPOINT`, `DESIGN`, and the rates of `RATES`, each with _ci_low and _ci_high (Wilson's 95 % interval, as if
-        worlds of different kinds were independent) and after n_worlds_; NaN without such worlds.
+        worlds of different kinds were independent) and after n_worlds_; true_effect (mean over worlds where the claim
+        is true); NaN without such worlds.
 
-    >>> one = dict.fromkeys(ENDPOINT, "") | dict.fromkeys(DESIGN, 1) | {"n_worlds": 10, "n_refuted": 0}
+    >>> one = dict.fromkeys(ENDPOINT, "") | dict.fromkeys(DESIGN, 1) | {"n_worlds": 10, "n_refuted": 0, "value": 2.0}
     >>> rates = error_rates(pd.DataFrame([one | {"is_true": t, "n_supported": n} for t, n in ((True, 8), (False, 1))]))
-    >>> rates[["power", "false_positives"]].values.tolist()
-    [[0.8, 0.1]]
+    >>> rates[["power", "false_positives", "true_effect"]].values.tolist()
+    [[0.8, 0.1, 2.0]]
     """
     keys = [*ENDPOINT, *DESIGN]
     table = claims[keys].drop_duplicates()
@@ -118,7 +119,10 @@ def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
         columns = {name: part[count] / part.n_worlds, f"{name}_ci_low": bounds[:, 0], f"{name}_ci_high": bounds[:, 1]}
         found = part[keys].assign(**columns, **{f"n_worlds_{name}": part.n_worlds})
         table = table.merge(found, on=keys, how="left")
-    return table.reset_index(drop=True)
+    of_true = claims[claims.is_true].assign(weighed=lambda part: part.value * part.n_worlds)
+    of_true = of_true.groupby(keys, as_index=False)[["weighed", "n_worlds"]].sum()
+    effects = of_true[keys].assign(true_effect=of_true.weighed / of_true.n_worlds)
+    return table.merge(effects, on=keys, how="left")
 
 
 def kind_rates(claims: pd.DataFrame) -> pd.DataFrame:
@@ -215,13 +219,13 @@ def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
         rates: of `error_rates`.
 
     Returns:
-        The ledger with the columns of `RATES`, design (in words) and sound_seeds; the reason says why there is no
-        verdict.
+        The ledger with the columns of `RATES`, true_effect, design (in words) and sound_seeds; the reason says why
+        there is no verdict.
     """
     rows = []
     for _, row in ledger.iterrows():
         found = design_rates(rates, row) if row.verdict != "not run" else None
-        new = {name: np.nan if found is None else found[name] for name in RATES}
+        new = {name: np.nan if found is None else found[name] for name in (*RATES, "true_effect")}
         new |= {"design": "" if found is None else design_words(found), "sound_seeds": sound_seeds(rates, row)}
         if row.way == WAYS[1] and (reason := _objection(row.verdict, new)):
             new |= {"verdict": "no verdict", "reason": reason}

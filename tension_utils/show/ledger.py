@@ -11,6 +11,7 @@ from tension_utils.analysis.deciding import detectable, needed
 from tension_utils.analysis.findings import (
     CLAIMS,
     INDEX,
+    LEVEL,
     POINTS,
     REASONS,
     SD,
@@ -51,6 +52,15 @@ SUBJECTS = {
     "weight": "{arm} without the shared minus without the only neurons ({neuron_set} sets), {test}",
 }
 
+# What sets a further reading apart, in a few words.
+BRIEF = {
+    "mixing": "{arm}, {test}",
+    "frontier": "{arm} beside two models together",
+    "removal": "{score_kind}, {metric}",
+    "sharing": "{score_kind}, {labels}",
+    "weight": "{neuron_set} sets, {metric}",
+}
+
 UNITS = {POINTS: (1, " points"), SD: (2, " SD"), INDEX: (3, "")}  # decimals and words
 
 
@@ -66,10 +76,11 @@ def subject_of(finding: Finding | pd.Series) -> str:
 def number_words(value: float, low: float, high: float, unit: str) -> str:
     """Return a value with its interval.
 
-    >>> number_words(-3.24, -6.2, -0.3, POINTS)
-    '-3.2 points [-6.2, -0.3]'
+    >>> number_words(-3.24, -6.2, -0.01, POINTS)
+    '-3.2 points [-6.2, +0.0]'
     """
     digits, word = UNITS[unit]
+    value, low, high = (round(number, digits) + 0.0 for number in (value, low, high))  # no -0.0
     interval = "" if isnan(low) else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
     return f"{value:+.{digits}f}{word}{interval}"
 
@@ -134,24 +145,61 @@ def _smallest(unit: str) -> str:
 def claim_words(ledger: pd.DataFrame, claim: str) -> tuple[str, str]:
     """Return the verdict on a claim under control in one sentence, and what it rests on in a few.
 
-    These are its number, how often its test is right, the effect it would find, what would decide it, and the verdicts
-    of further readings.
+    These are its number, how often its test is right, the effect it would find, what would decide it, and what further
+    readings are about.
 
     Args:
         ledger: of `rates.rated_ledger`.
         claim: key of `CLAIMS`.
     """
     row = primary_of(ledger, claim)
-    further = ledger[(ledger.claim == claim) & ~ledger.is_primary & (ledger.verdict != "not run")]
-    counted = ", ".join(f"{n} {verdict}" for verdict, n in further.verdict.value_counts().items())
-    last = f"Further readings, which decide nothing: {counted}." if counted else ""
+    last = _further_words(ledger[(ledger.claim == claim) & ~ledger.is_primary & (ledger.verdict != "not run")])
     if row.verdict == "not run":
         return "Not run.", " ".join(filter(None, [f"{_capitalized(row.reason)}.", last]))
-    rates = rates_words(row) if "design" in row else ""
-    worlds = f"Planted worlds in which its test supports the claim: {rates}." if rates else ""
-    said = [f"{_capitalized(result_of(row))}.", worlds, detectable_words(row), needed_words(row), last]
+    said = [f"{_capitalized(result_of(row))}.", _two_questions(row), _worlds_words(row), detectable_words(row)]
     title = CLAIMS[claim].outcomes.get(row.verdict, f"No verdict: {row.reason}")
-    return f"{title}.", "\n".join(filter(None, said))
+    return f"{title}.", "\n".join(filter(None, [*said, needed_words(row), last]))
+
+
+def _further_words(further: pd.DataFrame) -> str:
+    """Return the verdicts of further readings, each with what it is about."""
+    if further.empty:
+        return ""
+    parts = []
+    for verdict, n in further.verdict.value_counts().items():
+        found = dict.fromkeys(_brief(row) for row in further[further.verdict == verdict].itertuples())
+        parts.append(f"{n} {verdict} ({'; '.join(found)})")
+    return f"Further readings ask other questions and decide nothing: {', '.join(parts)}."
+
+
+def _brief(finding: Finding) -> str:
+    words = {"arm": ARMS[finding.arm], "test": TESTS[finding.test].partition(",")[0]}
+    words |= {"labels": CONTROLS[finding.control]} | {
+        name: getattr(finding, name) for name in ("score_kind", "metric", "neuron_set")
+    }
+    published = ", as published" if finding.way == WAYS[0] else ""
+    return BRIEF[finding.quantity].format(**words).rstrip(", ") + published
+
+
+def _two_questions(row: pd.Series) -> str:
+    """Return why a small p-value is no verdict where the interval holds zero; nothing elsewhere."""
+    is_unusual = row.n_draws > 0 and getattr(row, "p_adjusted", row.p_value) <= LEVEL
+    if row.verdict != "undecided" or not is_unusual or not row.ci_low < 0 < row.ci_high:
+        return ""
+    return (
+        "A small p says that the set is unusual among random sets in these models; the interval asks whether another "
+        "training run would show it, too. A verdict needs both."
+    )
+
+
+def _worlds_words(row: pd.Series) -> str:
+    """Return how often a test supports its claim in planted worlds, and how large the true effect is there."""
+    rates = rates_words(row) if "design" in row else ""
+    if not rates:
+        return ""
+    effect = number_words(row.true_effect, nan, nan, row.unit)
+    mean = "" if isnan(row.true_effect) else f" Where it is true, the effect is {effect} in the mean."
+    return f"Planted worlds in which its test supports the claim: {rates}.{mean}"
 
 
 def detectable_words(row: Finding | pd.Series) -> str:
