@@ -242,13 +242,13 @@ def test_random_sets_in_words() -> None:
         columns=["objective", "control", "scale"],
     )
     assert sentences.controls_answer(ablation) == (
-        "random sets of the same layers (union); of the same layers and activity (helpful)"
+        "random sets that match in layers (union) or in layers and activity (helpful)"
     )
     assert sentences.controls_answer(ablation[:1]) == "no random sets: not run"
     held = pd.DataFrame({"score_kind": ["a", "a", "b"], "held": [0.66, 0.7, 0.5]})
     assert sentences.controls_answer(ablation[:2], held) == (
-        "random sets of the same layers and activity (helpful). They hold 66.0 % to 70.0 % of the set by a and 50.0 % "
-        "of the set by b"
+        "random sets that match in layers and activity (helpful). They hold 66.0 % to 70.0 % of the set by a and "
+        "50.0 % of the set by b"
     )
     assert sentences.controls_answer(ablation[:1], held) == "no random sets: not run"
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tension_utils.analysis import margins, overlap, parting, removal, scaling
@@ -134,6 +135,15 @@ class Study:
         tables[int(self.sizes.n_pairs[MATCHED_ARM])] = rows[is_it]
         return dict(sorted(tables.items()))
 
+    def main_of(self, model: pd.Series) -> pd.DataFrame:
+        """Return the rows of the HH-RLHF tests of one reward model.
+
+        Args:
+            model: has objective, base_model and seed.
+        """
+        names, rows = ["objective", *MODEL_COLUMNS], self.evidence.evaluation
+        return rows[(rows[names] == model[names]).all(axis=1) & (rows.benchmark == "hh-rlhf")]
+
     @property
     def curve_bases(self) -> set[str]:
         """The base models of `by_size`."""
@@ -211,10 +221,22 @@ class Study:
         return overlap.depth_table(sets).set_index(["score_kind", "objective"])
 
     @cached_property
+    def overlaps(self) -> pd.DataFrame:
+        """What two sets share, beside what gives it a meaning: a row per comparison."""
+        return overlap.level_rows(self.every_scored[SMOLLM2], KINDS, FRACTION)
+
+    @cached_property
     def levels(self) -> pd.DataFrame:
-        """What two sets share, beside what gives it a meaning: a row each, by score kind and level as index."""
-        rows = overlap.level_rows(self.every_scored[SMOLLM2], KINDS, FRACTION)
-        return overlap.summarize_overlaps(rows, ["score_kind", "level"]).set_index(["score_kind", "level"])
+        """The means of `overlaps`: a row each, by score kind and level as index."""
+        return overlap.summarize_overlaps(self.overlaps, ["score_kind", "level"]).set_index(["score_kind", "level"])
+
+    @cached_property
+    def beside_coins(self) -> pd.Series:
+        """What the two objectives share in the runs that have models of coin-flip labels, by score kind."""
+        rows = self.overlaps
+        seeds = rows.seed[rows.level == overlap.SHAM].unique()
+        rows = rows[(rows.level == overlap.TWO_OBJECTIVES) & rows.seed.isin(seeds)]
+        return rows.groupby("score_kind").jaccard.mean()
 
     @cached_property
     def same_text(self) -> pd.Series:
@@ -368,8 +390,8 @@ def train(study: Study) -> str:
     union = union.iloc[0]
     return flat(
         f"""
-        **Yes, either objective can be learned; both together less well, and from half of each hardly.** On their
-        own validation pairs the {len(single)} models of one objective agree with people in
+        **Yes, either objective can be learned; both together less well, and with half of the pairs of each hardly.** On
+        their own validation pairs the {len(single)} models of one objective agree with people in
         {extent(single.validation_accuracy)}; the model of all pairs of both, of which there is one, in
         {_share(union.validation_accuracy, union.ci_low, union.ci_high)}; the {len(matched)} of half of each, with as
         many pairs as a single model has, in {extent(matched.validation_accuracy)} (n = {single.n.min():.0f} to
@@ -399,15 +421,25 @@ def evaluate(study: Study) -> str:
         one = gemma.loc[objective, other]
         require(one.ci_high < 0.5, f"the {objective} model is below chance on the {other} test on Gemma alone")
         on_gemma.append(_share(one.accuracy, one.ci_low, one.ci_high))
+    signs = dict(zip(SINGLE_OBJECTIVES, (1, -1), strict=True))
+    biases = [sign * study.lengths.length_bias[name, name] for name, sign in signs.items()]
+    require(min(biases) > 0.1, "the helpful model likes the longer response, and the harmless one the shorter")
+    lengths = [f"{100 * bias:.0f} points" for bias in biases]
     return flat(
         f"""
-        **The two objectives are not merely different: on this data they point in opposite directions.** The helpful
-        model ranks {own[0]} of helpful pairs right and only {across[0]} of harmless ones; the harmless model
-        {own[1]} and {across[1]}. Both are *reliably below* a coin on the other objective's test: the response that
-        people called harmless is, as a rule, the one that a model of helpfulness likes less. A model of both has to
-        tell the two kinds of prompts apart, or give something up (n = {row.n_items:.0f} and
-        {cell.n_items[HARMLESS, HELPFUL]:.0f}, {runs_text(row.n_seeds)}: three of {NAMES[SMOLLM2]}, one of
-        {NAMES[GEMMA]}). It is so on {NAMES[GEMMA]} alone: {on_gemma[0]} and {on_gemma[1]}.
+        **A model of one objective ranks the other's pairs in reverse: on this data the two point in opposite
+        directions.** The helpful model ranks {own[0]} of helpful pairs right and only {across[0]} of harmless ones; the
+        harmless model {own[1]} and {across[1]}. Both are *reliably below* a coin on the other objective's test (n =
+        {row.n_items:.0f} and {cell.n_items[HARMLESS, HELPFUL]:.0f}, {runs_text(row.n_seeds)}: three of
+        {NAMES[SMOLLM2]}, one of {NAMES[GEMMA]}): the response that people called harmless is, as a rule, the one that a
+        model of helpfulness likes less. On {NAMES[GEMMA]} alone the helpful model ranks {on_gemma[0]} of harmless
+        pairs, the harmless one {on_gemma[1]} of helpful pairs. A model of both has to tell the two kinds of prompts
+        apart, or give something up.
+
+        Why they are opposites these numbers cannot say: one cue on the surface, used in opposite ways, would do. Length
+        is such a cue. Where the chosen response is the longer one, the helpful model is right on its own test more
+        often by {lengths[0]}, the harmless one less often by {lengths[1]}
+        ([more](b2_length_style_template.ipynb)).
         """
     )
 
@@ -423,16 +455,23 @@ def mixing(study: Study) -> str:
     require(max(matched.by_seed) < -SMALLEST["points"], "it does so in every training run")
     require(matched.verdict == "supported", "the claims support that mixing costs accuracy")
     require(matched.false_positives < 0.05 < 0.9 < matched.power, "its test is rarely wrong in made-up worlds")
-    by_run = _by_run(study)
+    by_run, cell = _by_run(study), study.matrix.accuracy
     require(parts_of(matched)[GEMMA].ci_high < 0, "mixing costs on Gemma, too")
+    mixed, single = (
+        percent(sum(cell[arm or test, test] for test in SINGLE_OBJECTIVES) / 2) for arm in (MATCHED_ARM, "")
+    )
+    overall = [cell[arm, MIXED] for arm in (MATCHED_ARM, *SINGLE_OBJECTIVES)]
+    require(overall[0] > max(overall[1:]) + 0.01, "over both tests together the mixed model does better than either")
     return flat(
         f"""
         **Yes: a model of both objectives does worse than the two models of one.** Trained on as many pairs, half of
-        each objective, it has {value_words(matched)} beside the model of one objective, on that one's own test
-        ({extent_words(matched)}); on {NAMES[GEMMA]}, in one run, {part_words(matched, GEMMA)}. Each run loses about as
-        much, but not on the same test: helpful and harmless, run by run, on {NAMES[SMOLLM2]} {by_run[SMOLLM2]}
-        points, on {NAMES[GEMMA]} {by_run[GEMMA]}. Which objective such a model gives up more of differs
-        between runs; that it gives something up does not.
+        each objective, it ranks {mixed} right where the model of one objective, on that one's own test, has {single}:
+        {value_words(matched)} ({extent_words(matched)}); on {NAMES[GEMMA]}, in one run, {part_words(matched, GEMMA)}.
+        Each run loses about as much, but not on the same test: helpful and harmless, run by run, on {NAMES[SMOLLM2]}
+        {by_run[SMOLLM2]} points, on {NAMES[GEMMA]} {by_run[GEMMA]}. Every run gives something up; of which objective
+        more differs. Over both tests together the model of both is ahead, with {percent(overall[0])} beside
+        {percent(overall[1])} of the helpful and {percent(overall[2])} of the harmless one: what a specialist wins on
+        its own test it loses on the other.
 
         That mixing costs accuracy, claim C1, is *supported*. In made-up worlds where it costs nothing this test
         supports it in {100 * matched.false_positives:.0f} %, and where it does cost in {100 * matched.power:.0f} %.
@@ -493,7 +532,11 @@ def _conflicts(study: Study) -> str:
     words = {}
     for arm in MIXED_ARMS:
         rows = complete_models(study.evidence.evaluation, "objective", (arm, *SINGLE_OBJECTIVES))
-        sides = margins.conflict_sides(margins.conflicting_margins(rows)).set_index(["model", "test"])
+        pairs = margins.conflicting_margins(rows)
+        sides = margins.conflict_sides(pairs).set_index(["model", "test"])
+        if arm == MATCHED_ARM:
+            per_run = pairs[pairs.model == arm].groupby(list(MODEL_COLUMNS)).size()
+            n_pairs = rows[rows.benchmark == "hh-rlhf"].item_id.nunique()
         both = sides.xs(margins.BOTH_TESTS, level="test")
         words[arm] = both.loc[arm], both.loc[margins.AVERAGE]
     (told, average), (of_all, beside) = words[MATCHED_ARM], words[MIXED]
@@ -501,12 +544,13 @@ def _conflicts(study: Study) -> str:
     require(near, "on conflicting pairs it does about as well as the average of both single models")
     require(of_all.ci_low > beside.share_with_own, "the model of all pairs does better there than that average")
     return f"""
-        On the pairs where the helpful and the harmless model of a seed disagree (n = {told.n_items:.0f},
+        On human pairs there is no such sign. Where the helpful and the harmless model of a run disagree
+        ({per_run.min()} to {per_run.max()} of {n_pairs} pairs a run; {told.n_items:.0f} in at least one of
         {runs_text(told.n_seeds)}), that of half of each sides with the model of the test's own objective in
         {_share(told.share_with_own, told.ci_low, told.ci_high)}, about as often as the average of both single models,
-        which takes no joint training ({percent(average.share_with_own)}): no sign that it tells what a pair is about.
-        The model of all pairs does, a little: {_share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)}, beside
-        {percent(beside.share_with_own)} of the average ({runs_text(of_all.n_seeds)})."""
+        which takes no joint training ({percent(average.share_with_own)}). The model of all pairs does so more often
+        than their average: {_share(of_all.share_with_own, of_all.ci_low, of_all.ci_high)}, beside
+        {percent(beside.share_with_own)} ({runs_text(of_all.n_seeds)})."""
 
 
 def _split(study: Study) -> str:
@@ -518,19 +562,22 @@ def _split(study: Study) -> str:
     n_steps = study.sizes.n_steps[MATCHED_ARM]
     require(learned.ci_low < 0.5, "the model of half of each hardly ranks its own validation pairs above chance")
     require(learned.step < 0.75 * n_steps, "its best checkpoint is one of long before the end")
+    rows = study.main_of(learned)
+    tests = {test: percent(rows.credit[rows.group == test].mean()) for test in SINGLE_OBJECTIVES}
     own = _fewer_own_pairs(split)
     other = number_words(*(100 * split[f"other_pairs{end}"] for end in ("", "_ci_low", "_ci_high")), "points")
     accuracy = _share(learned.validation_accuracy, learned.ci_low, learned.ci_high)
     return f"""
-        It is not for want of own pairs, in the one run where that was split: models of one objective on half as many,
-        as many of theirs as the mixed one had, differ from those on all by {own}. So the other objective's pairs cost
-        it {other}: the model of half of each had hardly learned ({accuracy} of its validation pairs;
-        its best checkpoint is that of step {learned.step} of {n_steps:.0f})."""
+        One run tells whether that is a want of own pairs. Its single models on half of their pairs, as many as the
+        mixed one had of each, and half the steps, cost {own} beside those on all. The other objective's pairs cost
+        {other}. That mixed model had hardly learned anything: it ranks {accuracy} of its validation pairs right,
+        {tests[HELPFUL]} of the helpful and {tests[HARMLESS]} of the harmless test, and its best checkpoint is that of
+        step {learned.step} of {n_steps:.0f}."""
 
 
 def _fewer_own_pairs(split: pd.Series) -> str:
-    """Return how a model of one objective on half of the own pairs differs from one on all, which is hardly."""
-    value, low, high = (-100 * split[f"fewer_own_pairs{end}"] for end in ("", "_ci_high", "_ci_low"))
+    """Return what half as many own pairs cost a model of one objective, which is hardly anything."""
+    value, low, high = (100 * split[f"fewer_own_pairs{end}"] for end in ("", "_ci_low", "_ci_high"))
     smallest = SMALLEST["points"]
     require(-smallest < low and high < smallest, "half of the own pairs are as good as all of them")
     require(100 * split.other_pairs_ci_low > smallest, "the other objective's pairs cost more than the smallest effect")
@@ -563,10 +610,10 @@ def identify(study: Study) -> str:
 
         {_identified_on_gemma(study)}
 
-        Of an objective they are facts in part: trained again, on nearly the same pairs from another start, it gives
-        sets that overlap by {again[KINDS[0]]:.2f} and {again[KINDS[1]]:.2f} (sets of the same layers, drawn at random,
-        by {by_chance[KINDS[0]]:.2f} and {by_chance[KINDS[1]]:.2f}; three runs). An overlap of two *objectives* has to
-        be read beside these numbers ([chapter 5](05_overlap.ipynb)).
+        They are facts about the objective only in part: trained again, on nearly the same pairs from another start, it
+        gives sets that overlap by {again[KINDS[0]]:.2f} and {again[KINDS[1]]:.2f} (sets of the same layers, drawn at
+        random, by {by_chance[KINDS[0]]:.2f} and {by_chance[KINDS[1]]:.2f}; three runs). An overlap of two *objectives*
+        has to be read beside these numbers ([chapter 5](05_overlap.ipynb)).
         """
     )
 
@@ -581,10 +628,10 @@ def _identified_on_gemma(study: Study) -> str:
     early = thirds[thirds.score_kind == KINDS[0]].first_third
     require(early.min() > 0.5, "on Gemma over half of what training moved lies in the first third of the layers")
     return f"""
-        So it is on {NAMES[GEMMA]}, in one run, but for the place: both scores have an overlap of {both.jaccard:.2f},
-        halves of the text {halves.min():.2f} or more, and of what training moved {percent(early.min())} to
-        {percent(early.max())} lie in the *first* third of the layers, of either objective. The tables below are those
-        of {NAMES[SMOLLM2]}."""
+        On {NAMES[GEMMA]}, in one run, the same holds, except for where they lie: both scores have an overlap of
+        {both.jaccard:.2f}, halves of the text {halves.min():.2f} or more, and of what training moved
+        {percent(early.min())} to {percent(early.max())} lie in the *first* third of the layers, of either objective.
+        The tables below are those of {NAMES[SMOLLM2]}."""
 
 
 @finding("04_ablate")
@@ -604,10 +651,11 @@ def removed(study: Study) -> str:
         f"""
         **Yes on the own test; on the opposing one a broken model leaves it open.** Take from a model of one objective
         the tenth of its neurons that training moved most, and the margins of its own test change by {value_words(own)}
-        beyond {own.n_draws:.0f} random sets as deep and as active ({extent_words(own)}): claim C2 is *supported*. Those
-        of the opposing test change by {value_words(opposing)}, and claim C3 is *undecided*. On {NAMES[SMOLLM2]} alone
-        they rise ({part_words(opposing, SMOLLM2)}); and accuracy there rises in every run of either base model, by
-        {value_words(accuracy)}.
+        beyond {own.n_draws:.0f} random sets as deep and as active ({extent_words(own)}): claim C2 is *supported*, by
+        {NAMES[SMOLLM2]} above all ({part_words(own, SMOLLM2)}; {NAMES[GEMMA]}, in one run, {part_words(own, GEMMA)}).
+        Those of the opposing test change by {value_words(opposing)}, and claim C3 is *undecided*. On {NAMES[SMOLLM2]}
+        alone they rise ({part_words(opposing, SMOLLM2)}); and accuracy there rises in every run of either base model,
+        by {value_words(accuracy)}.
 
         {_broken(study)}
 
@@ -629,11 +677,11 @@ def _broken(study: Study) -> str:
     return f"""
         It is not so in every model: of eight, six change by {models.min():+.2f} to
         {models[~is_weak].max():+.2f} on their own test, two by {weak[0]} and {weak[1]}, where random sets did nearly as
-        much. And one removal, from the harmless model on {NAMES[GEMMA]}, did more than silence a preference: without
-        that set margins spread {spread[widest]:.1f} times as wide as intact (without random ones
-        {random[widest]:.1f} times; without the sets of the other seven models {others.min():.1f} to
-        {others.max():.1f} times). Such a model guesses, loudly, and its mean margin says nothing: that is why the
-        interval of the opposing test is so wide. A second run there would tell whether it is the rule."""
+        much. And one removal broke its model, the harmless one on {NAMES[GEMMA]}: with that set removed, margins spread
+        {spread[widest]:.1f} times as wide as intact, with random sets removed {random[widest]:.1f} times; the other
+        seven models, without their sets, have {others.min():.1f} to {others.max():.1f} times. Margins that wide carry
+        noise, and their mean says nothing: that is why the interval of the opposing test is so wide. A second run there
+        would tell whether it is the rule."""
 
 
 def _forgotten(study: Study) -> str:
@@ -646,12 +694,12 @@ def _forgotten(study: Study) -> str:
     require(0.3 < 1 - beyond / raw < 0.5, "over a third of the raw change on the own test is what random sets do")
     require(study.held.min() > 0.5, "a random set as deep and as active holds over half of the chosen one")
     return f"""
-        Where the opposing test gains, it is the same fact as the loss on the own one. Damage alone takes every accuracy
+        Where the opposing test gains, it gains no more than forgetting would give. Damage alone takes every accuracy
         toward chance, up where a model is below it: the sets of this chapter take
         {_share(-targeted.slope, -targeted.ci_high, -targeted.ci_low)} of the way, random ones
         {_share(-random.slope, -random.ci_high, -random.ci_low)}. They carry what the model learned, more than other
         neurons of their depth and activity do; and as it learned the contrary of the other objective (chapter 2),
-        forgetting helps there.
+        forgetting helps there. No second mechanism is needed, and none is excluded.
 
         Of the {-raw:.1f} points lost on the own test, random sets lose {-(raw - beyond):.1f}. But these are largely the
         same neurons: the loudest of a layer are few, so a random set as deep and as active holds {extent(study.held)}
@@ -695,7 +743,8 @@ def sharing(study: Study) -> str:
         require(row.highest < again.lowest, f"one objective learned twice shares more than two objectives by {kind}")
         require((row.n_seeds, again.n_seeds) == (3, 3), "three training runs have neuron scores")
     moved, mean = (levels.loc[kind, two] for kind in KINDS)
-    coins = levels.loc["rms_change", sham]
+    coins, here = levels.loc["rms_change", sham], study.beside_coins["rms_change"]
+    require(abs(here - coins.jaccard - claim.value) < 0.001, "the claim's number is what both share beyond coin flips")
     cells = study.coins
     is_blind = (cells.ci_low < 0.5) & (cells.ci_high > 0.5)
     require(is_blind.all(), "models of coin-flip labels rank both tests like a coin")
@@ -707,14 +756,16 @@ def sharing(study: Study) -> str:
         **Both models use many of the same neurons, and no objective is needed for that.** Of the tenth that training
         moved most, the helpful and the harmless model share an overlap of {moved.jaccard:.2f}
         ({NAMES[SMOLLM2]}, sets of {moved.n_neurons:,.0f} neurons; with as many per layer, chance is
-        {moved.jaccard_chance_by_layer:.2f}). But
-        each shares as much, {coins.lowest:.2f} and {coins.highest:.2f}, with a model that was trained on *coin-flip
-        labels* of the other's pairs and learned nothing of either objective (it ranks {percent(cells.accuracy.min())}
-        to {percent(cells.accuracy.max())} of the tests right). So what is shared is what any training on such text
-        moves: beyond it, the two objectives share {claim.value:+.3f}.
+        {moved.jaccard_chance_by_layer:.2f}; {runs_text(moved.n_seeds)}). But as
+        many are shared with models of *coin-flip labels*, which learned nothing of either objective (they rank
+        {percent(cells.accuracy.min())} to {percent(cells.accuracy.max())} of the tests right). In the one run that has
+        them, the two objectives share {here:.3f}; each shares {coins.jaccard:.3f} in the mean ({coins.lowest:.3f} and
+        {coins.highest:.3f}) with the model of coin flips on the other's pairs: {claim.value:+.3f}. What is shared is
+        what any training on such text moves.
 
-        By mean activation it is {mean.jaccard:.2f} beside {levels.jaccard["signed_mean", sham]:.2f}, and the
-        *untouched* base model, read on both texts, has {untrained.jaccard:.2f}; {percent(keystone.share[HELPFUL])}
+        By mean activation that run has {study.beside_coins["signed_mean"]:.3f} beside
+        {levels.jaccard["signed_mean", sham]:.3f}, and the *untouched* base model, read on both texts,
+        {untrained.jaccard:.2f}; {percent(keystone.share[HELPFUL])}
         and {percent(keystone.share[HARMLESS])} of what training moved was loud on any text before it (by chance
         {percent(keystone.chance[HELPFUL])}).
 
@@ -801,8 +852,9 @@ def parts(study: Study) -> str:
     effect = number_words(100 * shared.effect, 100 * shared.ci_low, 100 * shared.ci_high, "points")
     return flat(
         f"""
-        **The objectives part between a third and two thirds of the way; that the neurons they share are contested
-        more than others is not seen, and cannot be excluded.** Read at every depth, the helpful model's accuracies on
+        **In the one run measured, the objectives part between a third and two thirds of the way; that the neurons they
+        share are contested more than others is not seen, and cannot be excluded.** Read at every depth with the final
+        reward head, the helpful model's accuracies on
         both tests lie apart from depth {helpful.parting_depth:.0f} of {last:.0f} on, the harmless model's from
         {harmless.parting_depth:.0f} on.
 
@@ -900,15 +952,16 @@ def grown(study: Study) -> str:
     require(max(helpful.ci_high, harmless.ci_high) < 0.5, "from few pairs on each is worse than a coin on the other's")
     return flat(
         f"""
-        **Mixing costs about as much on few pairs as on all; what it would cost on many more is open.**
+        **No trend is seen: mixing costs about ten points on few pairs and on all; what it would cost on many more is
+        open.**
         {_by_size(study)}
 
         The opposition is there as early: trained on {fewest} pairs, the helpful model ranks
         {_share(helpful.accuracy, helpful.ci_low, helpful.ci_high)} of the harmless test right, the harmless one
         {_share(harmless.accuracy, harmless.ci_low, harmless.ci_high)} of the helpful test. And it is the other
-        objective's pairs that cost, not a want of own ones: models of one objective on half as many differ from those
-        on all by {fewer} ([chapter 2b](02b_tension.ipynb)). Other mixtures than half of each
-        were not trained yet.
+        objective's pairs that cost, not a want of own ones: for models of one objective half as many cost {fewer}, in
+        the one run where that was split ([chapter 2b](02b_tension.ipynb)). Other mixtures than half of each were not
+        trained yet.
         """
     )
 
@@ -928,11 +981,14 @@ def _by_size(study: Study) -> str:
         f"{100 * row.cost:.1f} points [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}] on {row.n_pairs:,.0f} pairs"
         for _, row in costs.iterrows()
     ]
-    slope = number_words(*(100 * per_doubling[["cost", "ci_low", "ci_high"]]), "points")
+    slopes = 100 * per_doubling[["cost", "ci_low", "ci_high"]].to_numpy(float)
+    slope, doublings = number_words(*slopes, "points"), np.log2(costs.n_pairs.max() / costs.n_pairs.min())
+    require(abs(100 * costs.cost - 10).max() < 3, "mixing costs about ten points at every number of pairs")
     return f"""A model of half of each loses {"; ".join(listed)} (n = {costs.n_items.max():,}; {NAMES[SMOLLM2]},
-        {costs.n_seeds.max()} training runs at the largest size, one below it): {slope} per doubling of the pairs. For
-        the paper's {goes_on.n_pairs:,.0f} pairs that line allows anything from {100 * goes_on.ci_low:+.0f} to
-        {100 * goes_on.ci_high:+.0f} points; only longer runs can tell."""
+        {costs.n_seeds.max()} training runs at the largest size, one at each other): {slope} per doubling of the pairs,
+        so that over the {doublings:.0f} doublings measured the cost may have fallen by {-doublings * slopes[1]:.1f}
+        points or grown by {doublings * slopes[2]:.1f}. For the paper's {goes_on.n_pairs:,.0f} pairs that line allows
+        anything from {100 * goes_on.ci_low:+.0f} to {100 * goes_on.ci_high:+.0f} points; only longer runs can tell."""
 
 
 @finding("05c_dial")
@@ -958,16 +1014,17 @@ def dial(study: Study) -> str:
     return flat(
         f"""
         **So far, joint training does no worse than averaging two models.** Two models of one objective, combined
-        afterwards, reach no better pair of accuracies than one model trained on both. At the same balance, the model
-        of half of each lies {value_words(matched)} beside their ensemble ({extent_words(matched)}), that of all
-        pairs {value_words(union)} ({runs_text(union.n_seeds)}); beside their interpolated weights, in one run,
-        {weights[0]} and {weights[1]}.
+        afterwards, reach no better pair of accuracies than one model trained on both. Where the
+        ensemble of both favors the objectives as the mixed model does, the model of half of each lies above it by
+        {value_words(matched)} ({extent_words(matched)}), that of all pairs by {value_words(union)}
+        ({runs_text(union.n_seeds)}). Above their interpolated weights, in one run, it is {weights[0]} and
+        {weights[1]}.
 
         Both are far from two specialists, each on its own test: {percent(special)} in the mean, beside
         {percent(together)} of the model on as many pairs. No pair here has both labels, so one model that tells the
         two kinds of prompts apart could come near that; whether size, data or interference keeps it from there, this
-        comparison cannot tell. Who wants one reward model for both loses nothing by training it on both, beside
-        averaging two.
+        comparison cannot tell. If you want one reward model for both objectives, training it on both costs nothing
+        beside averaging two.
         """
     )
 
@@ -989,8 +1046,9 @@ def together(study: Study) -> str:
     require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
     safety = study.reading(claim="C1", quantity="mixing", arm=MATCHED_ARM, test="safety")
     require(safety.ci_low > SMALLEST["points"] and safety.n_seeds == 1, "on safety tests one mixed model does better")
-    gap = study.reading(claim="C1", quantity="frontier", arm=MIXED, control="ensemble")
+    gap = study.reading(claim="C1", quantity="frontier", arm=MATCHED_ARM, control="ensemble")
     require(gap.ci_low > -SMALLEST["points"], "the mixed model loses no 3 points to both single ones averaged")
+    require(gap.n_seeds == mixed.n_seeds, "all runs tell what averaging two models would give")
     return flat(
         f"""
         **One model of both objectives does worse than two specialists; that shared neurons are the reason is not
@@ -1003,11 +1061,12 @@ def together(study: Study) -> str:
         with {NAMES[GEMMA]}, where one removal broke the model, that is open (C3, {value_words(opposing)};
         [chapter 4](../study/04_ablate.ipynb)).
 
-        *Shared neurons* (C4) are many, an overlap of {two.jaccard:.2f}; a model of coin-flip labels on the same pairs
-        shares as many. That shared neurons *weigh more* than others (C5) is not seen: without them margins change by
-        {value_words(weight)} beyond others, where they should fall. One run decides neither.
+        *Shared neurons* (C4) are many, an overlap of {two.jaccard:.2f} on {NAMES[SMOLLM2]}; with a model of coin-flip
+        labels on the other's pairs each model shares as many. That shared neurons *weigh more* than others (C5) is not
+        seen: without them margins change by {value_words(weight)} beyond others, where they should fall. One run
+        decides neither.
 
-        For practice: one model trained on both does no worse than two averaged ({value_words(gap)} beside their
+        For practice: one model trained on both does no worse than two averaged ({value_words(gap)} above their
         ensemble, {runs_text(gap.n_seeds)}; [the dial](../study/05c_dial.ipynb)). And an overlap of neuron sets says
         nothing about objectives until it stands beside one that needs none.
         """

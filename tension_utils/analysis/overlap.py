@@ -745,24 +745,6 @@ def depth_table(sets: Mapping[str, Mapping[Run, NeuronSet]]) -> pd.DataFrame:
     return table.astype({"n_models": "Int64"})
 
 
-def stability_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
-    """Return how far sets can be reproduced: by either half of a model's text, and by a model of another seed.
-
-    Returns:
-        comparison ("halves of the pairs" or "other seed", the latter where there are two seeds), score_kind, and the
-        columns of `summarize_overlaps`, over all objectives.
-    """
-    parts = {
-        "halves of the pairs": half_table(runs, kinds, fraction, scope),
-        "other seed": seed_table(runs, kinds, fraction, scope),
-    }
-    by = ["comparison", "score_kind"]
-    return pd.concat(
-        [summarize_overlaps(part.assign(comparison=name), by) for name, part in parts.items() if len(part)],
-        ignore_index=True,
-    )
-
-
 def seed_stability(halves: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
     """Return how far every score's sets are those of another training run, beside halves of the text and chance.
 

@@ -427,7 +427,7 @@ def removal_answer(row: pd.Series) -> str:
     return f"{unclear if row.verdict == 'undecided' else VERDICT_WORDS[row.verdict]}: {sentence(row)}"
 
 
-MATCHED_ON = {"layer": "the same layers", "activity": "the same layers and activity"}  # of `config.CONTROLS`
+MATCHED_ON = {"layer": "in layers", "activity": "in layers and activity"}  # of `config.CONTROLS`
 
 
 def controls_answer(ablation: pd.DataFrame, held: pd.DataFrame | None = None) -> str:
@@ -442,10 +442,10 @@ def controls_answer(ablation: pd.DataFrame, held: pd.DataFrame | None = None) ->
         has = set(found.objective[found.control == control])
         with_it = [objective for objective in dict.fromkeys(ablation.objective) if objective in has]
         if with_it:
-            parts.append(f"of {MATCHED_ON[control]} ({', '.join(with_it)})")
+            parts.append(f"{MATCHED_ON[control]} ({', '.join(with_it)})")
     if not parts:
         return "no random sets: not run"
-    said = f"random sets {'; '.join(parts)}"
+    said = f"random sets that match {' or '.join(parts)}"
     if held is None or not len(held):
         return said
     of_kinds = held.groupby("score_kind", sort=False).held
