@@ -72,7 +72,7 @@ def test_levels_stand_below_each_other_and_the_missing_one_says_so() -> None:
         assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines[1::2]] == [
             pytest.approx(place) for place in ((0.22, 0), (0.32, 1), (0.52, 3))
         ]
-        assert [text.get_text() for text in ax.texts] == ["0.22", "0.32", "not run", "0.52"]
+        assert [text.get_text() for text in ax.texts] == ["0.22", "0.32", "none", "0.52"]
         (chance,) = (line for line in ax.lines if line.get_linestyle() == ":")
         assert chance.get_xdata() == pytest.approx([0.06, 0.06])
     assert [label.get_text().replace("\n", " ") for label in axes[0].get_yticklabels()] == list(LEVELS)

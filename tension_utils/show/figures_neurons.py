@@ -152,7 +152,7 @@ def level_dots(table: pd.DataFrame, levels: Sequence[str]) -> list[Axes]:
     Args:
         table: level, score_kind, jaccard, jaccard_chance_by_layer in [0, 1], one row per comparison, as
             `overlap.level_rows` returns.
-        levels: from top to bottom; one without rows is drawn as not run.
+        levels: from top to bottom; one without rows is marked as having none.
     """
     require_rows(table, ["level", "score_kind", "jaccard", "jaccard_chance_by_layer"])
     require_range(table, ["jaccard", "jaccard_chance_by_layer"])
@@ -165,7 +165,7 @@ def level_dots(table: pd.DataFrame, levels: Sequence[str]) -> list[Axes]:
             found = part[part.level == level].jaccard
             color = OTHER_COLORS[0] if y == 0 else CONTROL_COLOR
             if found.empty:
-                ax.text(0.12, y, "not run", va="center", size=9, style="italic", color=CONTROL_COLOR)
+                ax.text(0.12, y, "none", va="center", size=9, style="italic", color=CONTROL_COLOR)
                 continue
             ax.plot(found, np.full(len(found), y), marker="o", markersize=4, alpha=0.6, linestyle="", color=color)
             edge = {"marker": MARKERS[min(y, 1)], "markersize": 10, "markeredgecolor": "black", "linestyle": ""}
