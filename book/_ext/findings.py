@@ -421,10 +421,6 @@ def evaluate(study: Study) -> str:
         one = gemma.loc[objective, other]
         require(one.ci_high < 0.5, f"the {objective} model is below chance on the {other} test on Gemma alone")
         on_gemma.append(_share(one.accuracy, one.ci_low, one.ci_high))
-    signs = dict(zip(SINGLE_OBJECTIVES, (1, -1), strict=True))
-    biases = [sign * study.lengths.length_bias[name, name] for name, sign in signs.items()]
-    require(min(biases) > 0.1, "the helpful model likes the longer response, and the harmless one the shorter")
-    lengths = [f"{100 * bias:.0f} points" for bias in biases]
     return flat(
         f"""
         **A model of one objective ranks the other's pairs in reverse: on this data the two point in opposite
@@ -436,12 +432,21 @@ def evaluate(study: Study) -> str:
         pairs, the harmless one {on_gemma[1]} of helpful pairs. A model of both has to tell the two kinds of prompts
         apart, or give something up.
 
-        Why they are opposites these numbers cannot say: one cue on the surface, used in opposite ways, would do. Length
-        is such a cue. Where the chosen response is the longer one, the helpful model is right on its own test more
-        often by {lengths[0]}, the harmless one less often by {lengths[1]}
-        ([more](b2_length_style_template.ipynb)).
+        {_cue(study)}
         """
     )
+
+
+def _cue(study: Study) -> str:
+    """Say that a cue on the surface would do, and name one."""
+    signs = dict(zip(SINGLE_OBJECTIVES, (1, -1), strict=True))
+    biases = [sign * study.lengths.length_bias[name, name] for name, sign in signs.items()]
+    require(min(biases) > 0.1, "the helpful model likes the longer response, and the harmless one the shorter")
+    lengths = [f"{100 * bias:.0f} points" for bias in biases]
+    return f"""
+        Why they are opposites these numbers cannot say: one cue on the surface, used in opposite ways, would do. Length
+        is such a cue. Where the chosen response is the longer one, the helpful model is right on its own test more
+        often by {lengths[0]}, the harmless one less often by {lengths[1]} ([more](b2_length_style_template.ipynb))."""
 
 
 @finding("02b_tension")
@@ -460,8 +465,6 @@ def mixing(study: Study) -> str:
     mixed, single = (
         percent(sum(cell[arm or test, test] for test in SINGLE_OBJECTIVES) / 2) for arm in (MATCHED_ARM, "")
     )
-    overall = [cell[arm, MIXED] for arm in (MATCHED_ARM, *SINGLE_OBJECTIVES)]
-    require(overall[0] > max(overall[1:]) + 0.01, "over both tests together the mixed model does better than either")
     return flat(
         f"""
         **Yes: a model of both objectives does worse than the two models of one.** Trained on as many pairs, half of
@@ -469,9 +472,7 @@ def mixing(study: Study) -> str:
         {value_words(matched)} ({extent_words(matched)}); on {NAMES[GEMMA]}, in one run, {part_words(matched, GEMMA)}.
         Each run loses about as much, but not on the same test: helpful and harmless, run by run, on {NAMES[SMOLLM2]}
         {by_run[SMOLLM2]} points, on {NAMES[GEMMA]} {by_run[GEMMA]}. Every run gives something up; of which objective
-        more differs. Over both tests together the model of both is ahead, with {percent(overall[0])} beside
-        {percent(overall[1])} of the helpful and {percent(overall[2])} of the harmless one: what a specialist wins on
-        its own test it loses on the other.
+        more differs. {_overall(study)}
 
         That mixing costs accuracy, claim C1, is *supported*. In made-up worlds where it costs nothing this test
         supports it in {100 * matched.false_positives:.0f} %, and where it does cost in {100 * matched.power:.0f} %.
@@ -484,6 +485,15 @@ def mixing(study: Study) -> str:
         {_conflicts(study)}
         """
     )
+
+
+def _overall(study: Study) -> str:
+    """Say that a specialist loses on the other test what it wins on its own."""
+    overall = [study.matrix.accuracy[arm, MIXED] for arm in (MATCHED_ARM, *SINGLE_OBJECTIVES)]
+    require(overall[0] > max(overall[1:]) + 0.01, "over both tests together the mixed model does better than either")
+    return f"""Over both tests together the model of both is ahead, with {percent(overall[0])} beside
+        {percent(overall[1])} of the helpful and {percent(overall[2])} of the harmless one: what a specialist wins on
+        its own test it loses on the other."""
 
 
 def _by_run(study: Study) -> dict[str, str]:
@@ -734,23 +744,19 @@ def sharing(study: Study) -> str:
     """They share neurons, and no objective is needed for that."""
     claim = study.reading(claim="C4", is_primary=True)
     require(claim.n_seeds == 1 and claim.verdict == "undecided", "one training run is finished, and decides nothing")
-    levels, keystone = study.levels, study.keystone
-    two, sham, base = overlap.TWO_OBJECTIVES, overlap.SHAM, overlap.BASE_TEXTS
+    levels, two, sham = study.levels, overlap.TWO_OBJECTIVES, overlap.SHAM
     for kind in KINDS:
         row, again = levels.loc[kind, two], levels.loc[kind, overlap.OTHER_SEED]
         require(row.jaccard > 2 * row.jaccard_chance_by_layer, f"both models share twice what layers explain by {kind}")
         require(row.jaccard < levels.lowest[kind, sham] + 0.01, f"with coin flips they share as much or more by {kind}")
         require(row.highest < again.lowest, f"one objective learned twice shares more than two objectives by {kind}")
         require((row.n_seeds, again.n_seeds) == (3, 3), "three training runs have neuron scores")
-    moved, mean = (levels.loc[kind, two] for kind in KINDS)
+    moved = levels.loc["rms_change", two]
     coins, here = levels.loc["rms_change", sham], study.beside_coins["rms_change"]
     require(abs(here - coins.jaccard - claim.value) < 0.001, "the claim's number is what both share beyond coin flips")
     cells = study.coins
     is_blind = (cells.ci_low < 0.5) & (cells.ci_high > 0.5)
     require(is_blind.all(), "models of coin-flip labels rank both tests like a coin")
-    untrained = levels.loc["signed_mean", base]
-    require(untrained.jaccard > mean.jaccard, "the base model on two texts shares more than both trained models")
-    require((keystone.share[[*SINGLE_OBJECTIVES]] > 0.4).all(), "over 40 % of each set was loud before training")
     return flat(
         f"""
         **Both models use many of the same neurons, and no objective is needed for that.** Of the tenth that training
@@ -763,17 +769,28 @@ def sharing(study: Study) -> str:
         {coins.highest:.3f}) with the model of coin flips on the other's pairs: {claim.value:+.3f}. What is shared is
         what any training on such text moves.
 
-        By mean activation that run has {study.beside_coins["signed_mean"]:.3f} beside
-        {levels.jaccard["signed_mean", sham]:.3f}, and the *untouched* base model, read on both texts,
-        {untrained.jaccard:.2f}; {percent(keystone.share[HELPFUL])}
-        and {percent(keystone.share[HARMLESS])} of what training moved was loud on any text before it (by chance
-        {percent(keystone.chance[HELPFUL])}).
+        {_loud_before(study)}
 
         {_learned_twice(study)}
 
         {_weighed(study)}
         """
     )
+
+
+def _loud_before(study: Study) -> str:
+    """Say what the untouched base model shares with itself on two texts, and that many moved neurons were loud."""
+    levels, keystone = study.levels, study.keystone
+    mean, sham, untrained = (
+        levels.jaccard["signed_mean", level] for level in (overlap.TWO_OBJECTIVES, overlap.SHAM, overlap.BASE_TEXTS)
+    )
+    require(untrained > mean, "the base model on two texts shares more than both trained models")
+    require((keystone.share[[*SINGLE_OBJECTIVES]] > 0.4).all(), "over 40 % of each set was loud before training")
+    return f"""
+        By mean activation that run has {study.beside_coins["signed_mean"]:.3f} beside {sham:.3f}, and the *untouched*
+        base model, read on both texts, {untrained:.2f}; {percent(keystone.share[HELPFUL])} and
+        {percent(keystone.share[HARMLESS])} of what training moved was loud on any text before it (by chance
+        {percent(keystone.chance[HELPFUL])})."""
 
 
 def _weighed(study: Study) -> str:
@@ -1046,9 +1063,6 @@ def together(study: Study) -> str:
     require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
     safety = study.reading(claim="C1", quantity="mixing", arm=MATCHED_ARM, test="safety")
     require(safety.ci_low > SMALLEST["points"] and safety.n_seeds == 1, "on safety tests one mixed model does better")
-    gap = study.reading(claim="C1", quantity="frontier", arm=MATCHED_ARM, control="ensemble")
-    require(gap.ci_low > -SMALLEST["points"], "the mixed model loses no 3 points to both single ones averaged")
-    require(gap.n_seeds == mixed.n_seeds, "all runs tell what averaging two models would give")
     return flat(
         f"""
         **One model of both objectives does worse than two specialists; that shared neurons are the reason is not
@@ -1066,11 +1080,20 @@ def together(study: Study) -> str:
         seen: without them margins change by {value_words(weight)} beyond others, where they should fall. One run
         decides neither.
 
-        For practice: one model trained on both does no worse than two averaged ({value_words(gap)} above their
-        ensemble, {runs_text(gap.n_seeds)}; [the dial](../study/05c_dial.ipynb)). And an overlap of neuron sets says
-        nothing about objectives until it stands beside one that needs none.
+        {_practice(study, mixed.n_seeds)}
         """
     )
+
+
+def _practice(study: Study, n_seeds: int) -> str:
+    """Say what follows for someone who trains a reward model."""
+    gap = study.reading(claim="C1", quantity="frontier", arm=MATCHED_ARM, control="ensemble")
+    require(gap.ci_low > -SMALLEST["points"], "the mixed model loses no 3 points to both single ones averaged")
+    require(gap.n_seeds == n_seeds, "all runs tell what averaging two models would give")
+    return f"""
+        For practice: one model trained on both does no worse than two averaged ({value_words(gap)} above their
+        ensemble, {runs_text(gap.n_seeds)}; [the dial](../study/05c_dial.ipynb)). And an overlap of neuron sets says
+        nothing about objectives until it stands beside one that needs none."""
 
 
 def main(arguments: list[str] | None = None) -> int:
