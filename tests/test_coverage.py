@@ -32,7 +32,8 @@ def resampled(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator) ->
     starts = range(0, sums.shape[2], BLOCK)
     parts = [(sums[..., start : start + BLOCK], counts[..., start : start + BLOCK]) for start in starts]
     return np.concatenate(
-        [statistics.crossed_bootstrap(*part, statistics.Bootstrap(N_RESAMPLES, rng)) for part in parts], axis=1
+        [statistics.crossed_bootstrap(*part, statistics.Bootstrap(N_RESAMPLES, rng.spawn(1)[0])) for part in parts],
+        axis=1,
     )
 
 
@@ -84,7 +85,7 @@ def test_interval_of_each_condition_of_a_table(n_seeds, reach):
         one = np.ones_like(cells)
         prior = statistics.seed_prior(statistics.seed_ratio(cells, one)[:, None], n_seeds)
         prior = prior._replace(ratio=float(prior.ratio[0]))
-        draws = statistics.crossed_bootstrap(cells, one, statistics.Bootstrap(400, rng), prior)
+        draws = statistics.crossed_bootstrap(cells, one, statistics.Bootstrap(400, rng.spawn(1)[0]), prior)
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
         shares.append(((low <= 0) & (high >= 0)).mean())
         p_values += statistics.two_sided_p(draws).tolist()
@@ -126,7 +127,9 @@ def test_interval_of_balanced_accuracy(n_seeds, seed_std):
     one_hot = (part[:, None, None] == np.arange(3)).astype(float)  # (C, 1, 3)
     counts, weights = np.repeat(one_hot, n_seeds, 1), np.array([[0.25], [0.25], [0.5]])
     draws = [
-        statistics.contrast_draws(x[..., None] * one_hot, counts, weights, statistics.Bootstrap(600, rng))[1][:, 0]
+        statistics.contrast_draws(x[..., None] * one_hot, counts, weights, statistics.Bootstrap(600, rng.spawn(1)[0]))[
+            1
+        ][:, 0]
         for x in right
     ]
     truths = [true_mean("credit", 1.5**2 + seed_std**2, mean) for mean in means]

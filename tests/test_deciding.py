@@ -121,7 +121,7 @@ def test_a_part_of_a_study_foretells_the_interval_of_the_whole() -> None:
         spread = contrast_spread(*study(rng, 40, 4), half, is_shared=True)
         foretold.append(spread.half_width(4, 4, 8))
         spreads.append(spread[:3])
-        _, draws = contrast_draws(*study(rng, 160, 8), half[:, None], Bootstrap(400, rng), is_shared=True)
+        _, draws = contrast_draws(*study(rng, 160, 8), half[:, None], Bootstrap(400, rng.spawn(1)[0]), is_shared=True)
         found.append(np.diff(np.quantile(draws[:, 0], TAILS))[0] / 2)
     assert np.median(foretold) == pytest.approx(np.median(found), rel=0.12)
     items, _, rest = np.mean(spreads, axis=0)
@@ -132,7 +132,7 @@ def test_the_spread_at_hand_is_that_of_the_interval_at_hand() -> None:
     rng, half = np.random.default_rng(1), np.array([0.5, 0.5])
     for n_seeds in (1, 3, 6):
         tables = study(rng, 60, n_seeds)
-        _, draws = contrast_draws(*tables, half[:, None], Bootstrap(8000, rng), is_shared=True)
+        _, draws = contrast_draws(*tables, half[:, None], Bootstrap(8000, rng.spawn(1)[0]), is_shared=True)
         foretold = contrast_spread(*tables, half, is_shared=True).half_width(1, n_seeds, n_seeds)
         assert foretold == pytest.approx(np.diff(np.quantile(draws[:, 0], TAILS))[0] / 2, rel=0.05)
 

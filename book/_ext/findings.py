@@ -300,14 +300,14 @@ class Study:
         return spread.unstack("set").div(intact, axis=0)
 
     @cached_property
-    def weighed_accuracy(self) -> float:
-        """Share of the HH-RLHF tests that those mixed models rank right of which shared neurons were removed."""
+    def weighed_accuracy(self) -> pd.Series:
+        """Share of the HH-RLHF tests that the mixed models of which shared neurons were removed rank right, by base."""
         removed = self.evidence.ablation
         removed = removed[(removed.objective == MATCHED_ARM) & (removed["set"] == SHARED)]
         rows = self.evidence.evaluation
         rows = rows[(rows.objective == MATCHED_ARM) & (rows.benchmark == "hh-rlhf")]
         rows = rows.merge(removed[list(MODEL_COLUMNS)].drop_duplicates())
-        return rows.groupby([*MODEL_COLUMNS, "group"]).credit.mean().mean()
+        return rows.groupby([*MODEL_COLUMNS, "group"]).credit.mean().groupby("base_model").mean()
 
     @cached_property
     def removals(self) -> pd.DataFrame:
@@ -796,23 +796,28 @@ def _loud_before(study: Study) -> str:
 def _weighed(study: Study) -> str:
     """Say whether shared neurons weigh more than as many others."""
     weight = study.reading(claim="C5", is_primary=True)
-    require(weight.verdict == "undecided" and weight.n_seeds == 1, "one run was weighed, and decides nothing")
-    require(weight.value > 0, "without shared neurons margins fall no more than without others")
-    accuracy, shared = study.weighed_accuracy, shared_changes(study.evidence)
-    require(accuracy < 0.6, "the mixed model that was weighed ranks less than 60 % of its tests right")
-    shared = shared[shared["set"] == SHARED].set_index(["test", "draw"]).change
-    helpful, harmless = (shared[test].drop(TARGETED) for test in SINGLE_OBJECTIVES)
-    rise = shared[HELPFUL, TARGETED]
-    require(rise > 2 * helpful.max() > 0, "on the helpful test margins rise by more than without any random set")
-    is_within = harmless.min() < shared[HARMLESS, TARGETED] < harmless.max()
-    require(is_within, "on the harmless test the shared neurons do what random sets do")
+    require(weight.bases == (GEMMA, SMOLLM2), "one run of either base model was weighed")
+    require(weight.verdict == "no verdict" and weight.false_refutations > 0.1, "its test refutes true claims too often")
+    require(-SMALLEST["SD"] < weight.ci_low < 0 < weight.ci_high < SMALLEST["SD"], "the difference is about none")
+    accuracy, changes = study.weighed_accuracy, shared_changes(study.evidence)
+    require(accuracy.max() < 0.6, "the mixed models that were weighed rank less than 60 % of their tests right")
+    changes = changes.set_index(["base_model", "test", "set", "draw"]).change.unstack("draw")
+    targeted, random = changes[TARGETED], changes.drop(columns=TARGETED)
+    is_above = targeted > random.max(axis=1)
+    above = (SMOLLM2, HELPFUL, SHARED)
+    require(list(is_above[is_above].index) == [above], "one set is beyond all of its random ones")
+    require(not (targeted < random.min(axis=1)).any(), "without no set margins fall further than without random ones")
     return f"""
-        Do the shared neurons *weigh* more than as many others, claim C5? No sign of it so far. Margins should fall
-        further without them than without as many neurons of one objective alone; the difference is
-        {value_words(weight)}, each set beside {weight.n_draws:.0f} random ones ({extent_words(weight)}). On the helpful
-        test margins even *rise* without them, by {rise:.2f} SD, where random sets reach {helpful.max():.2f}; on the
-        harmless test they do what random sets do. But that is one training run, of a mixed model that ranks
-        {percent(accuracy)} of these pairs right: there is little that any of its neurons could carry."""
+        Do the shared neurons *weigh* more than as many others, claim C5? No sign of it, and *no verdict*. Margins
+        should fall further without them than without as many neurons of one objective alone; the difference is
+        {value_words(weight)}, each set beside {weight.n_draws:.0f} random ones ({extent_words(weight)};
+        {NAMES[SMOLLM2]} {part_words(weight, SMOLLM2)}, {NAMES[GEMMA]} {part_words(weight, GEMMA)}). That is within what
+        would be too small to matter, but in made-up worlds this test says so of
+        {100 * weight.false_refutations:.0f} % of the true claims. And these mixed models had little to lose: they rank
+        {percent(accuracy[SMOLLM2])} and {percent(accuracy[GEMMA])} of these pairs right, and no set, removed,
+        lets margins fall further than its random sets do. Without the shared neurons they even *rise* on
+        {NAMES[SMOLLM2]}'s helpful test, by {targeted[above]:.2f} SD, where random sets reach
+        {random.max(axis=1)[above]:.2f}. What would tell is a mixed model that has learned both."""
 
 
 def _learned_twice(study: Study) -> str:
@@ -1051,14 +1056,14 @@ def together(study: Study) -> str:
     """Read together, the claims tell one story."""
     mixed, own, opposing, shared, weight = (study.reading(claim=claim, is_primary=True) for claim in CLAIMS)
     verdicts = [row.verdict for row in (mixed, own, opposing, shared, weight)]
-    wanted = ["supported", "supported", "undecided", "undecided", "undecided"]
-    require(verdicts == wanted, "two claims are supported, and three are undecided")
+    wanted = ["supported", "supported", "undecided", "undecided", "no verdict"]
+    require(verdicts == wanted, "two claims are supported, two are undecided, and one has no verdict")
     runs = [row.n_seeds for row in (mixed, own, opposing, shared, weight)]
-    require(runs == [4, 4, 4, 1, 1], "four training runs tell what mixing costs and removals do, one the rest")
+    require(runs == [4, 4, 4, 1, 2], "four training runs tell what mixing costs and removals do, one or two the rest")
     of_both = all(set(row.bases) == {*NAMES} for row in (mixed, own, opposing))
     require(of_both, "mixing and removals were measured on both base models")
     require(parts_of(opposing)[SMOLLM2].ci_low > 0, "on SmolLM2 the sets oppose")
-    require(weight.value > 0, "without shared neurons margins fall no more than without others")
+    require(abs(weight.value) < 0.02, "without shared neurons margins fall no more than without others")
     two, coins = (study.levels.loc["rms_change", level] for level in (overlap.TWO_OBJECTIVES, overlap.SHAM))
     require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
     safety = study.reading(claim="C1", quantity="mixing", arm=MATCHED_ARM, test="safety")
@@ -1076,9 +1081,10 @@ def together(study: Study) -> str:
         [chapter 4](../study/04_ablate.ipynb)).
 
         *Shared neurons* (C4) are many, an overlap of {two.jaccard:.2f} on {NAMES[SMOLLM2]}; with a model of coin-flip
-        labels on the other's pairs each model shares as many. That shared neurons *weigh more* than others (C5) is not
-        seen: without them margins change by {value_words(weight)} beyond others, where they should fall. One run
-        decides neither.
+        labels on the other's pairs each model shares as many. One run
+        does not decide that. Nor is it seen that shared neurons *weigh more* than others (C5): without them margins
+        change by {value_words(weight)} beyond others ({runs_text(weight.n_seeds)}), where they should fall; but the
+        mixed models hardly learned, and the test errs too often for a verdict.
 
         {_practice(study, mixed.n_seeds)}
         """
