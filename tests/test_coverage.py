@@ -161,7 +161,7 @@ def test_interval_of_excess_transferability(n_seeds, seed_std, pairings):
     strata, clusters = np.repeat([0, 1], [120, 80]), np.arange(200)
     places = np.stack(np.meshgrid(*[np.arange(n_seeds)] * 3, indexing="ij"), -1).reshape(-1, 3)
     cells = []
-    for _ in range(1000):
+    for _ in range(2000):
         latent = LEVELS[:, None, strata] + rng.normal(size=200) + seed_std * rng.normal(size=(3, n_seeds, 1))
         right = latent + rng.normal(size=latent.shape) > 0  # (roles, S, I)
         estimates, pulls = transfer.measure_sets(*[right[role, places[:, role]] for role in range(3)], strata)
