@@ -299,8 +299,10 @@ def verdict_sentence(ledger: pd.DataFrame, claim: str) -> str:
         return f"{place} **{CLAIMS[claim].title}: not run yet.**"
     number = f"{value_words(row)}; {extent_words(row)}"
     if row.verdict == "no verdict":
-        return f"{place} **{CLAIMS[claim].title}: no verdict**, for {row.reason}. {_capitalized(number)}."
-    return f"{place} **{CLAIMS[claim].outcomes[row.verdict]}.** {number}; as published {published.verdict}."
+        verdict = f"{CLAIMS[claim].title}: no verdict.** Its test errs too often."  # the claim's page says how
+    else:
+        verdict = f"{CLAIMS[claim].outcomes[row.verdict]}.**"
+    return f"{place} **{verdict} {number}; as published {published.verdict}."
 
 
 def _capitalized(text: str) -> str:
