@@ -144,6 +144,15 @@ def test_from_how_many_training_runs_a_test_errs_rarely_enough() -> None:
     assert sound_seeds(rates, pd.Series(asdict(FINDING) | {"n_seeds": 6})) == 0
     refuting = HAND | {"planted": ["refuted"] * 4 + ["supported"] * 6}
     assert sound_seeds(error_rates(claim_rates(worlds(refuting, n_seeds=5))), pd.Series(asdict(FINDING))) == 0
+    fewer = worlds(HAND, n_seeds=5, n_items=40) + worlds(refuting, n_seeds=5)
+    assert sound_seeds(error_rates(claim_rates(fewer)), pd.Series(asdict(FINDING))) == 0, "fewer items err less"
+
+
+def test_a_design_of_a_few_worlds_has_no_rates() -> None:
+    few = {name: verdicts[:4] for name, verdicts in HAND.items()}
+    counts = pd.concat([claim_rates(worlds(HAND)), claim_rates(worlds(few, n_seeds=4))])
+    assert error_rates(counts).n_seeds.tolist() == [3]
+    assert error_rates(claim_rates(worlds(few, n_seeds=4))).n_seeds.tolist() == [4], "alone it is all there is"
 
 
 def test_a_refutation_is_not_heard_where_true_claims_are_refuted_too_often() -> None:

@@ -97,6 +97,8 @@ def claim_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
 def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
     """Pool a study's counts over kinds of worlds, and set power beside errors.
 
+    A design that fewer than half of a reading's worlds have is left out, as in `claim_rates`.
+
     Args:
         claims: of `claim_rates`.
 
@@ -111,7 +113,9 @@ def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
     [[0.8, 0.1, 2.0]]
     """
     keys = [*ENDPOINT, *DESIGN]
-    table = claims[keys].drop_duplicates()
+    counts = claims.groupby(keys).n_worlds.sum()
+    is_common = counts >= counts.groupby(level=ENDPOINT).transform("max") / 2
+    table = counts[is_common].reset_index()[keys]
     sums = claims.groupby([*keys, "is_true"], as_index=False)[["n_worlds", "n_supported", "n_refuted"]].sum()
     for name, (truth, count) in RATES.items():
         part = sums[sums.is_true == truth]
@@ -198,14 +202,19 @@ def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:
 def sound_seeds(rates: pd.DataFrame, finding: pd.Series) -> int:
     """Return with how many training runs a finding's own test errs rarely enough to be heard; 0 if no design has it.
 
+    Of each number of runs that design counts which is nearest in items and random sets, as in `design_rates`.
+
     Args:
         rates: of `error_rates`.
         finding: as in `design_rates`.
     """
-    is_it = (rates[ENDPOINT] == pd.Series({name: getattr(finding, name) for name in ENDPOINT})).all(axis=1)
-    is_sound = (rates.false_positives <= MOST_ERRORS) & ~(rates.false_refutations > MOST_ERRORS)
-    more = rates.n_seeds[is_it & is_sound & (rates.n_seeds > finding.n_seeds)]
-    return int(more.min()) if len(more) else 0
+    own = pd.Series({name: getattr(finding, name) for name in (*ENDPOINT, *DESIGN)})
+    for n_seeds in sorted(rates.n_seeds[rates.n_seeds > finding.n_seeds].unique()):
+        found = design_rates(rates, pd.Series(own.to_dict() | {"n_seeds": n_seeds}))
+        is_known = found is not None and found.n_seeds == n_seeds and not np.isnan(found.false_positives)
+        if is_known and not _objection("refuted", found):
+            return int(n_seeds)
+    return 0
 
 
 def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
