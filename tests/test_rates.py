@@ -95,6 +95,7 @@ def test_the_nearest_design_that_is_not_larger() -> None:
 def test_no_design_is_larger_than_the_finding(size: tuple[int, int, int]) -> None:
     designs = [(1, 24, 8), (3, 24, 8), (3, 80, 12), (2, 160, 12)]
     rates = pd.DataFrame([NAMES | dict(zip(DESIGN, design, strict=True)) for design in designs])
+    rates = rates.assign(n_worlds_power=20, n_worlds_false_positives=20)
     row = design_rates(rates, pd.Series(asdict(FINDING) | dict(zip(DESIGN, size, strict=True))))
     usable = (size[0], ITEMS_LOST * size[1], size[2])
     fitting = [design for design in designs if all(a <= b for a, b in zip(design, usable, strict=True))]
@@ -148,11 +149,11 @@ def test_from_how_many_training_runs_a_test_errs_rarely_enough() -> None:
     assert sound_seeds(error_rates(claim_rates(fewer)), pd.Series(asdict(FINDING))) == 0, "fewer items err less"
 
 
-def test_a_design_of_a_few_worlds_has_no_rates() -> None:
-    few = {name: verdicts[:4] for name, verdicts in HAND.items()}
-    counts = pd.concat([claim_rates(worlds(HAND)), claim_rates(worlds(few, n_seeds=4))])
-    assert error_rates(counts).n_seeds.tolist() == [3]
-    assert error_rates(claim_rates(worlds(few, n_seeds=4))).n_seeds.tolist() == [4], "alone it is all there is"
+def test_a_design_of_a_few_worlds_is_passed_over() -> None:
+    few = claim_rates(worlds({name: verdicts[:4] for name, verdicts in HAND.items()}, n_seeds=4))
+    larger = pd.Series(asdict(FINDING) | {"n_seeds": 4})
+    assert design_rates(error_rates(pd.concat([claim_rates(worlds(HAND)), few])), larger).n_seeds == 3
+    assert design_rates(error_rates(few), larger).n_seeds == 4, "alone it is all there is"
 
 
 def test_a_refutation_is_not_heard_where_true_claims_are_refuted_too_often() -> None:

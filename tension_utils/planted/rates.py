@@ -97,8 +97,6 @@ def claim_rates(worlds: Sequence[Mapping]) -> pd.DataFrame:
 def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
     """Pool a study's counts over kinds of worlds, and set power beside errors.
 
-    A design that fewer than half of a reading's worlds have is left out, as in `claim_rates`.
-
     Args:
         claims: of `claim_rates`.
 
@@ -113,9 +111,7 @@ def error_rates(claims: pd.DataFrame) -> pd.DataFrame:
     [[0.8, 0.1, 2.0]]
     """
     keys = [*ENDPOINT, *DESIGN]
-    counts = claims.groupby(keys).n_worlds.sum()
-    is_common = counts >= counts.groupby(level=ENDPOINT).transform("max") / 2
-    table = counts[is_common].reset_index()[keys]
+    table = claims[keys].drop_duplicates()
     sums = claims.groupby([*keys, "is_true"], as_index=False)[["n_worlds", "n_supported", "n_refuted"]].sum()
     for name, (truth, count) in RATES.items():
         part = sums[sums.is_true == truth]
@@ -186,7 +182,8 @@ def full_seeds(manifest: Mapping) -> list[int]:
 def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:
     """Return the rates of a finding's own endpoint in the nearest design that is not larger; None if there is none.
 
-    A few items may be unusable: up to a twentieth more of them than the finding has make a design no larger.
+    A few items may be unusable: up to a twentieth more of them than the finding has make a design no larger. One that
+    fewer than half of the endpoint's worlds have tells too little.
 
     Args:
         rates: of `error_rates`.
@@ -194,7 +191,8 @@ def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:
     """
     is_it = (rates[ENDPOINT] == pd.Series({name: getattr(finding, name) for name in ENDPOINT})).all(axis=1)
     size = [getattr(finding, name) * (ITEMS_LOST if name == "n_items" else 1) for name in DESIGN]
-    is_it &= (rates[DESIGN] <= size).all(axis=1)
+    n_worlds = rates[[f"n_worlds_{name}" for name in ("power", "false_positives")]].sum(axis=1)
+    is_it &= (rates[DESIGN] <= size).all(axis=1) & (n_worlds >= n_worlds[is_it].max() / 2)
     found = rates[is_it].sort_values(DESIGN)
     return found.iloc[-1] if len(found) else None
 
