@@ -196,7 +196,7 @@ def test_chapters_run_on_what_was_exported(finished: Path) -> None:
     pages = execute_chapters(finished, shown)
     assert not any(path.is_dir() for path in (finished / "results").rglob("reward_model"))
     page = nbformat.writes(pages["04_ablate"])
-    said = "random sets of the same layers (helpful-harmless); of the same layers and activity (helpful, harmless)"
+    said = "random sets that match in layers (helpful-harmless) or in layers and activity (helpful, harmless)"
     assert f"{said}. They hold" in page and "beyond 2 random sets of the same layers and activity" in page
 
 
