@@ -126,11 +126,10 @@ def test_interval_of_balanced_accuracy(n_seeds, seed_std):
     right = (rng.random(latent.shape) < special.expit(latent)).astype(float)  # (studies, C, S)
     one_hot = (part[:, None, None] == np.arange(3)).astype(float)  # (C, 1, 3)
     counts, weights = np.repeat(one_hot, n_seeds, 1), np.array([[0.25], [0.25], [0.5]])
+    sources = [statistics.Bootstrap(600, own) for own in rng.spawn(len(right))]
     draws = [
-        statistics.contrast_draws(x[..., None] * one_hot, counts, weights, statistics.Bootstrap(600, rng.spawn(1)[0]))[
-            1
-        ][:, 0]
-        for x in right
+        statistics.contrast_draws(x[..., None] * one_hot, counts, weights, source)[1][:, 0]
+        for x, source in zip(right, sources, strict=True)
     ]
     truths = [true_mean("credit", 1.5**2 + seed_std**2, mean) for mean in means]
     share = covers(np.stack(draws, 1), np.dot(truths, weights[:, 0]))

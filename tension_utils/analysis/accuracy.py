@@ -77,8 +77,9 @@ def mixed_against_single(
         for single in SINGLE_OBJECTIVES
     ]
     differences = pd.concat(pairs, ignore_index=True)
-    is_own = differences.group == differences.against if "group" in by else differences.against != ""
-    parts = [part for _, part in differences.groupby(is_own)]  # costs on own tests are peers, as in the ledger
+    parts = [differences]
+    if "group" in by:  # costs on own tests are peers, as in the ledger
+        parts = [part for _, part in differences.groupby(differences.group == differences.against)]
     table = pd.concat([difference_table(part, [*by, "against"], bootstrap=bootstrap) for part in parts])
     means = evaluation.groupby([*by, "objective"], dropna=False)[["credit", "chance"]].mean()
     of_single = list(table[[*by, "against"]].itertuples(index=False, name=None))
