@@ -20,7 +20,7 @@ from tension_utils.artifacts import (
     read_manifest,
     require_own,
 )
-from tension_utils.config import SCOPES, SCORE_KINDS, SINGLE_OBJECTIVES, Run, SinglePair
+from tension_utils.config import SCOPES, SCORE_KINDS, SHAM_ARMS, SINGLE_OBJECTIVES, Run, SinglePair
 from tension_utils.neurons import jaccard, top_neurons
 from tension_utils.scores import SIDES, NeuronScores
 
@@ -108,14 +108,16 @@ def export_runs(
         runs: each with the stages that are expected of it.
         root: of the study; a run whose own root lies below it keeps that place below ``target``.
         target: root of the exported runs.
-        detailed_seed: whose runs are exported in detail.
+        detailed_seed: whose runs are exported in detail, except sham models, of which only claims read.
 
     Returns:
         How many runs were exported, and a line for every run that lacks a stage.
     """
     n_exported, missing = 0, []
     for run, expected in runs:
-        stages = export_run(run, target / run.root.relative_to(root), is_detailed=run.seed == detailed_seed)
+        is_sham = isinstance(run, Run) and run.objective in SHAM_ARMS
+        is_detailed = run.seed == detailed_seed and not is_sham
+        stages = export_run(run, target / run.root.relative_to(root), is_detailed=is_detailed)
         n_exported += bool(stages)
         if lacking := [stage for stage in expected if stage not in stages]:
             missing.append(f"{run.folder}: {', '.join(lacking)} not finished")

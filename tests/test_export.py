@@ -84,6 +84,17 @@ def test_a_run_that_is_not_detailed_keeps_what_claims_read(finished: list, tmp_p
     assert not (exported.folder / VIEWS / "gate.safetensors").exists()
 
 
+def test_sham_models_are_not_exported_in_detail(finished: list, tmp_path: Path) -> None:
+    (run, *_), root = finished, tmp_path / "runs"
+    sham = Run(root, run.base_model, "helpful-coin", run.seed)
+    shutil.copytree(run.folder, sham.folder)
+    export_runs([(run, ())], run.root, tmp_path / "results", run.seed)
+    export_runs([(sham, ())], root, tmp_path / "results", run.seed)
+    whole, small = (Run(tmp_path / "results", run.base_model, arm, run.seed) for arm in (run.objective, sham.objective))
+    assert (whole.folder / VIEWS / "gate.safetensors").exists() and own_scores(small).tensors
+    assert not (small.folder / VIEWS / "gate.safetensors").exists()
+
+
 def test_an_unfinished_run_says_what_is_missing(finished: list, tmp_path: Path) -> None:
     other = Run(finished[0].root, finished[0].base_model, "helpful-coin", 1)
     expected = [(finished[1], ("train", "evaluate", "ablate")), (other, ("train",)), (finished[3], ("interpolate",))]

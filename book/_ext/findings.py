@@ -36,6 +36,7 @@ from tension_utils.conditions import SHARED
 from tension_utils.config import (
     CURVE,
     CURVE_ARMS,
+    LABELS,
     MATCHED_ARM,
     MIXED,
     MIXED_ARMS,
@@ -43,12 +44,13 @@ from tension_utils.config import (
     SINGLE_OBJECTIVES,
     Run,
     list_pairs,
+    sham_arm,
 )
 from tension_utils.planted.rates import rated_ledger
 from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
 from tension_utils.show.sentences import extent
-from tension_utils.statistics import MODEL_COLUMNS, complete_models
+from tension_utils.statistics import MODEL_COLUMNS, complete_models, difference_table, pair_differences
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
@@ -143,6 +145,13 @@ class Study:
         """
         names, rows = ["objective", *MODEL_COLUMNS], self.evidence.evaluation
         return rows[(rows[names] == model[names]).all(axis=1) & (rows.benchmark == "hh-rlhf")]
+
+    @cached_property
+    def main_and_length(self) -> pd.DataFrame:
+        """Rows of the HH-RLHF tests, of single models and of those that were taught length, in runs that have these."""
+        arms = [*SINGLE_OBJECTIVES, *(sham_arm(single, LABELS[2]) for single in SINGLE_OBJECTIVES)]
+        rows = self.evidence.evaluation
+        return complete_models(rows[rows.benchmark == "hh-rlhf"], "objective", arms)
 
     @property
     def curve_bases(self) -> set[str]:
@@ -757,6 +766,8 @@ def sharing(study: Study) -> str:
     cells = study.coins
     is_blind = (cells.ci_low < 0.5) & (cells.ci_high > 0.5)
     require(is_blind.all(), "models of coin-flip labels rank both tests like a coin")
+    length = study.reading(claim="C4", score_kind="rms_change", control="longer")
+    require(length.n_seeds == 1 and 0 < length.value < 0.05, "with models taught length they share hardly less")
     return flat(
         f"""
         **Both models use many of the same neurons, and no objective is needed for that.** Of the tenth that training
@@ -766,8 +777,9 @@ def sharing(study: Study) -> str:
         many are shared with models of *coin-flip labels*, which learned nothing of either objective (they rank
         {percent(cells.accuracy.min())} to {percent(cells.accuracy.max())} of the tests right). In the one run that has
         them, the two objectives share {here:.3f}; each shares {coins.jaccard:.3f} in the mean ({coins.lowest:.3f} and
-        {coins.highest:.3f}) with the model of coin flips on the other's pairs: {claim.value:+.3f}. What is shared is
-        what any training on such text moves.
+        {coins.highest:.3f}) with the model of coin flips on the other's pairs: {claim.value:+.3f}. With models taught
+        there only to prefer the longer response it is {here - length.value:.3f}, hardly less. What is shared is what
+        any training on such text moves.
 
         {_loud_before(study)}
 
@@ -936,8 +948,35 @@ def length(study: Study) -> str:
         {words[HELPFUL, HARMLESS]} on the other; the harmless model {words[HARMLESS, HARMLESS]} and
         {words[HARMLESS, HELPFUL]}. Part of what sets the objectives against each other here is length
         (n = {row.n_longer + row.n_shorter:.0f} on the harmless test, {runs_text(row.n_seeds)}).
+
+        {_taught_length(study)}
         """
     )
+
+
+def _taught_length(study: Study) -> str:
+    """Say how far models come that were taught length alone, read backwards on the harmless test."""
+    rows, words = study.main_and_length, {}
+    for objective in SINGLE_OBJECTIVES:
+        arm = sham_arm(objective, LABELS[2])
+        both = rows[rows.objective.isin([objective, arm]) & (rows.group == objective)]
+        is_read_backwards = (both.objective == arm) & (objective == HARMLESS)
+        both = both.assign(credit=both.credit.where(~is_read_backwards, 1 - both.credit))
+        accuracy = both.groupby("objective").credit.mean()
+        ((_, more),) = difference_table(pair_differences(both, "objective", (objective, arm))).iterrows()
+        require(more.n_seeds == 1, "one run has models that were taught length")
+        require(more.ci_low > 0, f"the {objective} model knows more than length")
+        words[objective] = (
+            percent(accuracy[arm]),
+            percent(accuracy[objective]),
+            number_words(*(100 * more[["difference", "ci_low", "ci_high"]]), "points"),
+        )
+    helpful, harmless = words.values()
+    return f"""
+        Length alone does not make either model. In one run of {NAMES[SMOLLM2]} two more were taught, on the same
+        prompts, *only* to prefer the longer response. That ranks {helpful[0]} of helpful pairs right, where the
+        helpful model of that run has {helpful[1]}: {helpful[2]}. Read backwards, so that the shorter response wins, it
+        ranks {harmless[0]} of harmless pairs right, where the harmless model has {harmless[1]}: {harmless[2]}."""
 
 
 @finding("b3_transferability")
