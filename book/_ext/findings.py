@@ -53,6 +53,13 @@ from tension_utils.show.sentences import extent
 from tension_utils.statistics import MODEL_COLUMNS, complete_models, difference_table, pair_differences
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
+
+# Sham arm -> the objective on whose pairs it was not trained.
+SHAM_OTHERS = {
+    sham_arm(single, labels): other
+    for labels in LABELS[1:]
+    for single, other in zip(SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1], strict=True)
+}
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
 N_DRAWS = 20  # random sets beside each set
 NAMES = {"smollm2-135m": "SmolLM2-135M", "gemma3-270m": "Gemma-3-270M"}  # base models, as texts call them
@@ -883,6 +890,9 @@ def parts(study: Study) -> str:
     require(smallest < most < 0.1, "those that random sets lack may oppose more, by over 3 and less than 10 points")
     require(abs(study.weight_cosine) < 0.1, "the cosine of the two weight changes is small")
     require(shared.n_seeds == 1, "one training run is finished")
+    names = [f"{other} and {arm}" for arm, other in SHAM_OTHERS.items()]
+    shams = study.signs.loc[MATCHED_ARM].loc[names, "effect"]
+    require(shams.min() < shared.effect < shams.max(), "sets shared with sham models are contested as often")
     effect = number_words(100 * shared.effect, 100 * shared.ci_low, 100 * shared.ci_high, "points")
     return flat(
         f"""
@@ -894,9 +904,11 @@ def parts(study: Study) -> str:
 
         If shared neurons carried the tension, many of them should raise the margin of one objective and lower that of
         the other. In the mixed model of half of each {percent(shared.share)} of the {shared.n_neurons:,.0f} shared
-        neurons do so, of random ones, as deep and as active, {percent(shared.random_share)}: {effect}. But a random
-        set holds {percent(shared.held)} of the shared one, so for the others the difference may be {dilution:.1f}
-        times as large, up to {100 * most:.1f} points; and this model had hardly learned. The cosine of the two weight
+        neurons do so, of random ones, as deep and as active, {percent(shared.random_share)}: {effect}. What either
+        model shares with models of coin flips, or of length, on the other's pairs has {100 * shams.min():+.1f} to
+        {100 * shams.max():+.1f} points. But a random set holds {percent(shared.held)} of the shared one, so for the
+        others the difference may be {dilution:.1f} times as large, up to {100 * most:.1f} points; and this model had
+        hardly learned. The cosine of the two weight
         changes is small, {study.weight_cosine:+.2f}; what two seeds of one objective would have is not measured yet
         ({runs_text(shared.n_seeds)}). Attribution is measured without removing anything; chapter 4 removes neurons.
         """
