@@ -41,6 +41,7 @@ from tension_utils.config import (
     MIXED,
     MIXED_ARMS,
     OBJECTIVES,
+    SHAM_ARMS,
     SINGLE_OBJECTIVES,
     Run,
     list_pairs,
@@ -53,13 +54,6 @@ from tension_utils.show.sentences import extent
 from tension_utils.statistics import MODEL_COLUMNS, complete_models, difference_table, pair_differences
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
-
-# Sham arm -> the objective on whose pairs it was not trained.
-SHAM_OTHERS = {
-    sham_arm(single, labels): other
-    for labels in LABELS[1:]
-    for single, other in zip(SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1], strict=True)
-}
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
 N_DRAWS = 20  # random sets beside each set
 NAMES = {"smollm2-135m": "SmolLM2-135M", "gemma3-270m": "Gemma-3-270M"}  # base models, as texts call them
@@ -152,13 +146,6 @@ class Study:
         """
         names, rows = ["objective", *MODEL_COLUMNS], self.evidence.evaluation
         return rows[(rows[names] == model[names]).all(axis=1) & (rows.benchmark == "hh-rlhf")]
-
-    @cached_property
-    def main_and_length(self) -> pd.DataFrame:
-        """Rows of the HH-RLHF tests, of single models and of those that were taught length, in runs that have these."""
-        arms = [*SINGLE_OBJECTIVES, *(sham_arm(single, LABELS[2]) for single in SINGLE_OBJECTIVES)]
-        rows = self.evidence.evaluation
-        return complete_models(rows[rows.benchmark == "hh-rlhf"], "objective", arms)
 
     @property
     def curve_bases(self) -> set[str]:
@@ -890,8 +877,9 @@ def parts(study: Study) -> str:
     require(smallest < most < 0.1, "those that random sets lack may oppose more, by over 3 and less than 10 points")
     require(abs(study.weight_cosine) < 0.1, "the cosine of the two weight changes is small")
     require(shared.n_seeds == 1, "one training run is finished")
-    names = [f"{other} and {arm}" for arm, other in SHAM_OTHERS.items()]
-    shams = study.signs.loc[MATCHED_ARM].loc[names, "effect"]
+    effects = study.signs.loc[MATCHED_ARM].effect
+    shams = effects[effects.index.str.endswith(tuple(SHAM_ARMS))]
+    require(len(shams) == len(SHAM_ARMS), "both models share neurons with models of coin flips and of length")
     require(shams.min() < shared.effect < shams.max(), "sets shared with sham models are contested as often")
     effect = number_words(100 * shared.effect, 100 * shared.ci_low, 100 * shared.ci_high, "points")
     return flat(
@@ -908,9 +896,9 @@ def parts(study: Study) -> str:
         model shares with models of coin flips, or of length, on the other's pairs has {100 * shams.min():+.1f} to
         {100 * shams.max():+.1f} points. But a random set holds {percent(shared.held)} of the shared one, so for the
         others the difference may be {dilution:.1f} times as large, up to {100 * most:.1f} points; and this model had
-        hardly learned. The cosine of the two weight
-        changes is small, {study.weight_cosine:+.2f}; what two seeds of one objective would have is not measured yet
-        ({runs_text(shared.n_seeds)}). Attribution is measured without removing anything; chapter 4 removes neurons.
+        hardly learned. The cosine of the two weight changes is small, {study.weight_cosine:+.2f}; what two seeds of one
+        objective would have is not measured yet ({runs_text(shared.n_seeds)}). Attribution is measured without removing
+        anything; chapter 4 removes neurons.
         """
     )
 
@@ -968,10 +956,11 @@ def length(study: Study) -> str:
 
 def _taught_length(study: Study) -> str:
     """Say how far models come that were taught length alone, read backwards on the harmless test."""
-    rows, words = study.main_and_length, {}
+    rows, words = study.evidence.evaluation, {}
+    rows = rows[rows.benchmark == "hh-rlhf"]
     for objective in SINGLE_OBJECTIVES:
         arm = sham_arm(objective, LABELS[2])
-        both = rows[rows.objective.isin([objective, arm]) & (rows.group == objective)]
+        both = complete_models(rows[rows.group == objective], "objective", [objective, arm])
         is_read_backwards = (both.objective == arm) & (objective == HARMLESS)
         both = both.assign(credit=both.credit.where(~is_read_backwards, 1 - both.credit))
         accuracy = both.groupby("objective").credit.mean()
