@@ -970,7 +970,7 @@ def _taught_length(study: Study) -> str:
         words[objective] = (
             percent(accuracy[arm]),
             percent(accuracy[objective]),
-            number_words(*(100 * more[["difference", "ci_low", "ci_high"]]), "points"),
+            number_words(*(100 * more[["difference", "ci_low", "ci_high"]]), "points") + f" (n = {more.n_items:.0f})",
         )
     helpful, harmless = words.values()
     return f"""
