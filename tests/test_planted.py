@@ -39,9 +39,10 @@ from tension_utils.planted.study import (
     ranking_quality,
     reduced,
     run_worlds,
+    true_claims,
     world_truth,
 )
-from tension_utils.planted.truth import OWN, call, knock_outs, lift, measured_truth
+from tension_utils.planted.truth import OWN, WorldTruth, call, knock_outs, lift, measured_truth
 from tension_utils.planted.world import (
     FAINT_EFFECT,
     MAX_LENGTH,
@@ -396,13 +397,52 @@ def test_what_is_declared_of_a_world_is_what_knock_outs_measure(scenario: str) -
     config = calibrated(config, StudyConfig(n_truth=100, truth_seeds=1))
     measured = measured_truth(world_truth(PlantedWorld(config, 2), 150, 2))
     told = {claim: is_true for claim, is_true in config.rules.truth.items() if measured[claim] is not None}
-    told.pop("C5", None)  # what is declared is about the true sets, what is measured about those that a score names
+    told.pop("C5", None)  # parts of equal activity hold few neurons, and not always the heavy ones
     assert told == {claim: measured[claim] for claim in told} and len(told) >= 2
 
 
 def test_effects_between_negligible_and_interesting_are_neither_true_nor_false() -> None:
     assert [call("C1", value, POINTS) for value in (-3.1, -2.0, -0.9, 5.0)] == [True, None, False, False]
     assert [call("C3", value, SD) for value in (0.11, 0.05, 0.03, -0.5)] == [True, None, False, False]
+
+
+class AddedUp:
+    """A reward model whose margins lose a fixed amount with each neuron."""
+
+    def __init__(self, intact: np.ndarray, lost: np.ndarray) -> None:
+        self.intact, self.lost = intact, lost  # (B,), (L, N)
+
+    def margins(self, neurons: NeuronSet | None = None) -> np.ndarray:
+        return self.intact - (0.0 if neurons is None else self.lost[neurons.mask].sum())
+
+
+def test_the_weight_of_shared_neurons_is_that_of_parts_as_large_and_as_active_as_only_ones() -> None:
+    """Two neurons of each kind stand in one bin, and a third shared one in another bin, where no only one is as active.
+
+    So a part has two, and by hand loses 3 with each shared and 1 with each only neuron: -4 beside margins of SD 2.
+    """
+    shared, only = [(0, 0), (0, 1), (0, 2)], {"helpful": [(0, 3), (0, 4)], "harmless": [(0, 5), (0, 6)]}
+    tops = {single: NeuronSet.of((1, 8), shared + own) for single, own in only.items()}
+    model = AddedUp(np.array([-1.0, 1.0, -1.0, 1.0]) * 3**0.5, np.array([[3.0, 3.0, 50.0, 1.0, 1.0, 1.0, 1.0, 0.0]]))
+    groups = np.array(["helpful", "helpful", "harmless", "harmless"])
+
+    def weight(bins: list[int]) -> float:
+        top, bins_of = (lambda single, _: tops[single]), (lambda *_: np.array([bins]))
+        return WorldTruth(lambda *_: model, top, bins_of, None, groups, [0]).weight()
+
+    assert model.intact.std(ddof=1) == pytest.approx(2)
+    assert weight([0, 0, 1, 0, 0, 0, 0, 1]) == pytest.approx(-2)
+    assert np.isnan(weight([0, 0, 0, 1, 1, 1, 1, 0])), "no only neuron is as active as a shared one"
+
+
+def test_what_is_built_in_counts_where_its_effect_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"C1": True, "C2": None, "C3": False, "C4": True, "C5": False}
+    monkeypatch.setattr(planted_study, "measured_truth", lambda _: measured)
+    monkeypatch.setattr(planted_study, "frontier_truth", lambda _: {})
+    assert true_claims(SCENARIOS["planted"], None) == {"C1": True, "C2": None, "C3": None, "C4": True, "C5": None}
+    assert true_claims(SCENARIOS["loud"], None) == {"C1": True, "C2": None, "C3": False, "C4": None, "C5": False}
+    assert set(true_claims(SCENARIOS["faint"], None)) == {"C1", "C2", "C4"}
+    assert true_claims(SCENARIOS["trained"], None) == measured
 
 
 def test_a_faint_world_loses_what_the_study_prints() -> None:

@@ -418,8 +418,14 @@ def world_truth(world: PlantedWorld, n_items: int, n_seeds: int) -> WorldTruth:
 
 
 def true_claims(rules: Scenario, truth: WorldTruth) -> dict[str, bool | None]:
-    """Return what is true of a world: what was built in, the rest as measured; None where that is open."""
-    return (dict(rules.truth) or measured_truth(truth)) | frontier_truth(truth)
+    """Return what is true of a world; None where that is open.
+
+    What was built in counts where the effect that decides the claim is as large, or as negligible, as it says: a shared
+    neuron may weigh more than others, and yet the parts of equal activity that are removed differ too little to matter.
+    """
+    measured = measured_truth(truth)
+    built = {claim: is_true if measured[claim] == is_true else None for claim, is_true in rules.truth.items()}
+    return (built or measured) | frontier_truth(truth)
 
 
 def calibrated(knobs: WorldConfig, config: StudyConfig) -> WorldConfig:

@@ -10,7 +10,7 @@ from tension_utils.analysis.accuracy import OPPOSING
 from tension_utils.analysis.claims import MAIN_FRACTION, overlap_beyond
 from tension_utils.analysis.findings import CLAIMS, INDEX, POINTS, SD, SMALLEST
 from tension_utils.analysis.frontier import ENSEMBLE_WEIGHTS, FRONTIERS, INTERPOLATION, gap
-from tension_utils.conditions import ONLY, SHARED, mixed_sets
+from tension_utils.conditions import EQUAL_ACTIVITY, ONLY, SHARED, mixed_sets
 from tension_utils.config import MIXED, SINGLE_OBJECTIVES
 from tension_utils.interpolation import InterpolateConfig
 from tension_utils.neurons import NeuronSet, top_neurons
@@ -19,6 +19,8 @@ from tension_utils.planted.rates import truth_key
 from tension_utils.planted.world import SHAPE
 
 OWN = MappingProxyType({single: single for single in SINGLE_OBJECTIVES})  # as OPPOSING: model -> test
+
+N_PARTS = 8  # draws of shared and only sets of equal size and activity, over which the truth of C5 is a mean
 
 NEGLIGIBLE = 1 / 3  # of the smallest effect of interest: below it a claim is false, between the two neither
 
@@ -132,17 +134,22 @@ class WorldTruth:
         return float(np.mean(beyond))
 
     def weight(self) -> float:
-        """Return the effect of shared neurons in the mixed model minus that of as many only ones, on the latter's test.
+        """Return what removing shared neurons does to an own test, minus what as many and as active only ones do.
 
-        NaN where a run has no shared or no only neurons.
+        As the endpoint of C5 has it, on average over `N_PARTS` draws of such parts: each run removes one of them.
+        NaN where no run has any.
         """
         found = []
         for seed in self.seeds:
-            sets = mixed_sets(*(self.top(single, seed) for single in SINGLE_OBJECTIVES))
-            for single in SINGLE_OBJECTIVES if len(sets) == 3 else ():
-                effects = self.effects(MIXED, seed, single)
-                shared, only = (effects[sets[name].mask].mean() for name in (SHARED, ONLY[single]))
-                found.append(min(map(len, sets.values())) * (shared - only))
+            tops, bins = [self.top(single, seed) for single in SINGLE_OBJECTIVES], self.bins(MIXED, seed)
+            plain = self.plain(MIXED, seed)
+            spread = plain.margins().std(ddof=1)
+            for draw in range(N_PARTS):
+                parts = mixed_sets(*tops, EQUAL_ACTIVITY, np.random.default_rng([seed, draw]), bins)
+                margins = {name: plain.margins(neurons) for name, neurons in parts.items()}
+                for single in SINGLE_OBJECTIVES if parts else ():
+                    difference = (margins[SHARED] - margins[ONLY[single]])[self.groups == single]
+                    found.append(difference.mean() / spread)
         return float(np.mean(found)) if found else float("nan")
 
     def mixing(self) -> float:

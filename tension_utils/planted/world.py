@@ -56,8 +56,8 @@ class Scenario:
     """Who carries the objectives, and what is therefore true of the study's claims.
 
     Args:
-        truth: claim -> whether it is true; a claim that makes no sense here is left out. Empty where it is measured,
-            see `truth.measured_truth`.
+        truth: claim -> whether it is built to be true; a claim that makes no sense here is left out. Empty where it is
+            only measured, see `study.true_claims`.
         n_only: helpful-only neurons, and as many harmless-only ones.
         n_shared: shared neurons.
         shared_weight: weight of a shared neuron; the others have 1.
@@ -106,6 +106,7 @@ FAINT_EFFECT = -0.16  # SD; at 65 % accuracy about 6 points, where the study pri
 SCENARIOS = MappingProxyType(
     {
         "planted": Scenario(_truth("ttttt"), 8, 8, shared_weight=2.5),
+        "heavy": Scenario(_truth("ttttt"), 12, 8, shared_weight=6.0),
         "faint": Scenario(_truth("tt-t-"), 8, 8, shared_weight=2.5, is_faint=True),
         "even": Scenario(_truth("ftftf"), 8, 16, is_conflicting=False),
         "antagonistic": Scenario(
