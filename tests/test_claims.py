@@ -30,6 +30,7 @@ from tension_utils.analysis.findings import (
 from tension_utils.artifacts import OWN_SCORES, TABLES, find_runs, write_table
 from tension_utils.conditions import ONLY
 from tension_utils.config import MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_runs
+from tension_utils.planted.rates import WORLDS
 from tension_utils.scores import NeuronScores
 from tension_utils.show.ledger import (
     answer,
@@ -523,17 +524,21 @@ def test_a_claim_in_words_says_once_what_its_verdict_rests_on() -> None:
     ]
     for other in (replace(open_one, ci_high=-0.01), replace(open_one, p_value=0.2)):
         assert "A small p" not in claim_words(judge([other, replace(other, way=PUBLISHED)]), "C2")[1]
-    rated = table.assign(power=0.9, false_positives=0.2, true_effect=-0.25, design="3 runs", sound_seeds=4)
+    rates = {"power": 0.9, "false_positives": 0.2, "false_refutations": 0.05, "true_effect": -0.25}
+    counts = dict(zip(WORLDS, (40, 30), strict=True))
+    rated = table.assign(**rates, **counts, design="3 runs", sound_seeds=4)
     rated.loc[0, ["verdict", "reason"]] = [
         "no verdict",
         "its test supports it in 20 % of made-up worlds where it is false",
     ]
     title, text = claim_words(rated, "C2")
     assert title == "No verdict: its test supports it in 20 % of made-up worlds where it is false."
-    assert "in which its test supports the claim: 90 % of true and 20 % of false (3 runs)." in text
-    assert "Where it is true, the effect is -0.25 SD in the mean." in text
+    assert "in which its test supports the claim: 90 % of 40 true and 20 % of 30 false (3 runs)." in text
+    assert "Where it is true, the effect is -0.25 SD in the mean." in text and "It refutes" not in text
     assert "With 4 training runs the test errs rarely enough." in text
     assert "Would be decided" not in text and "Four in five" not in text
+    rated.loc[0, ["verdict", "reason"]] = ["refuted", ""]
+    assert "20 % of 30 false (3 runs). It refutes 5 % of the true ones." in claim_words(rated, "C2")[1]
     assert claim_words(ledger(Evidence()), "C2") == ("Not run.", "No such neuron set was removed.")
 
 

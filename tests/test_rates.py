@@ -106,7 +106,7 @@ def test_no_design_is_larger_than_the_finding(size: tuple[int, int, int]) -> Non
 def test_a_test_that_errs_too_often_gives_no_verdict() -> None:
     ledger = judge([FINDING])
     rated = with_rates(ledger, error_rates(claim_rates(worlds(HAND))))
-    assert finding_table(rated).worlds[0] == "90 % of true and 10 % of false (3 runs, 80 items, 12 random sets)"
+    assert finding_table(rated).worlds[0] == "90 % of 20 true and 10 % of 10 false (3 runs, 80 items, 12 random sets)"
     (row,) = rated.itertuples()
     assert row.verdict == "supported" and (row.power, row.false_positives) == (0.9, 0.1), "ten percent is the limit"
     assert row.design == "3 runs, 80 items, 12 random sets"

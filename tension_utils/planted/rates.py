@@ -34,6 +34,9 @@ RATES = {
     "false_refutations": (True, "n_refuted"),
 }
 
+# On how many worlds these rest, of which the claim is true or false.
+WORLDS = ("n_worlds_power", "n_worlds_false_positives")
+
 MOST_ERRORS = 0.1  # a reading that errs more often gives no verdict
 
 
@@ -191,7 +194,7 @@ def design_rates(rates: pd.DataFrame, finding: pd.Series) -> pd.Series | None:
     """
     is_it = (rates[ENDPOINT] == pd.Series({name: getattr(finding, name) for name in ENDPOINT})).all(axis=1)
     size = [getattr(finding, name) * (ITEMS_LOST if name == "n_items" else 1) for name in DESIGN]
-    n_worlds = rates[[f"n_worlds_{name}" for name in ("power", "false_positives")]].sum(axis=1)
+    n_worlds = rates[list(WORLDS)].sum(axis=1)
     is_it &= (rates[DESIGN] <= size).all(axis=1) & (n_worlds >= n_worlds[is_it].max() / 2)
     found = rates[is_it].sort_values(DESIGN)
     return found.iloc[-1] if len(found) else None
@@ -226,13 +229,13 @@ def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
         rates: of `error_rates`.
 
     Returns:
-        The ledger with the columns of `RATES`, true_effect, design (in words) and sound_seeds; the reason says why
-        there is no verdict.
+        The ledger with the columns of `RATES` and `WORLDS`, true_effect, design (in words) and sound_seeds; the reason
+        says why there is no verdict.
     """
     rows = []
     for _, row in ledger.iterrows():
         found = design_rates(rates, row) if row.verdict != "not run" else None
-        new = {name: np.nan if found is None else found[name] for name in (*RATES, "true_effect")}
+        new = {name: np.nan if found is None else found[name] for name in (*RATES, *WORLDS, "true_effect")}
         new |= {"design": "" if found is None else design_words(found), "sound_seeds": sound_seeds(rates, row)}
         if row.way == WAYS[1] and (reason := _objection(row.verdict, new)):
             new |= {"verdict": "no verdict", "reason": reason}

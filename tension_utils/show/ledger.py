@@ -21,6 +21,7 @@ from tension_utils.analysis.findings import (
     primary_of,
 )
 from tension_utils.config import MATCHED_ARM, MIXED
+from tension_utils.planted.rates import WORLDS
 from tension_utils.show.tables import SMALLEST_P
 
 ARMS = {"single": "single-objective models", MIXED: "mixed model", MATCHED_ARM: "mixed model on as many pairs"}
@@ -199,7 +200,9 @@ def _worlds_words(row: pd.Series) -> str:
         return ""
     effect = number_words(row.true_effect, nan, nan, row.unit)
     mean = "" if isnan(row.true_effect) else f" Where it is true, the effect is {effect} in the mean."
-    return f"Planted worlds in which its test supports the claim: {rates}.{mean}"
+    is_refuted = row.verdict == "refuted" and not isnan(row.false_refutations)
+    wrongly = f" It refutes {100 * row.false_refutations:.0f} % of the true ones." if is_refuted else ""
+    return f"Planted worlds in which its test supports the claim: {rates}.{wrongly}{mean}"
 
 
 def detectable_words(row: Finding | pd.Series) -> str:
@@ -269,9 +272,13 @@ def finding_table(findings: pd.DataFrame) -> pd.DataFrame:
 
 
 def rates_words(row: pd.Series) -> str:
-    """Return how often a test supports its claim in planted worlds where it is true and where it is false."""
-    shares = [("true", row.power), ("false", row.false_positives)]
-    said = [f"{100 * share:.0f} % of {words}" for words, share in shares if not isnan(share)]
+    """Return how often a test supports its claim in planted worlds where it is true and where it is false.
+
+    With the numbers of such worlds.
+    """
+    kinds = zip(("true", "false"), ("power", "false_positives"), WORLDS, strict=True)
+    shares = [(kind, getattr(row, rate), getattr(row, n_worlds)) for kind, rate, n_worlds in kinds]
+    said = [f"{100 * share:.0f} % of {n_worlds:.0f} {kind}" for kind, share, n_worlds in shares if not isnan(share)]
     return f"{' and '.join(said)} ({row.design})" if said else ""
 
 
