@@ -16,6 +16,7 @@ from tension_utils.analysis.accuracy import mixed_against_single
 from tension_utils.analysis.claims import Evidence, ledger
 from tension_utils.analysis.findings import (
     CLAIMS,
+    LITTLE_TO_LOSE,
     POINTS,
     SD,
     SMALLEST,
@@ -78,6 +79,26 @@ def finding(claim: str = "C2", value: float = -0.5, low: float = -0.8, high: flo
 )
 def test_the_rule_by_hand(claim: str, low: float, high: float, p_value: float, verdict: str) -> None:
     assert verdict_of(finding(claim, 0.0, low, high), p_value) == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "to_lose", "verdict"),
+    [
+        (-0.04, 0.07, 0.07, "no verdict"),
+        (-0.04, 0.07, -0.2, "no verdict"),
+        (-0.04, 0.07, 0.1, "refuted"),
+        (-0.04, 0.07, nan, "refuted"),
+        (0.01, 0.07, 0.0, "refuted"),
+        (-0.3, -0.2, 0.0, "supported"),
+        (-0.2, 0.07, 0.0, "undecided"),
+    ],
+)
+def test_no_fall_is_no_evidence_where_there_was_too_little_to_lose(
+    low: float, high: float, to_lose: float, verdict: str
+) -> None:
+    one = finding("C5", (low + high) / 2, low, high, to_lose=to_lose)
+    (row,) = judge([replace(one, p_value=0.01)]).itertuples()
+    assert row.verdict == verdict and row.reason == (LITTLE_TO_LOSE if verdict == "no verdict" else "")
 
 
 def test_parts_that_disagree_contradict_each_other() -> None:
@@ -381,6 +402,32 @@ def test_weight_by_hand_and_the_fallback_is_marked() -> None:
     families = [weight_world(MATCHED_ARM, family) for family in ("equal-size", "equal-activity")]
     both = pd.concat([ablation[ablation.family != "natural"] for _, ablation in families], ignore_index=True)
     assert primary(Evidence(families[0][0], both), "C5").neuron_set == "equal-activity"
+
+
+def test_what_models_have_to_lose_by_hand() -> None:
+    """Margins of the helpful test are 0 and 2 in turn, of the harmless one -1 and 1; the mean of both means is .5."""
+
+    def lifted(group: str, i: int) -> float:
+        return spread(group, i) + (group == "helpful")
+
+    intact = items(MATCHED_ARM, 0, lifted)
+    same = {group: [0.0, 0.01, -0.01, 0.0] for group in SINGLE_OBJECTIVES}
+    ablation = pd.concat([removal(intact, name, same, "layer", "equal-size") for name in ("shared", *ONLY.values())])
+    few = ablation[~ablation.item_id.isin([f"helpful/{N - 1}", f"helpful/{N - 3}"])]  # two of margin 2
+    for rows, of_helpful, credit in ((ablation, 1.0, 15 / 20), (few, 16 / 18, 13 / 18)):  # 0 is a tie: credit .5
+        table = ledger(Evidence(intact, rows))
+        by_metric = table[(table.claim == "C5") & (table.arm == MATCHED_ARM)].set_index("metric")
+        assert by_metric.to_lose["margin"] == pytest.approx(of_helpful / 2 / intact.margin.std())
+        assert by_metric.to_lose["accuracy"] == pytest.approx(100 * (credit - 0.5) / 2), "half of the other are right"
+    assert primary_of(table, "C5").verdict == "refuted"
+    idle = items(MATCHED_ARM, 0, spread)
+    ablation = pd.concat([removal(idle, name, same, "layer", "equal-size") for name in ("shared", *ONLY.values())])
+    table = ledger(Evidence(idle, ablation))
+    assert primary_of(table, "C5").verdict == "no verdict" and primary_of(table, "C5").to_lose == pytest.approx(0)
+    words = claim_words(table, "C5")
+    assert words[0] == f"No verdict: {LITTLE_TO_LOSE}." and "mean margin on these tests is +0.00 SD" in words[1]
+    assert "Its models had too little to lose." in verdict_sentence(table, "C5")
+    assert np.isnan(primary_of(table, "C3").to_lose)
 
 
 def test_weight_reads_only_sets_on_their_own_test_alone() -> None:

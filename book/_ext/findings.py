@@ -26,7 +26,7 @@ from tension_utils.analysis.accuracy import (
     tension_table,
 )
 from tension_utils.analysis.claims import TARGETED, Evidence
-from tension_utils.analysis.findings import CLAIMS, SMALLEST, Part
+from tension_utils.analysis.findings import CLAIMS, LITTLE_TO_LOSE, SMALLEST, Part
 from tension_utils.analysis.keystone import keystone_table
 from tension_utils.analysis.removed import changes_by_draw, held_shares, shared_changes
 from tension_utils.analysis.training import kept_checkpoints, training_sizes
@@ -51,7 +51,13 @@ from tension_utils.planted.rates import rated_ledger
 from tension_utils.show import explorer
 from tension_utils.show.ledger import extent_words, number_words, value_words
 from tension_utils.show.sentences import extent
-from tension_utils.statistics import MODEL_COLUMNS, complete_models, difference_table, pair_differences
+from tension_utils.statistics import (
+    MODEL_COLUMNS,
+    accuracy_table,
+    complete_models,
+    difference_table,
+    pair_differences,
+)
 
 HELPFUL, HARMLESS = SINGLE_OBJECTIVES
 KINDS, FRACTION = ("rms_change", "signed_mean"), 0.1  # how far training moved a neuron, and its mean activation
@@ -301,16 +307,6 @@ class Study:
         intact = self.main.merge(removed[[*models, "item_id"]].drop_duplicates()).groupby(models).margin.std()
         spread = removed.groupby([*models, "set", "draw"]).margin.std().groupby([*models, "set"]).mean()
         return spread.unstack("set").div(intact, axis=0)
-
-    @cached_property
-    def weighed_accuracy(self) -> pd.Series:
-        """Share of the HH-RLHF tests that the mixed models of which shared neurons were removed rank right, by base."""
-        removed = self.evidence.ablation
-        removed = removed[(removed.objective == MATCHED_ARM) & (removed["set"] == SHARED)]
-        rows = self.evidence.evaluation
-        rows = rows[(rows.objective == MATCHED_ARM) & (rows.benchmark == "hh-rlhf")]
-        rows = rows.merge(removed[list(MODEL_COLUMNS)].drop_duplicates())
-        return rows.groupby([*MODEL_COLUMNS, "group"]).credit.mean().groupby("base_model").mean()
 
     @cached_property
     def removals(self) -> pd.DataFrame:
@@ -800,31 +796,28 @@ def _loud_before(study: Study) -> str:
 
 
 def _weighed(study: Study) -> str:
-    """Say whether shared neurons weigh more than as many others."""
-    weight = study.reading(claim="C5", is_primary=True)
+    """Say what came of weighing shared neurons against as many others."""
+    weight, own = (study.reading(claim=claim, is_primary=True) for claim in ("C5", "C2"))
     require(weight.bases == (GEMMA, SMOLLM2), "one run of either base model was weighed")
-    require(weight.verdict == "refuted" and weight.false_refutations < 0.1, "its test seldom refutes true claims")
+    require(weight.reason == LITTLE_TO_LOSE, "the mixed models have less to lose than would matter")
     require(-SMALLEST["SD"] < weight.ci_low < 0 < weight.ci_high < SMALLEST["SD"], "the difference is about none")
-    accuracy, changes = study.weighed_accuracy, shared_changes(study.evidence)
-    require(accuracy.max() < 0.6, "the mixed models that were weighed rank less than 60 % of their tests right")
-    changes = changes.set_index(["base_model", "test", "set", "draw"]).change.unstack("draw")
+    require(own.to_lose > 3 * SMALLEST["SD"], "the single-objective models have more than three times that")
+    changes = shared_changes(study.evidence).set_index(["base_model", "test", "set", "draw"]).change.unstack("draw")
     targeted, random = changes[TARGETED], changes.drop(columns=TARGETED)
     is_above = targeted > random.max(axis=1)
     above = (SMOLLM2, HELPFUL, SHARED)
     require(list(is_above[is_above].index) == [above], "one set is beyond all of its random ones")
     require(not (targeted < random.min(axis=1)).any(), "without no set margins fall further than without random ones")
     return f"""
-        Do the shared neurons *weigh* more than as many others, claim C5? Not in these models: *refuted*, for two runs.
-        Margins should fall further without them than without as many neurons of one objective alone; the difference is
-        {value_words(weight)}, each set beside {weight.n_draws:.0f} random ones ({extent_words(weight)};
-        {NAMES[SMOLLM2]} {part_words(weight, SMOLLM2)}, {NAMES[GEMMA]} {part_words(weight, GEMMA)}). That is less than
-        the {SMALLEST["SD"]:g} SD from which on it would matter; where in made-up worlds shared neurons do weigh that
-        much more, this test refutes it in {100 * weight.false_refutations:.0f} % of {weight.n_worlds_power:.0f}
-        worlds. But these mixed models had little to lose: they rank {percent(accuracy[SMOLLM2])} and
-        {percent(accuracy[GEMMA])} of these pairs right, and no set, removed, lets margins fall further than its random
-        sets do. Without the shared neurons they even *rise* on {NAMES[SMOLLM2]}'s helpful test, by
-        {targeted[above]:.2f} SD, where random sets reach {random.max(axis=1)[above]:.2f}. What would tell is a mixed
-        model that has learned both."""
+        Do the shared neurons *weigh* more than as many others, claim C5? *No verdict*: the mixed models had too little
+        to lose. Their mean margin on these tests is {weight.to_lose:.2f} SD ({own.to_lose:.2f} SD of the
+        single-objective models on theirs), and a fall of {SMALLEST["SD"]:g} SD is the least that would matter. So it
+        says little that margins change by {value_words(weight)} more without the shared neurons than without as many
+        of one objective alone, each set beside {weight.n_draws:.0f} random ones ({extent_words(weight)};
+        {NAMES[SMOLLM2]} {part_words(weight, SMOLLM2)}, {NAMES[GEMMA]} {part_words(weight, GEMMA)}). No set, removed,
+        lets margins fall further than its random sets do; without the shared neurons they even *rise* on
+        {NAMES[SMOLLM2]}'s helpful test, by {targeted[above]:.2f} SD, where random sets reach
+        {random.max(axis=1)[above]:.2f}. What would tell is a mixed model that has learned both."""
 
 
 def _learned_twice(study: Study) -> str:
@@ -916,12 +909,13 @@ def calibration(study: Study) -> str:
     own = [_surer(errors.loc[name, name]) for name in SINGLE_OBJECTIVES]
     across = [_surer(errors.loc[pair]) for pair in (SINGLE_OBJECTIVES, SINGLE_OBJECTIVES[::-1])]
     row = errors.loc[SINGLE_OBJECTIVES]
+    n_helpful, n_harmless = (errors.n_items[test, test] for test in SINGLE_OBJECTIVES)
     return flat(
         f"""
-        **No on its own objective's pairs, yes on the other's.** The helpful model's certainty exceeds its accuracy on
-        its own test by {own[0]}, the harmless one's by {own[1]}; on the other's test by {across[0]} and {across[1]}
-        (n = {row.n_items:.0f}, {runs_text(row.n_seeds)}). A model of one objective is wrong about the other with
-        conviction: its margin gives no warning.
+        **Yes on its own objective's pairs, no on the other's.** The helpful model's certainty minus its accuracy is
+        {own[0]} on its own test, the harmless one's {own[1]}; on the other's test {across[0]} and {across[1]}
+        ({n_helpful:.0f} helpful and {n_harmless:.0f} harmless pairs, {runs_text(row.n_seeds)}). A model of one
+        objective is wrong about the other with conviction: its margin gives no warning.
         """
     )
 
@@ -944,13 +938,15 @@ def length(study: Study) -> str:
     row = bias.loc[SINGLE_OBJECTIVES]
     return flat(
         f"""
-        **Yes: the helpful model likes long responses, and the harmless one short ones.** Where the chosen response is
-        the longer one, the helpful model is right more often by {words[HELPFUL, HELPFUL]} on its own test and
-        {words[HELPFUL, HARMLESS]} on the other; the harmless model {words[HARMLESS, HARMLESS]} and
+        **Length counts: the helpful model likes long responses, and the harmless one short ones.** Where the chosen
+        response is the longer one, the helpful model is right more often by {words[HELPFUL, HELPFUL]} on its own
+        test and {words[HELPFUL, HARMLESS]} on the other; the harmless model by {words[HARMLESS, HARMLESS]} and
         {words[HARMLESS, HELPFUL]}. Part of what sets the objectives against each other here is length
         (n = {row.n_longer + row.n_shorter:.0f} on the harmless test, {runs_text(row.n_seeds)}).
 
         {_taught_length(study)}
+
+        {_of_one_length(study)}
         """
     )
 
@@ -975,10 +971,22 @@ def _taught_length(study: Study) -> str:
         )
     helpful, harmless = words.values()
     return f"""
-        Length alone does not make either model. In one run of {NAMES[SMOLLM2]} two more were taught, on the same
+        Taught length alone, models come less far. In one run of {NAMES[SMOLLM2]} two more were taught, on the same
         prompts, *only* to prefer the longer response. That ranks {helpful[0]} of helpful pairs right, where the
         helpful model of that run has {helpful[1]}: {helpful[2]}. Read backwards, so that the shorter response wins, it
         ranks {harmless[0]} of harmless pairs right, where the harmless model has {harmless[1]}: {harmless[2]}."""
+
+
+def _of_one_length(study: Study) -> str:
+    """Say that on pairs of about one length no single-objective model is shown to beat chance on its own test."""
+    rows = accuracy_table(margins.of_one_length(study.main), ["objective", "group"]).set_index(["objective", "group"])
+    own = [rows.loc[(single, single)] for single in SINGLE_OBJECTIVES]
+    require(all(row.ci_low < 0.5 < row.ci_high for row in own), "neither beats chance there")
+    helpful, harmless = (_share(row.accuracy, row.ci_low, row.ci_high) for row in own)
+    return f"""
+        Where both responses are about equally long, within 20 %, neither model is shown to beat chance on its own test:
+        the helpful one has {helpful} (n = {own[0].n_items:.0f}), the harmless one {harmless}
+        (n = {own[1].n_items:.0f}). These are few pairs, and may be harder ones."""
 
 
 @finding("b3_transferability")
@@ -1097,14 +1105,14 @@ def together(study: Study) -> str:
     """Read together, the claims tell one story."""
     mixed, own, opposing, shared, weight = (study.reading(claim=claim, is_primary=True) for claim in CLAIMS)
     verdicts = [row.verdict for row in (mixed, own, opposing, shared, weight)]
-    wanted = ["supported", "supported", "undecided", "undecided", "refuted"]
-    require(verdicts == wanted, "two claims are supported, two are undecided, and one is refuted")
+    wanted = ["supported", "supported", "undecided", "undecided", "no verdict"]
+    require(verdicts == wanted, "two claims are supported, two are undecided, and one has no verdict")
     runs = [row.n_seeds for row in (mixed, own, opposing, shared, weight)]
     require(runs == [4, 4, 4, 1, 2], "four training runs tell what mixing costs and removals do, one or two the rest")
     of_both = all(set(row.bases) == {*NAMES} for row in (mixed, own, opposing))
     require(of_both, "mixing and removals were measured on both base models")
     require(parts_of(opposing)[SMOLLM2].ci_low > 0, "on SmolLM2 the sets oppose")
-    require(abs(weight.value) < 0.02, "without shared neurons margins fall no more than without others")
+    require(weight.reason == LITTLE_TO_LOSE, "the mixed models have less to lose than would matter")
     two, coins = (study.levels.loc["rms_change", level] for level in (overlap.TWO_OBJECTIVES, overlap.SHAM))
     require(two.jaccard < coins.lowest + 0.01, "with a model of coin flips each shares as much or more")
     safety = study.reading(claim="C1", quantity="mixing", arm=MATCHED_ARM, test="safety")
@@ -1112,8 +1120,9 @@ def together(study: Study) -> str:
     return flat(
         f"""
         **One model of both objectives does worse than two specialists; that shared neurons are the reason is not
-        shown.** *Mixing costs* (C1) {value_words(mixed)} on the own test ({extent_words(mixed)}). Where refusing
-        and answering weigh the same, the mixed model is ahead instead: {value_words(safety)} ({extent_words(safety)}).
+        shown.** *Mixing costs* (C1) {value_words(mixed)} on the own test ({extent_words(mixed)}), in settings that
+        were chosen on the specialists. On RM-Bench's safety prompts, where refusing and answering weigh the same, one
+        mixed model is ahead instead: {value_words(safety)} ({extent_words(safety)}).
 
         The neurons that training moved most *carry* what a model learned ({value_words(own)} on its own test without
         them, C2; {extent_words(own)}). As each model learned the contrary of the other objective, they *stand against*
@@ -1122,10 +1131,9 @@ def together(study: Study) -> str:
         [chapter 4](../study/04_ablate.ipynb)).
 
         *Shared neurons* (C4) are many, an overlap of {two.jaccard:.2f} on {NAMES[SMOLLM2]}; with a model of coin-flip
-        labels on the other's pairs each model shares as many. One run does not decide that. Nor do shared neurons
-        *weigh more* than others (C5): without them margins change by {value_words(weight)} beyond others
-        ({runs_text(weight.n_seeds)}), where a fall of {SMALLEST["SD"]:g} SD would matter. These mixed models hardly
-        learned, though; one that did may be another case.
+        labels on the other's pairs each model shares as many. One run does not decide that. Whether shared neurons
+        *weigh more* than others (C5) cannot be seen in these mixed models: their mean margin is
+        {weight.to_lose:.2f} SD, and without the shared neurons it would have to fall by {SMALLEST["SD"]:g} to matter.
 
         {_practice(study, mixed.n_seeds)}
         """

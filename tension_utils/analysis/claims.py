@@ -43,6 +43,7 @@ from tension_utils.scores import NeuronScores
 from tension_utils.statistics import (
     ITEM_COLUMNS,
     MODEL_COLUMNS,
+    RM_COLUMNS,
     TAILS,
     Bootstrap,
     Spread,
@@ -143,6 +144,19 @@ class Evidence:
         return {
             key: kept.iloc[at] for key, at in changes.groupby(["objective", "matched_to", "family"]).indices.items()
         }
+
+    @cached_property
+    def intact(self) -> pd.DataFrame:
+        """What intact reward models have to lose on each ablated item, by objective and number of place.
+
+        margin in their standard deviations on the benchmark, as changes are; accuracy beyond chance.
+        """
+        rows = self.evaluation
+        spread = rows.groupby([*RM_COLUMNS, "benchmark"]).margin.transform("std")
+        place = pd.MultiIndex.from_frame(self.places).get_indexer(pd.MultiIndex.from_frame(rows[PLACE]))
+        values = {"margin": rows.margin / spread, "accuracy": rows.credit - rows.chance}
+        table = pd.DataFrame({"objective": rows.objective, "place": place} | values)
+        return table[place >= 0].set_index(["objective", "place"])
 
     @cached_property
     def places(self) -> pd.DataFrame:
@@ -376,7 +390,24 @@ def _removed(evidence: Evidence, what: dict[str, Any], parts: Mapping[str, list[
     side = "less" if CLAIMS[what["claim"]].sign < 0 else "greater"
     p_value = prediction_test(means[TARGETED].to_numpy(), means[draws.columns].to_numpy(), side).p_value
     rows["value"] -= draws.mean(axis=1)
-    return estimated(what, rows, evidence.n_resamples, p_value=p_value, n_draws=draws.shape[1])
+    found = {"p_value": p_value, "n_draws": draws.shape[1]}
+    if CLAIMS[what["claim"]].sign < 0:
+        models = {name: terms[0][0] for name, terms in parts.items()}
+        found["to_lose"] = _to_lose(evidence, what["metric"], models, rows)
+    return estimated(what, rows, evidence.n_resamples, **found)
+
+
+def _to_lose(evidence: Evidence, metric: str, models: Mapping[str, str], rows: pd.DataFrame) -> float:
+    """Return what intact models have to lose in the mean over parts, in the metric's unit.
+
+    Args:
+        evidence: the stored results.
+        metric: key of `UNIT_OF`.
+        models: part -> objective of its reward models.
+        rows: part of every item; the index is that of `Evidence.places`.
+    """
+    means = [evidence.intact.loc[models[part]][metric].loc[items.index].mean() for part, items in rows.groupby("part")]
+    return UNIT_OF[metric][1] * float(np.mean(means))
 
 
 def _by_draw(

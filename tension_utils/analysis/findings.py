@@ -20,6 +20,8 @@ POINTS, SD, INDEX = "points", "SD", "index"  # percentage points; intact standar
 # The smallest effect of interest, by unit.
 SMALLEST = {POINTS: 3.0, SD: 0.1, INDEX: 0.05}
 
+LITTLE_TO_LOSE = "its models had too little to lose"  # why an effect that is not found is no evidence
+
 REASONS = {
     POINTS: "fewer than one pair in thirty is ranked otherwise",
     SD: "where margins are normal, it moves an accuracy of 50 to 75 % by three to four points",
@@ -155,6 +157,8 @@ class Finding:
         by_seed: value of every training run, in `unit`; empty as published.
         bases: the base model of every training run, as in by_seed.
         spread: where the variance of the value comes from; None as published, and where only an interval is known.
+        to_lose: what could fall at most, in `unit`, where the claim is that something falls: the intact models' mean
+            margin, or accuracy beyond chance, on the items; else NaN.
         reason: why it was not run, or gives no verdict; else empty.
     """
 
@@ -181,6 +185,7 @@ class Finding:
     by_seed: tuple[float, ...] = ()
     bases: tuple[str, ...] = ()
     spread: Spread | None = None
+    to_lose: float = nan
     reason: str = ""
 
 
@@ -189,9 +194,10 @@ def verdict_of(finding: Finding, p_value: float) -> str:
 
     *Contradictory*: the intervals of two parts lie on opposite sides of zero. *Refuted*: the interval lies within the
     smallest effect of interest, or beyond zero on the side that is not claimed; an effect that is surely too small is
-    refuted whatever its sign. *Supported*: the interval lies on the claimed side and the p-value is at most 5 %.
-    *Undecided*: otherwise. As published there is no interval, and the sign alone decides, of every part; a reading
-    that cannot fail gives no verdict.
+    refuted whatever its sign. But where models have less to lose than the smallest effect, a loss that is not found
+    gives *no verdict*: it could hardly have been found. *Supported*: the interval lies on the claimed side and the
+    p-value is at most 5 %. *Undecided*: otherwise. As published there is no interval, and the sign alone decides, of
+    every part; a reading that cannot fail gives no verdict.
 
     Args:
         finding: the record.
@@ -208,8 +214,10 @@ def verdict_of(finding: Finding, p_value: float) -> str:
     if any(part.ci_low > 0 for part in finding.parts) and any(part.ci_high < 0 for part in finding.parts):
         return "contradictory"
     low, high = sorted([sign * finding.ci_low, sign * finding.ci_high])
-    if high < 0 or (-smallest < low and high < smallest):
+    if high < 0:
         return "refuted"
+    if -smallest < low and high < smallest:
+        return "no verdict" if finding.to_lose < smallest else "refuted"
     return "supported" if low > 0 and p_value <= LEVEL else "undecided"
 
 
@@ -225,7 +233,9 @@ def judge(findings: Iterable[Finding]) -> pd.DataFrame:
     p_values = [float(next(adjusted)) if is_it else f.p_value for f, is_it in zip(findings, is_tested, strict=True)]
     verdicts = [verdict_of(finding, p) for finding, p in zip(findings, p_values, strict=True)]
     table = pd.DataFrame([asdict(finding) | {"parts": finding.parts} for finding in findings])
-    return table.assign(p_adjusted=p_values, verdict=verdicts)
+    table = table.assign(p_adjusted=p_values, verdict=verdicts)
+    table.loc[(table.verdict == "no verdict") & (table.reason == ""), "reason"] = LITTLE_TO_LOSE
+    return table
 
 
 def primary_of(ledger: pd.DataFrame, claim: str, way: str = WAYS[1]) -> pd.Series:

@@ -374,6 +374,20 @@ def _moved_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (above + totals / 2)[number] / len(values)
 
 
+ABOUT_AS_LONG = 1.2  # the longer response over the shorter one, at most
+
+
+def of_one_length(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of items whose responses are about equally long: neither is over `ABOUT_AS_LONG` times the other.
+
+    >>> rows = pd.DataFrame({"chosen_length": [100, 100, 130], "rejected_length": [119, 121, 100]})
+    >>> of_one_length(rows).index.tolist()
+    [0]
+    """
+    ratio = np.log(evaluation.chosen_length.astype(float) / evaluation.rejected_length).abs()
+    return evaluation[ratio < np.log(ABOUT_AS_LONG)]
+
+
 def length_bias_table(
     evaluation: pd.DataFrame,
     by: Sequence[str] = ("objective",),

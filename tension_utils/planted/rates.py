@@ -230,15 +230,15 @@ def with_rates(ledger: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The ledger with the columns of `RATES` and `WORLDS`, true_effect, design (in words) and sound_seeds; the reason
-        says why there is no verdict.
+        says why there is no verdict. sound_seeds is 0 where the test does not err too often, too.
     """
     rows = []
     for _, row in ledger.iterrows():
         found = design_rates(rates, row) if row.verdict != "not run" else None
         new = {name: np.nan if found is None else found[name] for name in (*RATES, *WORLDS, "true_effect")}
-        new |= {"design": "" if found is None else design_words(found), "sound_seeds": sound_seeds(rates, row)}
+        new |= {"design": "" if found is None else design_words(found), "sound_seeds": 0}
         if row.way == WAYS[1] and (reason := _objection(row.verdict, new)):
-            new |= {"verdict": "no verdict", "reason": reason}
+            new |= {"verdict": "no verdict", "reason": reason, "sound_seeds": sound_seeds(rates, row)}
         rows.append(row.to_dict() | new)
     return pd.DataFrame(rows)
 

@@ -12,6 +12,7 @@ from tension_utils.analysis.findings import (
     CLAIMS,
     INDEX,
     LEVEL,
+    LITTLE_TO_LOSE,
     POINTS,
     REASONS,
     SD,
@@ -157,7 +158,8 @@ def claim_words(ledger: pd.DataFrame, claim: str) -> tuple[str, str]:
     last = _further_words(ledger[(ledger.claim == claim) & ~ledger.is_primary & (ledger.verdict != "not run")])
     if row.verdict == "not run":
         return "Not run.", " ".join(filter(None, [f"{_capitalized(row.reason)}.", last]))
-    said = [f"{_capitalized(result_of(row))}.", _two_questions(row), _worlds_words(row), detectable_words(row)]
+    said = [f"{_capitalized(result_of(row))}.", _two_questions(row), _little_words(row), _worlds_words(row)]
+    said.append(detectable_words(row))
     title = CLAIMS[claim].outcomes.get(row.verdict, f"No verdict: {row.reason}")
     return f"{title}.", "\n".join(filter(None, [*said, needed_words(row), last]))
 
@@ -193,6 +195,17 @@ def _two_questions(row: pd.Series) -> str:
     )
 
 
+def _little_words(row: pd.Series) -> str:
+    """Return what models had to lose where that was too little for a verdict; nothing elsewhere."""
+    if row.reason != LITTLE_TO_LOSE:
+        return ""
+    had, smallest = (number_words(value, nan, nan, row.unit) for value in (row.to_lose, SMALLEST[row.unit]))
+    return (
+        f"Before anything is removed, their mean {row.metric}{' beyond chance' if row.metric == 'accuracy' else ''} on "
+        f"these tests is {had}: hardly a set could lower it by the {smallest.lstrip('+')} that would matter."
+    )
+
+
 def _worlds_words(row: pd.Series) -> str:
     """Return how often a test supports its claim in planted worlds, and how large the true effect is there."""
     rates = rates_words(row) if "design" in row else ""
@@ -208,8 +221,8 @@ def _worlds_words(row: pd.Series) -> str:
 def detectable_words(row: Finding | pd.Series) -> str:
     """Return how large an effect a study of this size would support; see `deciding.detectable`."""
     effect = detectable(row)
-    if isnan(effect) or getattr(row, "verdict", "") == "no verdict":
-        return ""
+    if isnan(effect) or getattr(row, "verdict", "") == "no verdict" or row.n_seeds == 2:
+        return ""  # of two training runs, how runs differ is hardly known
     words = number_words(effect, nan, nan, row.unit) + (", in this one run" if isnan(row.spread.seeds) else "")
     return f"Four in five studies like this one would support a true effect of {words}."
 
@@ -217,7 +230,8 @@ def detectable_words(row: Finding | pd.Series) -> str:
 def needed_words(row: Finding | pd.Series) -> str:
     """Return what would decide a finding that is undecided, or let its test be heard; see `deciding.needed`."""
     if getattr(row, "verdict", "undecided") == "no verdict":
-        return f"With {row.sound_seeds} training runs the test errs rarely enough." if row.sound_seeds else ""
+        sound = getattr(row, "sound_seeds", 0)
+        return f"With {sound} training runs the test errs rarely enough." if sound else ""
     if getattr(row, "verdict", "undecided") != "undecided" or not row.spread:
         return ""
     n_items, n_seeds, both, is_close = needed(row)
@@ -306,7 +320,8 @@ def verdict_sentence(ledger: pd.DataFrame, claim: str) -> str:
         return f"{place} **{CLAIMS[claim].title}: not run yet.**"
     number = f"{value_words(row)}; {extent_words(row)}"
     if row.verdict == "no verdict":
-        verdict = f"{CLAIMS[claim].title}: no verdict.** Its test errs too often."  # the claim's page says how
+        why = row.reason if row.reason == LITTLE_TO_LOSE else "its test errs too often"  # the claim's page says how
+        verdict = f"{CLAIMS[claim].title}: no verdict.** {_capitalized(why)}."
     else:
         verdict = f"{CLAIMS[claim].outcomes[row.verdict]}.**"
     return f"{place} **{verdict} {number}; as published {published.verdict}."

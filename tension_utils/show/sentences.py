@@ -78,7 +78,7 @@ VERDICT_WORDS = {
 def verdict_word(row: pd.Series) -> str:
     """Return a reading's verdict as the answer to its question; see `rates.rated_ledger`."""
     if row.verdict == "no verdict":
-        return f"no verdict, {UNCLEAR} ({row.reason})"
+        return f"no verdict ({row.reason})"
     return VERDICT_WORDS.get(row.verdict, row.verdict)
 
 
