@@ -236,10 +236,9 @@ def test_the_gap_to_the_ensemble_by_hand() -> None:
     (row,) = (row for _, row in table[(table.quantity == "frontier") & (table.arm == MATCHED_ARM)].iterrows())
     assert row.value == pytest.approx(-7.5) and row.control == "ensemble" and not row.is_primary
     assert row.ci_low < -7.5 < row.ci_high and (row.n_items, row.n_seeds) == (2 * N, 3)
-    words = (
-        "mixed model on as many pairs beside both single-objective models together, both tests, beyond their ensemble"
-    )
-    assert sentence(row).startswith(f"{words} at the same balance, accuracy: -7.5 points [")
+    words = "mixed model on as many pairs beside both single-objective models together, both tests, "
+    end = "beyond the two models' ensemble at the same balance, accuracy: -7.5 points ["
+    assert sentence(row).startswith(words + end)
 
 
 def test_mixing_that_costs_nothing_is_refuted_and_gains_are_too() -> None:

@@ -336,19 +336,23 @@ def planted_readings(false_positives: tuple[float, float]) -> pd.DataFrame:
     names = ["claim", "way", "power", "false_positives", "false_refutations"]
     rows = [("C2", WAYS[0], 0.9, 0.6, 0.0), ("C5", WAYS[0], 0.8, 0.5, 0.1)]
     rows += [("C2", WAYS[1], 0.75, false_positives[0], 0.0), ("C5", WAYS[1], 0.1, false_positives[1], 0.2)]
-    return pd.DataFrame(rows, columns=names).assign(n_seeds=3)
+    table = pd.DataFrame(rows, columns=names).assign(n_seeds=3, n_worlds_power=20, n_worlds_false_positives=30)
+    return table.assign(false_positives_ci_high=table.false_positives + 0.1)
 
 
 def test_how_often_a_verdict_errs_in_words() -> None:
     assert sentences.planted_erring(planted_readings((0.02, 0.05))) == (
         "rarely, where it supports: with 3 runs, under control, a claim that is false is called supported in at most "
-        "5.0 % of the worlds (C5), as published in up to 60.0 % (C2). Care has its price: a true claim is supported in "
-        "10.0 % (C5) to 75.0 % (C2). Where it refutes, more often: a true claim in up to 20.0 % (C5); beyond 10 % "
-        "there is no verdict."
+        "5.0 % of the worlds (C5; upper limit 15.0 %), as published in up to 60.0 % (C2). Care has its price: a true "
+        "claim is supported in 10.0 % (C5) to 75.0 % (C2). Where it refutes, more often: a true claim in up to 20.0 % "
+        "(C5, of 20 worlds); beyond 10 % there is no verdict."
     )
     assert sentences.planted_erring(planted_readings((0.06, 0.0))).startswith("too often, where it supports:")
     fewer = planted_readings((0.02, 0.05)).assign(false_refutations=0.04)
-    assert sentences.planted_erring(fewer).endswith("Where it refutes, rarely, too: a true claim in up to 4.0 % (C2).")
+    end = "Where it refutes, rarely, too: a true claim in up to 4.0 % (C2, of 20 worlds)."
+    assert sentences.planted_erring(fewer).endswith(end)
+    none = sentences.planted_erring(planted_readings((0.0, 0.0)))
+    assert "is called supported in none of the 30 to 30 worlds of a claim (upper limit 10.0 %), as published" in none
 
 
 def test_agreement_with_knock_outs_in_words() -> None:
@@ -379,7 +383,7 @@ def test_faint_effects_in_words(n: int, word: str) -> None:
     row |= {"ci_high": high, "n_seeds": 3, "n_items": 500, "n_draws": 12}
     others = [row | {"claim": "C3"}, row | {"scenario": "planted"}]
     text = sentences.planted_faint(pd.DataFrame([*others, row]))
-    assert text.startswith(f"more often than not: {word}, C2 is supported in {n} of 20 worlds, {5 * n}.0 % [")
+    assert text.startswith(f"{word} (yes: in more than half), C2 is supported in {n} of 20 worlds, {5 * n}.0 % [")
 
 
 def test_what_can_be_explored_in_words() -> None:

@@ -996,6 +996,7 @@ def transferability(study: Study) -> str:
     low, high = kept.excess_transferability_ci_low, kept.excess_transferability_ci_high
     require((low > 0).all(), "the mixed model keeps more of the single models' successes than chance")
     require((high < 0.1).all(), "it keeps less than 10 points more")
+    require((kept.n_seeds == 1).all(), "one run has a model of all pairs of both")
     parts = [
         f"on the {test} test {percent(row.transferability)} of their successes, where chance would keep "
         f"{percent(row.expected_transferability)} (excess {_kept(row)}, n = {row.n_items:.0f})"
@@ -1003,8 +1004,9 @@ def transferability(study: Study) -> str:
     ]
     return flat(
         f"""
-        **Yes, but a few points.** The mixed model keeps {"; ".join(parts)}: most of the published number is the mixed
-        model's accuracy, and little of it says that it kept the *same* items.
+        **Yes, but a few points.** The model of all pairs of both, in one run, keeps {"; ".join(parts)}. Most of the
+        published number is the mixed model's accuracy; little of it says that it kept the *same* items, and of that a
+        part may be items that any model finds easy.
         """
     )
 
@@ -1027,12 +1029,13 @@ def grown(study: Study) -> str:
         open.**
         {_by_size(study)}
 
-        The opposition is there as early: trained on {fewest} pairs, the helpful model ranks
+        The opposition is there as early, in the one run that was looked at: trained on {fewest} pairs, the helpful
+        model ranks
         {_share(helpful.accuracy, helpful.ci_low, helpful.ci_high)} of the harmless test right, the harmless one
-        {_share(harmless.accuracy, harmless.ci_low, harmless.ci_high)} of the helpful test. And it is the other
-        objective's pairs that cost, not a want of own ones: for models of one objective half as many cost {fewer}, in
-        the one run where that was split ([chapter 2b](02b_tension.ipynb)). Other mixtures than half of each were not
-        trained yet.
+        {_share(harmless.accuracy, harmless.ci_low, harmless.ci_high)} of the helpful test. What costs is not a want of
+        own pairs: for models of one objective half as many cost {fewer}, in the one run where that was split
+        ([chapter 2b](02b_tension.ipynb)). Whether settings chosen for a mixed model would cost less was not tried, nor
+        were other mixtures than half of each.
         """
     )
 

@@ -23,7 +23,10 @@ MARKUP = re.compile(
 )  # |x| and x_ have a meaning in reStructuredText that no docstring here intends
 EXECUTED = re.compile(r"\b(executed|study)/(?=[\w.-]+\.ipynb)")
 SANDBOX = "executed/"  # pages that ran on the machine that built the book
-OF_BOTH = ("executed/09_ledger",)  # pages with results of the study, too, which say for each source what it is
+OF_BOTH = (
+    "executed/09_ledger",
+    "executed/10_runs",
+)  # pages with results of the study, too, which say for each source what it is
 BASE_MODELS = re.compile(r"^base_models\b", re.MULTILINE)
 TOY = re.compile(r"^base_models\b.*=\s*\[[\"']toy[\"']\]", re.MULTILINE)
 SANDBOX_TITLE = "Synthetic sandbox"

@@ -104,17 +104,17 @@ CLAIMS = {
         },
     ),
     "C5": Claim(
-        "Shared neurons carry the tension",
+        "Shared neurons weigh more",
         "The shared neurons weigh more than their number suggests.",
         "margin of the matched mixed model without the shared minus without as many only neurons, on the latter's own "
         "test, beyond matched random sets",
         -1,
         SD,
         {
-            "supported": "Shared neurons carry more of the tension than others",
-            "refuted": "Shared neurons carry no more of the tension than others",
-            "contradictory": "Shared neurons carry more of one objective and less of the other",
-            "undecided": "It is open whether shared neurons carry more than others",
+            "supported": "Shared neurons weigh more than others",
+            "refuted": "Shared neurons weigh no more than others",
+            "contradictory": "Shared neurons weigh more for one objective and less for the other",
+            "undecided": "It is open whether shared neurons weigh more than others",
         },
     ),
 }

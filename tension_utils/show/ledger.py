@@ -42,8 +42,8 @@ CONTROLS = {
     "activity": "beyond {n_draws} random sets of the same layers and activity",
     "coin": "beyond that with models of coin-flip labels",
     "longer": "beyond that with models taught to prefer the longer response",
-    "interpolation": "beyond their interpolated weights at the same balance",
-    "ensemble": "beyond their ensemble at the same balance",
+    "interpolation": "beyond the two models' interpolated weights at the same balance",
+    "ensemble": "beyond the two models' ensemble at the same balance",
 }
 
 SUBJECTS = {
@@ -57,7 +57,7 @@ SUBJECTS = {
 # What sets a further reading apart, in a few words.
 BRIEF = {
     "mixing": "{arm}, {test}",
-    "frontier": "{arm} beside two models together",
+    "frontier": "{arm} {labels}",
     "removal": "{score_kind}, {metric}",
     "sharing": "{score_kind}, {labels}",
     "weight": "{neuron_set} sets, {metric}",

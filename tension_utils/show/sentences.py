@@ -275,13 +275,18 @@ def planted_erring(readings: pd.DataFrame) -> str:
     false, refuted, power = ours.false_positives, ours.false_refutations, ours.power
     word, most = "rarely" if false.max() <= LEVEL else "too often", refuted.max()
     limit = f"; beyond {100 * MOST_ERRORS:g} % there is no verdict" if most > MOST_ERRORS else ""
+    highest = f"upper limit {percent(ours.false_positives_ci_high.max())}"
+    n_false, n_true = (ours[f"n_worlds_{rate}"].astype(int) for rate in ("false_positives", "power"))
+    erring = f"in at most {percent(false.max())} of the worlds ({false.idxmax()}; {highest})"
+    if not false.max():
+        erring = f"in none of the {n_false.min()} to {n_false.max()} worlds of a claim ({highest})"
     return (
         f"{word}, where it supports: with {runs_text(ours.n_seeds.max())}, under control, a claim that is false is "
-        f"called supported in at most {percent(false.max())} of the worlds ({false.idxmax()}), as published in up to "
-        f"{percent(raw.false_positives.max())} ({raw.false_positives.idxmax()}). Care has its price: a true claim is "
+        f"called supported {erring}, as published in up to {percent(raw.false_positives.max())} "
+        f"({raw.false_positives.idxmax()}). Care has its price: a true claim is "
         f"supported in {percent(power.min())} ({power.idxmin()}) to {percent(power.max())} ({power.idxmax()}). Where "
         f"it refutes, {'more often' if most > LEVEL else 'rarely, too'}: a true claim in up to {percent(most)} "
-        f"({refuted.idxmax()}){limit}."
+        f"({refuted.idxmax()}, of {n_true[refuted.idxmax()]} worlds){limit}."
     )
 
 
@@ -319,7 +324,11 @@ def planted_runs(readings: pd.DataFrame) -> str:
     reached = (f"with {runs_text(n)} in {percent(of.min())} to {percent(of.max())} of worlds" for n, of in power)
     start = f"{safe[0]}, to support false claims in at most {100 * LEVEL:g} % of worlds" if safe else "more than these"
     errors = ", ".join(f"{percent(error)} with {n}" for n, error in worst.items())
-    return f"{start} (at worst {errors}). True ones are supported, depending on the claim, {'; '.join(reached)}."
+    n_worlds, highest = readings.n_worlds_false_positives.astype(int), percent(readings.false_positives_ci_high.max())
+    sure = f"{n_worlds.min()} to {n_worlds.max()} worlds of a claim, upper limit {highest}"
+    return (
+        f"{start} (at worst {errors}; {sure}). True ones are supported, depending on the claim, {'; '.join(reached)}."
+    )
 
 
 def planted_faint(kinds: pd.DataFrame) -> str:
@@ -330,7 +339,7 @@ def planted_faint(kinds: pd.DataFrame) -> str:
     """
     row = kinds[(kinds.scenario == "faint") & (kinds.claim == "C2")].iloc[0]
     return (
-        f"more often than not: {more_than_half(row.ci_low, row.ci_high)}, C2 is supported in {row.n_supported} of "
+        f"{more_than_half(row.ci_low, row.ci_high)} (yes: in more than half), C2 is supported in {row.n_supported} of "
         f"{row.n_worlds} worlds, {percent(row.supported)} [{percent(row.ci_low)}, {percent(row.ci_high)}] "
         f"({runs_text(row.n_seeds)}, {row.n_items} items, {row.n_draws} random sets)."
     )
