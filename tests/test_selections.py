@@ -153,6 +153,19 @@ def test_heads_are_compared_with_their_relatives(runs: list[Run]) -> None:
     )
 
 
+def test_sets_stand_beside_those_of_coin_flips_on_the_other_pairs() -> None:
+    """By hand, of 8 neurons: helpful 0 1, harmless 1 2, coin flips on helpful pairs 2 3, on harmless pairs 0 1."""
+    tops = {"helpful": (0, 1), "harmless": (1, 2), "helpful-coin": (2, 3), "harmless-coin": (0, 1)}
+    sets = {
+        Run(Path(), "toy", arm, 0): NeuronSet.of((1, 8), [(0, number) for number in top]) for arm, top in tops.items()
+    }
+    table = relatives_table(sets).set_index("comparison").jaccard.to_dict()
+    with_coins = {"helpful / coin-flip labels": 1.0, "harmless / coin-flip labels": 1 / 3}
+    assert table == pytest.approx({"helpful / harmless": 1 / 3} | with_coins)
+    alone = {run: of_run for run, of_run in sets.items() if run.objective != "harmless-coin"}
+    assert "helpful / coin-flip labels" not in set(relatives_table(alone).comparison)
+
+
 def test_sides_scopes_and_sites_stand_beside_each_other(runs: list[Run]) -> None:
     table = reading_table(runs, ["rms"], 2 / 12, ["all", "last"])
     assert list(table.columns[1:4]) == ["chosen / rejected", "all / last", "neuron / gate"]

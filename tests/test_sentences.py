@@ -266,6 +266,10 @@ def test_heads_in_words(p_value: float, jaccard: float, word: str) -> None:
     assert text.startswith(start) and text.endswith(f"); so say {1 + (word == 'yes')} of 2 comparisons")
     assert sentences.heads_answer(pd.DataFrame([row])).endswith("2 runs)")
     assert "(p < 0.001, " in sentences.heads_answer(pd.DataFrame([row | {"p_value": 1e-9}]))
+    shared = {"a / coin-flip labels": 0.4, "b / coin-flip labels": 0.6}
+    coins = [row | {"comparison": name, "jaccard": value} for name, value in shared.items()]
+    text = sentences.heads_answer(pd.DataFrame([row, *coins]))
+    assert text.startswith(start) and text.endswith("; each with a model of coin-flip labels by 0.50 in the mean")
     assert sentences.heads_answer(pd.DataFrame()) == "not run: needs two reward models with their base model"
 
 

@@ -248,6 +248,10 @@ def test_a_chapter_shows_every_base_model_the_one_with_most_seeds_first(tmp_path
         assert parameters["objectives"] == list(OBJECTIVES) and len(inputs) == 7
     for chapter in of_neurons:
         assert chapters[chapter][0]["base_models"] == ["more"], "neurons of one architecture"
+    for arm in SINGLE_OBJECTIVES:
+        shutil.rmtree(Run(tmp_path / "results", "more", arm, 1).folder)
+    first = stored_chapters(tmp_path)["02_evaluate"][0]["base_models"]
+    assert first == ["more", "fewer"], "of one seed each, it has more models"
     shutil.rmtree(tmp_path / "results" / "more")
     chapters = stored_chapters(tmp_path)
     assert list(chapters) == ["02_evaluate"], "the others need a mixed model, of one base model at least"

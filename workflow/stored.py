@@ -65,9 +65,9 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
     """Return the chapters that stored runs fill, each with its notebook's parameters and the files it reads.
 
     A chapter shows the training runs whose helpful and harmless models have its files, of every base model, and of the
-    other arms of the study those that have them beside some of these. The base model with the most seeds comes first,
-    and gives the parameters; chapters of `ONE_ARCHITECTURE` show no other. Runs of a base model that no profile with a
-    section "study" names are left out.
+    other arms of the study those that have them beside some of these. The base model with the most seeds, then with
+    the most models, comes first and gives the parameters; chapters of `ONE_ARCHITECTURE` show no other. Runs of a base
+    model that no profile with a section "study" names are left out.
 
     Args:
         project: the project's folder.
@@ -80,7 +80,7 @@ def stored_chapters(project: Path, folder: str = "results") -> dict[str, tuple[d
     found = {}
     for chapter, (section, files, is_mixed_needed) in CHAPTERS.items():
         shown = {name: _shown(chapter, own) for name, own in by_base.items()}
-        most = sorted(shown, key=lambda name: -len({run.seed for run in shown[name]}))
+        most = sorted(shown, key=lambda name: (-len({run.seed for run in shown[name]}), -len(shown[name])))
         every = [run for name in most[: 1 if chapter in ONE_ARCHITECTURE else None] for run in shown[name]]
         if not every or (is_mixed_needed and not any(run.objective in MIXED_ARMS for run in every)):
             continue

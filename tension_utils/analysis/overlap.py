@@ -12,7 +12,7 @@ from scipy.special import entr
 
 from tension_utils.analysis.accuracy import OPPOSING
 from tension_utils.artifacts import OWN_SCORES, read_manifest
-from tension_utils.config import LABELS, OBJECTIVES, SINGLE_OBJECTIVES, Run, sham_arm
+from tension_utils.config import LABELS, OBJECTIVES, SHAM_ARMS, SINGLE_OBJECTIVES, Run, sham_arm
 from tension_utils.neurons import (
     NeuronSet,
     jaccard,
@@ -270,6 +270,8 @@ TWO_OBJECTIVES, OTHER_SEED, SHAM, BASE_TEXTS = LEVELS = (
     "base model, two texts",
 )
 
+WITH_COINS = " / coin-flip labels"  # of a comparison with a sham model on the other objective's pairs
+
 COIN_ARMS = {objective: sham_arm(objective, LABELS[1]) for objective in SINGLE_OBJECTIVES}
 
 
@@ -354,6 +356,18 @@ def half_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope
     return comparison_table(rows, ["base_model", "objective", "seed", "score_kind"])
 
 
+def sham_pairs(sets: Mapping[Run, NeuronSet]) -> pd.DataFrame:
+    """Return the overlap of every single objective's set with that of coin-flip labels on the *other* text.
+
+    Returns:
+        base_model, objective, seed, and the columns of `compare_sets`; no rows without sham models.
+    """
+    singles = [run for run in sets if run.objective in COIN_ARMS]
+    shams = {run: replace(run, objective=COIN_ARMS[OPPOSING[run.objective]]) for run in singles}
+    rows = [run.label | compare_sets(sets[run], sets[sham]) for run, sham in shams.items() if sham in sets]
+    return comparison_table(rows, ["base_model", "objective", "seed"])
+
+
 def sham_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
     """Return the overlap of every single-objective model with a model of coin-flip labels on the *other* text.
 
@@ -370,14 +384,10 @@ def sham_table(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope
     """
     scored = [run for run in runs if run.objective in (*COIN_ARMS, *COIN_ARMS.values())]
     scored = [run for run in scored if (run.folder / OWN_SCORES).exists()]
-    rows = []
-    for kind in kinds:
-        sets = run_sets(scored, kind, fraction, scope)
-        for run in (run for run in scored if run.objective in COIN_ARMS):
-            sham = replace(run, objective=COIN_ARMS[OPPOSING[run.objective]])
-            if sham in sets:
-                rows.append(run.label | {"score_kind": kind} | compare_sets(sets[run], sets[sham]))
-    return comparison_table(rows, ["base_model", "objective", "seed", "score_kind"])
+    tables = [sham_pairs(run_sets(scored, kind, fraction, scope)).assign(score_kind=kind) for kind in kinds]
+    names = ["base_model", "objective", "seed", "score_kind"]
+    table = pd.concat(tables, ignore_index=True)
+    return table[[*names, *table.columns.drop(names)]]
 
 
 def level_rows(runs: Sequence[Run], kinds: Sequence[str], fraction: float, scope: str = "all") -> pd.DataFrame:
@@ -780,9 +790,14 @@ def _range(name: str, values: pd.Series) -> dict[str, float]:
 
 
 def relatives_table(sets: Mapping[Run, NeuronSet]) -> pd.DataFrame:
-    """Return `summarize_overlaps` of any sets of reward models, by pair of objectives and by objective with itself."""
-    pairs, seeds = objective_pairs(sets), seed_pairs(sets)
+    """Return `summarize_overlaps` of any sets of reward models, by pair of objectives and by objective with itself.
+
+    Where there are models of coin-flip labels, each single objective stands beside the one on the other's pairs, too.
+    """
+    main = {run: of_run for run, of_run in sets.items() if run.objective not in SHAM_ARMS}
+    pairs, seeds, shams = objective_pairs(main), seed_pairs(main), sham_pairs(sets)
     parts = [pairs.assign(comparison=pairs.pair), seeds.assign(comparison=seeds.objective + ", other seed")]
+    parts.append(shams.assign(comparison=shams.objective + WITH_COINS))
     return pd.concat([summarize_overlaps(part, ["comparison"]) for part in parts if len(part)], ignore_index=True)
 
 

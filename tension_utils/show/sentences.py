@@ -8,6 +8,7 @@ import pandas as pd
 from tension_utils.analysis.accuracy import OPPOSING, interval, percent, points, runs_text
 from tension_utils.analysis.findings import INDEX, LEVEL, POINTS, SMALLEST, WAYS, primary_of
 from tension_utils.analysis.margins import AVERAGE, BOTH_TESTS
+from tension_utils.analysis.overlap import WITH_COINS
 from tension_utils.analysis.parting import SHARED, WHOLE, mixed_arm
 from tension_utils.analysis.scaling import best_mixture
 from tension_utils.config import CONTROLS, MATCHED_ARM, MIXED, REMOVAL, SHAM_ARMS, SINGLE_OBJECTIVES
@@ -369,11 +370,15 @@ def is_stable(row: pd.Series) -> str:
 def heads_answer(compared: pd.DataFrame) -> str:
     """Say whether two objectives' models, and two of one objective, share more heads than their layers have it.
 
+    And how many each shares with a model of coin-flip labels, where there is one: that needs no objective.
+
     Args:
         compared: of `relatives_table`, by one score, of which the first row decides; empty where nothing was compared.
     """
     if compared.empty:
         return "not run: needs two reward models with their base model"
+    is_sham = compared.comparison.str.endswith(WITH_COINS)
+    shams, compared = compared[is_sham], compared[~is_sham]
     is_more, is_above = compared.p_value <= LEVEL, compared.jaccard > compared.jaccard_chance_by_layer
     words = np.select([is_more, is_above], ["yes", "too few heads to tell"], "no").tolist()
     row = compared.iloc[0]
@@ -382,6 +387,7 @@ def heads_answer(compared: pd.DataFrame) -> str:
     return (
         f"{words[0]}: {row.comparison} overlap by {row.jaccard:.2f}, sets with as many heads in each layer by "
         f"{row.jaccard_chance_by_layer:.2f} ({p}, {runs_text(row.n_seeds)}){others}"
+        + (f"; each with a model of coin-flip labels by {shams.jaccard.mean():.2f} in the mean" if len(shams) else "")
     )
 
 
