@@ -20,13 +20,13 @@ from tension_utils.analysis import claims
 from tension_utils.analysis.claims import Evidence
 from tension_utils.analysis.findings import CLAIMS, POINTS, SD, SMALLEST
 from tension_utils.artifacts import OWN_SCORES, TABLES, write_table
-from tension_utils.conditions import ONLY, SHARED
+from tension_utils.conditions import EQUAL_SIZE, ONLY, SHARED
 from tension_utils.config import FAMILIES, MATCHED_ARM, MIXED, OBJECTIVES, SINGLE_OBJECTIVES, Run, list_pairs
 from tension_utils.evaluation import score_items
 from tension_utils.neurons import NeuronSet, activity_bins, top_neurons
 from tension_utils.planted import study as planted_study
 from tension_utils.planted.model import COINS, PlainRewards, reward_model, verify_plant
-from tension_utils.planted.rates import error_rates, kind_rates, read_study
+from tension_utils.planted.rates import ENDPOINT, WORLDS, error_rates, kind_rates, read_study
 from tension_utils.planted.study import (
     Design,
     PlantedWorld,
@@ -690,7 +690,7 @@ def test_bad_requests_say_what_was_expected(world: PlantedWorld, tmp_path: Path,
         preference_items(world.config, MIXED, 3)
     with pytest.raises(ValueError, match="n_items"):
         preference_items(world.config, "helpful", 0)
-    with pytest.raises(ValueError, match="no planted neurons; take one of planted, faint, even, antagonistic"):
+    with pytest.raises(ValueError, match="no planted neurons; take one of planted, heavy, faint, even, antagonistic"):
         verify_plant(WorldConfig(0, "direct"))
     with pytest.raises(ValueError, match="nothing is planted"):
         ranking_quality(np.zeros(SHAPE), NeuronSet.of(SHAPE, []))
@@ -719,7 +719,10 @@ def test_committed_study_holds_every_claim_and_design() -> None:
         rows = primary[(primary.claim == claim) & primary.n_items.isin(sizes)]
         lacking = {4} if claim == "C5" else set()  # in some trained worlds a run has no shared neurons
         assert set(rows.n_items) == sizes and set(rows.n_seeds) == {1, 2, 3, 5} | lacking
-    assert set(primary.claim) == set(CLAIMS) and primary.false_positives.notna().all() and primary.power.notna().all()
+    n_worlds = primary[list(WORLDS)].sum(axis=1)
+    most = n_worlds.groupby([primary[name] for name in ENDPOINT]).transform("max")
+    taken = primary[(n_worlds >= most / 2) & (primary.neuron_set != EQUAL_SIZE)]  # others tell too little
+    assert set(taken.claim) == set(CLAIMS) and taken.false_positives.notna().all() and taken.power.notna().all()
     tested = primary[(primary.n_seeds == 3) & primary.claim.isin(["C2", "C3"]) & (primary.control == "activity")]
     assert (tested.false_positives_ci_low <= 0.05).all(), "where its control is right, a test errs as rarely as it says"
     assert set(tables["finders"].score_kind) == set(KINDS)
